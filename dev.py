@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Everything a developer does, with one command: the demo, the checks, the tests, the benchmarks.
+
+Needs Python 3.11 with its standard library. The tools are installed at the first start, into a virtual environment
+beside this file, and again only when pyproject.toml changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+MINIMUM_COVERAGE = 97
+CHECKS = {
+    "ruff format": ["ruff", "format", "--check", "."],
+    "ruff check": ["ruff", "check", "."],
+    "mypy": ["mypy"],
+    "pyright": ["pyright"],
+}
+
+
+class DevError(Exception):
+    """Something the developer has to put right; the message says how."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    options, rest = parse(arguments)
+    if rest and options.command in ("check", "bench"):
+        raise DevError(f"dev.py {options.command} does not know {' '.join(rest)}")
+    if options.command == "check":
+        return check(environment())
+    if options.command == "test":
+        return test(environment(options.python), rest, everything=options.all)
+    if options.command == "bench":
+        return script("benchmarks/run.py", ["--check"] if options.check else [])
+    return script("docs/examples/demo.py", rest)
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into our options and those that are passed on."""
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("demo", help="see the library at work; arguments go to the demo", allow_abbrev=False)
+    commands.add_parser("check", help="formatting, lint and types", allow_abbrev=False)
+    tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
+    tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")
+    tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")
+    bench = commands.add_parser("bench", help="the benchmarks", allow_abbrev=False)
+    bench.add_argument("--check", action="store_true", help="fail where a benchmark misses its bound")
+    return parser.parse_known_args(arguments)
+
+
+def check(python: Path) -> int:
+    """Run all checks, also after one has failed."""
+    failed = [name for name, command in CHECKS.items() if run([python, "-m", *command]) != 0]
+    print(f"check: {', '.join(failed)} failed" if failed else "check: all passed", flush=True)
+    return 1 if failed else 0
+
+
+def test(python: Path, arguments: Sequence[str], *, everything: bool) -> int:
+    """Run the tests; pytest has the last word."""
+    coverage = ["--cov", f"--cov-fail-under={MINIMUM_COVERAGE}"]
+    return run([python, "-m", "pytest", *(coverage if everything else ["-m", "not slow"]), *arguments])
+
+
+def script(path: str, arguments: Sequence[str]) -> int:
+    """Run a script of this repository."""
+    if not (ROOT / path).is_file():
+        raise DevError(f"{path} does not exist")
+    return run([environment(), ROOT / path, *arguments])
+
+
+def environment(interpreter: str | None = None) -> Path:
+    """Make the virtual environment unless it is there and up to date; returns its Python."""
+    base, suffix = (sys.executable, "") if interpreter is None else (find(interpreter), f"-{slug(interpreter)}")
+    version = sys.version if interpreter is None else version_of(base)
+    venv = ROOT / f".venv{suffix}"
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = venv / "dev-stamp"
+    project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + os.fsencode(ROOT)).hexdigest()
+    written = stamp.read_text("utf-8").splitlines() if stamp.is_file() and python.exists() else []
+    wanted = [project, *version.splitlines()]
+    if written == wanted:
+        return python
+
+    print(f"dev.py: installing into {venv.name} (once, and when pyproject.toml changes)", file=sys.stderr, flush=True)
+    if written[1:] != wanted[1:]:
+        make_venv(base, venv)
+    stamp.unlink(missing_ok=True)
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    # The pip that comes with Python 3.11 is older than dependency groups.
+    for packages in (["--upgrade", "pip>=25.1"], ["--group", "dev", "--editable", ".[all]"]):
+        if run([*pip, *packages]) != 0:
+            raise DevError("pip could not install what is needed (see above); once that is put right, start me again")
+    stamp.write_text("\n".join(wanted), "utf-8")
+    return python
+
+
+def make_venv(base: str, venv: Path) -> None:
+    """Make an empty virtual environment."""
+    if run([base, "-c", "import ensurepip, venv"], quiet=True) != 0:
+        raise DevError(f"{base} lacks the modules venv and ensurepip (on Debian and Ubuntu: apt install python3-venv)")
+    if run([base, "-m", "venv", "--clear", venv]) != 0:
+        raise DevError(f"could not make the virtual environment {venv}")
+
+
+def find(interpreter: str) -> str:
+    """Find an interpreter by its path, its command, or its version."""
+    names = [interpreter, f"python{interpreter}"] if re.fullmatch(r"[\d.]+", interpreter) else [interpreter]
+    for name in names:
+        if found := shutil.which(name):
+            return os.path.abspath(found)
+    raise DevError(f"there is no interpreter {' or '.join(names)} on this machine")
+
+
+def version_of(python: str) -> str:
+    """Ask an interpreter for its version, and refuse one that is too old."""
+    question = "import sys; print(sys.version_info >= (3, 11)); print(sys.version)"
+    answer = subprocess.run([python, "-c", question], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise DevError(f"{python} does not start: {answer.stderr.strip()}")
+    new_enough, version = answer.stdout.strip().split("\n", 1)
+    if new_enough != "True":
+        raise DevError(f"{python} is Python {version.split()[0]}; 3.11 or newer is needed")
+    return version
+
+
+def slug(text: str) -> str:
+    """Make the name of an interpreter fit for a directory."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")
+
+
+def run(command: Sequence[str | Path], *, quiet: bool = False) -> int:
+    """Run a command in the root of the project; returns its exit code, as a shell would."""
+    # A newer pyright is none of the developer's concern: pyproject.toml says which one counts.
+    variables = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    output = subprocess.DEVNULL if quiet else None
+    with subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it got the same signal, and may have something to say
+            raise
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    # Not sys.version_info: an old Python has to get as far as this line.
+    if sys.hexversion < 0x030B0000:
+        sys.exit("dev.py: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except DevError as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

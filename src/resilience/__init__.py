@@ -1,0 +1,107 @@
+"""Client-side resilience: policies around calls, for threads, asyncio and trio."""
+
+from __future__ import annotations
+
+import importlib
+import os as _os
+import warnings as _warnings
+from typing import Any
+
+from resilience import backoff, logs
+from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failure, FailureKind
+from resilience.budget import RetryBudget
+from resilience.call import Call, Deferred, Ending, EndingKind
+from resilience.engine import set_mode
+from resilience.errors import (
+    BadResult,
+    BulkheadFullError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    RateLimitedError,
+    RejectedError,
+    RejectReason,
+    ResilienceError,
+    ResilienceWarning,
+)
+from resilience.events import (
+    AttemptEnded,
+    CallEnded,
+    Event,
+    FallbackUsed,
+    GiveUpReason,
+    Mode,
+    Outcome,
+    Rejected,
+    RetryGivenUp,
+    RetryScheduled,
+    Subscription,
+    subscribe,
+)
+from resilience.pipeline import Pipeline, pipelines
+from resilience.policies.retry import Retry
+from resilience.shapes import Gate, Loop, Policy, Race, Scope, Series, Substitute
+from resilience.tickets import Line, Ticket
+
+__all__ = [
+    "NETWORK_ERRORS",
+    "Allowlist",
+    "AttemptEnded",
+    "BadResult",
+    "BulkheadFullError",
+    "Call",
+    "CallEnded",
+    "CircuitOpenError",
+    "DeadlineExceededError",
+    "Deferred",
+    "Ending",
+    "EndingKind",
+    "Event",
+    "Failure",
+    "FailureKind",
+    "FallbackUsed",
+    "Gate",
+    "GiveUpReason",
+    "Line",
+    "Loop",
+    "Mode",
+    "Outcome",
+    "Pipeline",
+    "Policy",
+    "Race",
+    "RateLimitedError",
+    "RejectReason",
+    "Rejected",
+    "RejectedError",
+    "ResilienceError",
+    "ResilienceWarning",
+    "Retry",
+    "RetryBudget",
+    "RetryGivenUp",
+    "RetryScheduled",
+    "Scope",
+    "Series",
+    "Subscription",
+    "Substitute",
+    "Ticket",
+    "backoff",
+    "logs",
+    "pipelines",
+    "set_mode",
+    "subscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the parts that most programs do not need when they are first asked for."""
+    if name == "testing":
+        return importlib.import_module(f"resilience.{name}")
+    raise AttributeError(f"module 'resilience' has no attribute {name!r}")
+
+
+logs.install()
+_mode = _os.environ.get("RESILIENCE_MODE")
+if _mode:
+    try:
+        set_mode(_mode)
+    except ValueError as _error:
+        _warnings.warn(f"RESILIENCE_MODE is ignored: {_error}", ResilienceWarning, stacklevel=2)

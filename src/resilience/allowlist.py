@@ -1,0 +1,253 @@
+"""Which outcomes are failures of the dependency. Nothing else is retried, counted, hedged or replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from resilience.checks import is_finite
+from resilience.errors import BadResult, RejectedError
+
+
+class FailureKind(StrEnum):
+    """What kind of trouble a failure tells of; waits can differ by it."""
+
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+    OVERLOAD = "overload"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure of the dependency, as the policies see it.
+
+    Args:
+        kind: TRANSIENT, TIMEOUT or OVERLOAD.
+        retry_after: the server's own hint, seconds to wait at least. A hint that is no finite number >= 0 is
+            garbage from outside and becomes None.
+        unprocessed: True when the dependency surely did not act on the call, so that even a call which is not
+            idempotent may be repeated.
+        retryable: False when the server said not to try again.
+        counted: False for a failure that says nothing about the dependency's health, such as HTTP 429, which is
+            about this caller. It may be retried, and no breaker counts it.
+    """
+
+    kind: FailureKind = FailureKind.TRANSIENT
+    retry_after: float | None = None
+    unprocessed: bool = False
+    retryable: bool = True
+    counted: bool = True
+
+    def __post_init__(self) -> None:
+        """Drop a hint that cannot be obeyed."""
+        hint: Any = self.retry_after
+        if hint is not None and not (isinstance(hint, int | float) and is_finite(hint) and hint >= 0):
+            object.__setattr__(self, "retry_after", None)
+
+
+Verdict: TypeAlias = "bool | Failure | None"
+ErrorPredicate: TypeAlias = "Callable[[Exception], Verdict]"
+ResultPredicate: TypeAlias = "Callable[[Any], Verdict]"
+Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate"
+"""What is taken wherever an allowlist is: one, an exception type, a tuple of types, or a predicate."""
+
+
+class Allowlist:
+    """A set of outcomes that are failures.
+
+    Args:
+        *types: exceptions that are failures, subclasses included. None given, and `when` given: every exception.
+        when: narrows them. Gets the exception; True or a `Failure` says failure, False or None says not.
+        answers: exceptions that are known answers of a healthy dependency, such as `CardDeclined`. They are good
+            outcomes, even where a listed type covers them.
+
+    Raises:
+        TypeError: something in `types` or `answers` is no subclass of Exception. KeyboardInterrupt, GeneratorExit
+            and asyncio.CancelledError are not failures of anybody.
+
+    Without a `Failure` from a predicate, a TimeoutError is of kind TIMEOUT, a refused connection is known to be
+    unprocessed, and everything else is TRANSIENT. An ExceptionGroup is a failure if all its leaves are. A
+    `RejectedError` never is: the dependency was not called. Allowlists are joined by `|`.
+    """
+
+    __slots__ = ("_answers", "_error_rules", "_plain", "_result_rules")
+
+    def __init__(
+        self,
+        *types: type[Exception],
+        when: ErrorPredicate | None = None,
+        answers: tuple[type[Exception], ...] = (),
+    ) -> None:
+        _check_types("an Allowlist's types", types)
+        _check_types("answers", answers)
+        if when is not None and not callable(when):
+            raise TypeError(f"when must be a callable that takes the exception, not {when!r}")
+        rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...] = ()
+        if when is not None:
+            rules = ((types or (Exception,), when),)
+        self._set(types if when is None else (), rules, (), answers)
+
+    def _set(
+        self,
+        plain: tuple[type[Exception], ...],
+        error_rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...],
+        result_rules: tuple[ResultPredicate, ...],
+        answers: tuple[type[Exception], ...],
+    ) -> Allowlist:
+        self._plain = plain
+        self._error_rules = error_rules
+        self._result_rules = result_rules
+        self._answers = answers
+        return self
+
+    @classmethod
+    def of_results(cls, predicate: ResultPredicate) -> Allowlist:
+        """List returned values: `predicate` gets the value; True or a `Failure` says that it is a failure."""
+        if not callable(predicate):
+            raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
+        return cls.__new__(cls)._set((), (), (predicate,), ())
+
+    @classmethod
+    def of(cls, failures: Failures) -> Allowlist:
+        """Make an allowlist of an exception type, a tuple of types or a predicate; one that is one stays itself."""
+        if isinstance(failures, Allowlist):
+            return failures
+        given: Any = failures
+        if issubclass(type(given), type):
+            return cls(given)
+        if issubclass(type(given), tuple):
+            return cls(*given)
+        if callable(failures):
+            return cls(when=given)
+        raise TypeError(
+            f"an Allowlist, an exception type, a tuple of exception types or a predicate is wanted, not {failures!r}"
+        )
+
+    def __or__(self, other: Failures) -> Allowlist:
+        """Join two allowlists: what either lists is a failure, what either calls an answer is one."""
+        more = Allowlist.of(other)
+        return Allowlist.__new__(Allowlist)._set(
+            self._plain + more._plain,
+            self._error_rules + more._error_rules,
+            self._result_rules + more._result_rules,
+            self._answers + more._answers,
+        )
+
+    def __ror__(self, other: Failures) -> Allowlist:
+        """Join, with the type, tuple or predicate on the left."""
+        return Allowlist.of(other) | self
+
+    def __repr__(self) -> str:
+        parts = [kind.__name__ for kind in self._plain]
+        for types, when in self._error_rules:
+            parts.append(f"{'|'.join(kind.__name__ for kind in types)} when {_name(when)}")
+        parts += [f"results when {_name(rule)}" for rule in self._result_rules]
+        parts += [f"answers={'|'.join(kind.__name__ for kind in self._answers)}"] if self._answers else []
+        return f"Allowlist({', '.join(parts)})"
+
+    @property
+    def lists_results(self) -> bool:
+        """Whether any returned value can be a failure; if not, nobody looks at the values."""
+        return bool(self._result_rules)
+
+    def classify(self, outcome: object) -> Failure | None:
+        """Return the failure that `outcome`, an exception or a returned value, is; None when it is none.
+
+        What a predicate raises comes out of here; inside a pipeline it is logged once and counts as None.
+        """
+        if not isinstance(outcome, BaseException):
+            return self._classify_result(outcome)
+        if isinstance(outcome, BadResult):
+            return self._classify_result(outcome.result)
+        if not isinstance(outcome, Exception) or isinstance(outcome, (RejectedError, *self._answers)):
+            return None
+        if isinstance(outcome, ExceptionGroup):
+            return self._classify_group(list(leaves(outcome)))
+        if isinstance(outcome, self._plain):
+            return default_failure(outcome)
+        for types, when in self._error_rules:
+            if isinstance(outcome, types):
+                verdict = when(outcome)
+                if verdict:
+                    return verdict if isinstance(verdict, Failure) else default_failure(outcome)
+        return None
+
+    def is_answer(self, outcome: object) -> bool:
+        """Return whether `outcome` is a good one for sure: a value that is not listed, or one of `answers`."""
+        if isinstance(outcome, BadResult):
+            return self._classify_result(outcome.result) is None
+        if isinstance(outcome, BaseException):
+            return isinstance(outcome, self._answers)
+        return self._classify_result(outcome) is None
+
+    def _classify_result(self, result: object) -> Failure | None:
+        for rule in self._result_rules:
+            verdict = rule(result)
+            if verdict:
+                return verdict if isinstance(verdict, Failure) else _TRANSIENT
+        return None
+
+    def _classify_group(self, inside: list[BaseException]) -> Failure | None:
+        failures: list[Failure] = []
+        for leaf in inside:
+            failure = self.classify(leaf)
+            if failure is None:
+                return None
+            failures.append(failure)
+        hints = [failure.retry_after for failure in failures if failure.retry_after is not None]
+        return Failure(
+            kind=max((failure.kind for failure in failures), key=_SEVERITY.index),
+            retry_after=max(hints, default=None),
+            unprocessed=all(failure.unprocessed for failure in failures),
+            retryable=all(failure.retryable for failure in failures),
+            counted=any(failure.counted for failure in failures),
+        )
+
+
+_SEVERITY = (FailureKind.TRANSIENT, FailureKind.TIMEOUT, FailureKind.OVERLOAD)
+_TRANSIENT = Failure(FailureKind.TRANSIENT)
+_TIMEOUT = Failure(FailureKind.TIMEOUT)
+_REFUSED = Failure(FailureKind.TRANSIENT, unprocessed=True)
+
+
+def default_failure(error: Exception) -> Failure:
+    """Return what a listed exception tells by its type alone."""
+    if isinstance(error, TimeoutError):
+        return _TIMEOUT
+    if isinstance(error, ConnectionRefusedError):
+        return _REFUSED
+    return _TRANSIENT
+
+
+def leaves(error: Any) -> Iterator[BaseException]:
+    """Yield the exceptions in a group and in the groups within it; of any other exception, itself."""
+    pending: list[Any] = [error]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, BaseExceptionGroup):
+            pending += reversed(_inside(one))
+        else:
+            yield one
+
+
+def _inside(group: Any) -> tuple[Any, ...]:
+    exceptions: tuple[Any, ...] = group.exceptions
+    return exceptions
+
+
+def _check_types(what: str, types: Any) -> None:
+    if not issubclass(type(types), tuple):
+        raise TypeError(f"{what} must be a tuple of exception types, not {types!r}")
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"{what} must be subclasses of Exception, not {kind!r}")
+
+
+def _name(hook: object) -> str:
+    return getattr(hook, "__qualname__", type(hook).__qualname__)
+
+
+NETWORK_ERRORS = Allowlist(ConnectionError, TimeoutError)
+"""What is a failure where nothing else is said: the connection broke, or nobody answered in time."""

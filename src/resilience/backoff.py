@@ -1,0 +1,140 @@
+"""How long to wait before a retry. Never above the cap, jitter included; no overflow at any attempt number.
+
+`full_jitter` is the default for a reason: it needs no memory, makes the fewest calls, and takes no longer than the
+others once many clients compete (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from resilience import checks
+from resilience.clock import ambient
+
+
+class Backoff(ABC):
+    """A way to compute waits. Subclass it and write `seconds` to make your own."""
+
+    @abstractmethod
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the seconds to wait before a retry.
+
+        Args:
+            retry: 1 for the first retry.
+            previous: the wait before the previous retry of this call; None for the first.
+        """
+
+
+class _Exponential(Backoff):
+    def __init__(self, base: float, cap: float, factor: float) -> None:
+        self.base = checks.number("base", base, above=True)
+        self.cap = checks.number("cap", cap, low=self.base)
+        self.factor = checks.number("factor", factor, low=1.0)
+
+    def ceiling(self, retry: int) -> float:
+        """min(cap, base x factor^(retry - 1)), without computing a power that is past the cap."""
+        try:
+            return min(self.cap, self.base * self.factor ** (retry - 1))
+        except OverflowError:
+            return self.cap
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lstrip('_')}({self._settings()})"
+
+    def _settings(self) -> str:
+        return f"base={self.base:g}, cap={self.cap:g}, factor={self.factor:g}"
+
+
+class full_jitter(_Exponential):
+    """U(0, 1) x min(cap, base x factor^(n - 1)) before retry n.
+
+    Args:
+        base: seconds, > 0: the ceiling of the first wait.
+        cap: seconds, >= base: the ceiling of every wait.
+        factor: how much the ceiling grows with each retry, >= 1.
+    """
+
+    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
+        super().__init__(base, cap, factor)
+
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the wait in seconds."""
+        return ambient.random.random() * self.ceiling(retry)
+
+
+class equal_jitter(_Exponential):
+    """Half of min(cap, base x factor^(n - 1)), plus U(0, 1) x the other half. The parameters are `full_jitter`'s."""
+
+    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
+        super().__init__(base, cap, factor)
+
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the wait in seconds."""
+        half = self.ceiling(retry) / 2
+        return half + ambient.random.random() * half
+
+
+class proportional(_Exponential):
+    """base x factor^(n - 1), give or take `ratio` of it, and then the cap.
+
+    Args:
+        base: seconds, > 0: the middle of the first wait.
+        cap: seconds, >= base: the most that any wait is, jitter included.
+        factor: how much the middle grows with each retry, >= 1.
+        ratio: the share by which a wait may differ from the middle, in (0, 1]. gRFC A6 has 0.2.
+    """
+
+    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0, ratio: float = 0.25) -> None:
+        super().__init__(base, cap, factor)
+        self.ratio = checks.number("ratio", ratio, above=True, high=1.0)
+
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the wait in seconds."""
+        return min(self.cap, self.ceiling(retry) * (1.0 + self.ratio * (2.0 * ambient.random.random() - 1.0)))
+
+    def _settings(self) -> str:
+        return f"{super()._settings()}, ratio={self.ratio:g}"
+
+
+class decorrelated_jitter(Backoff):
+    """min(cap, U(base, 3 x previous wait)), where the wait before the first is `base`.
+
+    Args:
+        base: seconds, > 0: the least wait.
+        cap: seconds, >= base: the most.
+    """
+
+    def __init__(self, base: float = 0.1, cap: float = 10.0) -> None:
+        self.base = checks.number("base", base, above=True)
+        self.cap = checks.number("cap", cap, low=self.base)
+
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the wait in seconds."""
+        last = max(self.base, self.base if previous is None else previous)
+        return min(self.cap, self.base + ambient.random.random() * (3.0 * last - self.base))
+
+    def __repr__(self) -> str:
+        return f"decorrelated_jitter(base={self.base:g}, cap={self.cap:g})"
+
+
+class fixed(Backoff):
+    """The same wait each time, without jitter: for a single client, or where something else spreads the load.
+
+    Args:
+        seconds: the wait, >= 0.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.wait = checks.number("seconds", seconds)
+
+    def seconds(self, retry: int, previous: float | None) -> float:
+        """Return the wait in seconds."""
+        return self.wait
+
+    def __repr__(self) -> str:
+        return f"fixed({self.wait:g})"
+
+
+def none() -> Backoff:
+    """No wait at all: the next attempt follows at once. Only a budget then stands between you and a storm."""
+    return fixed(0.0)

@@ -1,0 +1,204 @@
+"""The ways to call through a pipeline: as a decorator, by `call` and `acall`, with `bind`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from resilience import checks
+from resilience.call import REPLACED, Binding, Call, lost, sweep, unwrapped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+D_co = TypeVar("D_co", covariant=True)
+
+
+class Entry(Protocol):
+    """What guards calls: the composed chains, and the count of what is in flight."""
+
+    @property
+    def run(self) -> Callable[[Call], Any]:
+        """The chain for plain functions."""
+        ...
+
+    @property
+    def arun(self) -> Callable[[Call], Awaitable[Any]]:
+        """The chain for coroutine functions."""
+        ...
+
+    @property
+    def enter(self) -> Callable[[Call], object]:
+        """Count a call in."""
+        ...
+
+    def leave(self, call: Call) -> None:
+        """Count a call out, or arrange that its stream does so."""
+        ...
+
+    def adopt(self, function: Callable[..., Any]) -> None:
+        """Take the name of the first function decorated, if there is none yet."""
+        ...
+
+
+class Caller(ABC, Generic[D_co]):
+    """Something that calls can be made through."""
+
+    @abstractmethod
+    def entry(self) -> tuple[Entry, Binding]:
+        """Return what guards the calls, and what is known about them beforehand."""
+
+    @overload
+    def __call__(self, function: classmethod[T, P, R], /) -> classmethod[T, P, R | D_co]: ...
+    @overload
+    def __call__(self, function: staticmethod[P, R], /) -> staticmethod[P, R | D_co]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | D_co]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | D_co]: ...
+    def __call__(self, function: Any, /) -> Any:
+        """Decorate a function, coroutine function, method, classmethod, staticmethod, or other callable.
+
+        Raises:
+            TypeError: it is a generator function (nothing has been called when it returns, so nothing could be
+                guarded), a class, or not callable.
+        """
+        if isinstance(function, classmethod | staticmethod):
+            return _rewrap(function, self)
+        _check_function(function)
+        entry, binding = self.entry()
+        entry.adopt(function)
+        return (_guard_async if is_async(function) else _guard)(entry, binding, function)
+
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co:
+        """Call `function(*args, **kwargs)` through the policies, and return its result.
+
+        Raises:
+            TypeError: the function returned an awaitable; use `acall` for it.
+        """
+        entry, binding = self.entry()
+        call = Call(binding, function, args, kwargs)
+        if lost:
+            sweep()
+        entry.enter(call)
+        try:
+            result: R | D_co = entry.run(call)
+            return result
+        finally:
+            entry.leave(call)
+
+    @overload
+    async def acall(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co: ...
+    @overload
+    async def acall(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co: ...
+    async def acall(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call `function(*args, **kwargs)` through the policies, await it if it is awaitable, return its result."""
+        entry, binding = self.entry()
+        call = Call(binding, function, args, kwargs)
+        if lost:
+            sweep()
+        entry.enter(call)
+        try:
+            return await entry.arun(call)
+        finally:
+            entry.leave(call)
+
+    def bind(
+        self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None
+    ) -> Caller[D_co]:
+        """Say what is known about the calls of one call site; policies, state and listeners stay shared.
+
+        Args:
+            operation: a name for events and metrics, instead of the function's.
+            target: whom it calls, such as a host.
+            idempotent: whether repeating a call does no harm. False: only failures that were surely not processed
+                are retried.
+
+        Returns:
+            Something to decorate with or to call through. What is not given stays as it was.
+        """
+        if operation is not None:
+            checks.text("operation", operation)
+        if target is not None:
+            checks.text("target", target)
+        if idempotent is not None:
+            checks.flag("idempotent", idempotent)
+        entry, old = self.entry()
+        binding = Binding(
+            old.site,
+            old.operation if operation is None else operation,
+            old.target if target is None else target,
+            old.idempotent if idempotent is None else idempotent,
+        )
+        return _Bound(entry, binding)
+
+
+class _Bound(Caller[D_co]):
+    def __init__(self, entry: Entry, binding: Binding) -> None:
+        self._both = entry, binding
+
+    def entry(self) -> tuple[Entry, Binding]:
+        return self._both
+
+
+def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
+    return type(method)(decorate(method.__func__))
+
+
+def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        call = Call(binding, function, args, kwargs)
+        if lost:
+            sweep()
+        entry.enter(call)
+        try:
+            return entry.run(call)
+        finally:
+            entry.leave(call)
+
+    return guarded
+
+
+def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        call = Call(binding, function, args, kwargs)
+        if lost:
+            sweep()
+        entry.enter(call)
+        try:
+            return await entry.arun(call)
+        finally:
+            entry.leave(call)
+
+    return guarded
+
+
+def is_async(function: Any) -> bool:
+    """Return whether calling it gives a coroutine: also for partials and objects with an async `__call__`."""
+    inner = unwrapped(function)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
+
+
+def _check_function(function: Any) -> None:
+    inner = unwrapped(function)
+    if isinstance(inner, type) or not callable(inner):
+        raise TypeError(f"a pipeline decorates functions and other callables, not {inner!r}")
+    for one in (inner, type(inner).__call__):
+        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
+            raise TypeError(
+                f"{getattr(inner, '__qualname__', inner)!r} is a generator function, and when one returns nothing has "
+                "been called yet, so nothing could be guarded. Decorate the function that fetches one item or page, "
+                "or guard the call that opens the stream."
+            )
+
+
+def streaming(call: Call) -> bool:
+    """Return whether what the call returned is still running."""
+    return call.deferred is not None and call.deferred is not REPLACED and not call.deferred.ended

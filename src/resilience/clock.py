@@ -1,0 +1,101 @@
+"""Ambient time and randomness: the one place where the library reads a clock, sleeps or draws a random number.
+
+Everything asks `ambient` at the moment of need, so a test or a simulation that swaps its parts (see
+`resilience.testing`) changes the time of every pipeline there is, also of those made at import.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+FOREVER = float("inf")
+
+
+class Alarm(Protocol):
+    """A callback that will be called later, unless cancelled."""
+
+    def cancel(self) -> object:
+        """Do not call back."""
+
+
+class Time(Protocol):
+    """A source of time. All times are seconds on a clock that never goes backwards."""
+
+    def monotonic(self) -> float:
+        """Return the time now."""
+        ...
+
+    def sleep(self, lock: threading.Lock, seconds: float) -> bool:
+        """Wait `seconds`, or less if somebody releases `lock`; return True in that case."""
+        ...
+
+    def park(self, lock: threading.Lock, seconds: float) -> bool:
+        """Wait at most `seconds` for somebody to release `lock`; return whether that happened."""
+        ...
+
+    def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
+        """Arrange for `callback` in the running event loop at time `at`; None: the loop's own timers will do."""
+
+
+class SystemTime:
+    """The machine's monotonic clock (PEP 418): no jumps, no daylight saving, no leap seconds."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def sleep(self, lock: threading.Lock, seconds: float) -> bool:
+        """Wait on the lock, so that a drain can end a sleep early and Ctrl-C is heard at once."""
+        return _acquire(lock, seconds)
+
+    def park(self, lock: threading.Lock, seconds: float) -> bool:
+        """Wait on the lock."""
+        return _acquire(lock, seconds)
+
+    def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
+        """Leave it to the event loop."""
+        del at, callback
+        return None
+
+
+def _acquire(lock: threading.Lock, seconds: float) -> bool:
+    if seconds == FOREVER:
+        return lock.acquire()
+    return lock.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+
+class Ambient:
+    """What the whole process uses as time and as chance.
+
+    `monotonic` and the other parts of `Time` are bound here one by one: the success path reads the clock, and one
+    attribute less to look up is worth it.
+    """
+
+    __slots__ = ("alarm", "monotonic", "park", "random", "sleep", "time")
+
+    def __init__(self) -> None:
+        self.random = random.Random()
+        self.use(SystemTime())
+
+    def use(self, source: Time) -> None:
+        """Take time from `source` from now on."""
+        self.time = source
+        self.monotonic: Callable[[], float] = source.monotonic
+        self.sleep: Callable[[threading.Lock, float], bool] = source.sleep
+        self.park: Callable[[threading.Lock, float], bool] = source.park
+        self.alarm: Callable[[float, Callable[[], object]], Alarm | None] = source.alarm
+
+
+ambient = Ambient()
+
+
+def _reseed_in_child() -> None:
+    """Let forked children draw different numbers: equal jitter in many workers is no jitter."""
+    ambient.random.seed()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reseed_in_child)

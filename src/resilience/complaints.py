@@ -1,0 +1,43 @@
+"""Say once that a hook, predicate or listener of the user's failed. Its error never reaches the call."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+logger = logging.getLogger("resilience")
+logger.addHandler(logging.NullHandler())
+
+MOST_KINDS = 1000
+"""After so many different complaints there is a pattern; more lines would not help."""
+
+count = itertools.count()
+_said: set[tuple[str, str, str]] = set()
+
+
+def hook_failed(what: str, hook: object, error: Exception) -> None:
+    """Log that `hook` raised `error`, once for each kind of hook and of error.
+
+    Args:
+        what: what the hook was for, such as "listener".
+        hook: the callable or object at fault.
+        error: what it raised.
+    """
+    next(count)
+    name = getattr(hook, "__qualname__", type(hook).__qualname__)
+    key = (what, name, type(error).__qualname__)
+    if key in _said or len(_said) >= MOST_KINDS:
+        return
+    _said.add(key)
+    logger.error(
+        "%s %s raised %s; the guarded call is not affected, and this is said once",
+        what,
+        name,
+        type(error).__qualname__,
+        exc_info=error,
+    )
+
+
+def forget() -> None:
+    """Say everything anew; for tests."""
+    _said.clear()

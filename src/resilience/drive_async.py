@@ -1,0 +1,229 @@
+"""The drivers for coroutine functions: `drive_sync` with awaits. A test holds the two to be mirror images."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from resilience import consult, runtime
+from resilience.allowlist import Allowlist
+from resilience.call import OK, REPLACED, Call, Ending, Site, conclude
+from resilience.clock import ambient
+from resilience.errors import BadResult, RejectedError
+from resilience.events import Mode
+from resilience.given_up import next_stamp
+from resilience.shapes import Gate, Loop, Series, Substitute
+from resilience.tickets import Ticket
+
+Step: TypeAlias = "Callable[[Call], Awaitable[Any]]"
+
+
+async def invoke(call: Call) -> Any:
+    """Call the user's function, and await what it returns if that is to be awaited."""
+    result = call.function(*call.args, **call.kwargs)
+    if getattr(result, "__await__", None) is not None:
+        return await result
+    return result
+
+
+def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+    """Drive a Gate: admit, call, settle exactly once."""
+    admit, settle = policy.admit, policy.settle
+
+    async def gated(call: Call) -> Any:
+        try:
+            token = admit(call)
+        except RejectedError as error:
+            consult.announce(policy, call, error, Mode.ENFORCE)
+            raise
+        if token.__class__ is Ticket:
+            await wait_in_line(policy, token, call)
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            conclude(settle, token, Ending(None, error, call, site))
+            raise
+        if call.deferred is not None:
+            call.deferred.then(settle, token)
+        else:
+            conclude(settle, token, OK)
+        return result
+
+    return gated
+
+
+async def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
+    """Wait until the ticket is granted, or raise the gate's refusal."""
+    try:
+        await runtime.park(ticket, min(ticket.until, call.deadline))
+        taken = ticket.take()
+    except BaseException:
+        ticket.leave()
+        raise
+    if not taken:
+        ticket.leave()
+        error = consult.refused(policy, ticket, call)
+        if isinstance(error, RejectedError):
+            consult.announce(policy, call, error, Mode.ENFORCE)
+        raise error
+
+
+def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+    """Drive a Gate that only watches."""
+    settle = policy.settle
+
+    async def watched(call: Call) -> Any:
+        admitted, token = consult.shadow_admit(policy, call)
+        if not admitted:
+            return await inner(call)
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            conclude(settle, token, Ending(None, error, call, site))
+            raise
+        if call.deferred is not None:
+            call.deferred.then(settle, token)
+        else:
+            conclude(settle, token, OK)
+        return result
+
+    return watched
+
+
+def loop(policy: Loop, inner: Step, site: Site) -> Step:
+    """Drive a Loop: call again as long as it says so."""
+    reward = policy.reward(site)
+    now = ambient
+
+    async def attempts(call: Call) -> Any:
+        started = now.monotonic()
+        series: Series | None = None
+        last: Exception | None = None
+        try:
+            while True:
+                stamp = next_stamp()
+                try:
+                    result = await inner(call)
+                except Exception as error:
+                    if series is None:
+                        series = Series(started)
+                    elif isinstance(error, RejectedError) and last is not None:
+                        consult.not_made(policy, call, Ending(None, error, call, site), last, series)
+                        break
+                    series.stamp = stamp
+                    wait = consult.decide(policy, call, Ending(None, error, call, site), series)
+                    if wait is None:
+                        raise
+                    last = error
+                else:
+                    if reward is not None:
+                        reward()
+                    return result
+                call.renew()
+                if wait > 0:
+                    await runtime.sleep(call, ambient.monotonic() + wait)
+                    if call.interrupted:
+                        consult.not_made(policy, call, OK, last, series)
+                        break
+            raise last
+        finally:
+            last = None  # its traceback holds this frame
+
+    return attempts
+
+
+def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
+    """Drive a Loop that only says what it would do."""
+    reward = policy.reward(site)
+
+    async def watched(call: Call) -> Any:
+        series = Series(ambient.monotonic())
+        series.stamp = next_stamp()
+        try:
+            result = await inner(call)
+        except Exception as error:
+            consult.decide(policy, call, Ending(None, error, call, site), series)
+            raise
+        if reward is not None:
+            reward()
+        return result
+
+    return watched
+
+
+def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
+    """Drive a Substitute: put something in the place of an ending that it covers."""
+
+    async def replacing(call: Call) -> Any:
+        try:
+            return await inner(call)
+        except Exception as error:
+            value = consult.substitution(policy, call, Ending(None, error, call, site))
+            if value is consult.PASS:
+                raise
+        if getattr(value, "__await__", None) is not None:
+            value = await stand_in(value, policy)
+        call.deferred = REPLACED
+        consult.replaced(policy, call, site)
+        return value
+
+    return replacing
+
+
+async def stand_in(value: Any, policy: Substitute[Any]) -> Any:
+    """Await a substitute."""
+    del policy
+    return await value
+
+
+def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
+    """Turn returned values that are failures into exceptions, so that policies deal with one thing only."""
+
+    async def judged(call: Call) -> Any:
+        result = await inner(call)
+        if consult.is_bad(result, allowlists):
+            raise BadResult(result)
+        return result
+
+    return judged
+
+
+def surface(inner: Step) -> Step:
+    """Turn a bad result into the value again."""
+
+    async def surfaced(call: Call) -> Any:
+        try:
+            return await inner(call)
+        except BadResult as bad:
+            return bad.result
+
+    return surfaced
+
+
+def remember(inner: Step) -> Step:
+    """Keep a ledger of the bad results that are given up on further in."""
+
+    async def remembering(call: Call) -> Any:
+        token = consult.open_ledger()
+        try:
+            return await inner(call)
+        finally:
+            consult.close_ledger(token)
+
+    return remembering
+
+
+def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Callable[[Call], object]) -> Step:
+    """Let a call pass through a pipeline that stands in another one."""
+
+    async def nested(call: Call) -> Any:
+        outer = call.site
+        call.site = site
+        enter(call)
+        try:
+            return await inner(call)
+        finally:
+            call.site = outer
+            leave(call)
+
+    return nested

@@ -1,0 +1,262 @@
+"""The inside of a pipeline: the composed chains, what is in flight, and how to drain it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+from weakref import WeakSet
+
+from resilience import checks, drive_async, drive_sync
+from resilience.allowlist import Allowlist
+from resilience.budget import RetryBudget
+from resilience.call import Call, Ending, EndingKind, Site, name_of, sweep
+from resilience.calling import streaming
+from resilience.clock import ambient
+from resilience.consult import announce
+from resilience.errors import RejectedError, RejectReason
+from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, Outcome
+from resilience.locks import new_lock
+from resilience.runtime import park, threads
+from resilience.shapes import Gate, Loop, Policy, Substitute
+from resilience.tickets import Ticket
+
+_STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
+engines: WeakSet[Engine] = WeakSet()
+"""All engines that live, for the process-wide switch."""
+
+
+class Switch:
+    """The process-wide mode."""
+
+    mode = Mode.ENFORCE
+
+
+switch = Switch()
+
+
+def set_mode(mode: str) -> None:
+    """Set the process-wide mode: no policy does more than it allows.
+
+    Args:
+        mode: "enforce": each policy's own mode counts. "shadow": all only watch. "off": all calls go straight through.
+    """
+    switch.mode = checks.choice("mode", mode, Mode)
+    for engine in list(engines):
+        engine.rewire()
+
+
+class Engine:
+    """Composes policies into chains, and counts calls in and out.
+
+    Args:
+        policies: outermost first.
+        name: of the pipeline.
+        failures: of the pipeline.
+        budget: of the pipeline.
+        changed: called after the chains were composed anew.
+        named: called with the name once there is one.
+    """
+
+    def __init__(
+        self,
+        policies: tuple[Policy[Any], ...],
+        name: str,
+        failures: Allowlist,
+        budget: RetryBudget | None,
+        changed: Callable[[], object],
+        named: Callable[[str], object],
+    ) -> None:
+        self.policies = policies
+        self._changed = changed
+        self._named = named
+        self.site = Site(name, failures, budget, Bus(self.rewire))
+        self.live: set[Call] = set()
+        self.enter = self.live.add
+        self.draining = False
+        self._empty: list[Callable[[], object]] = []
+        self._lock = new_lock()
+        self.run: Callable[[Call], Any] = drive_sync.invoke
+        self.arun: Callable[[Call], Awaitable[Any]] = drive_async.invoke
+        for policy in policies:
+            policy.attach(self)
+        engines.add(self)
+
+    def rewire(self) -> None:
+        """Compose the chains anew; calls in flight finish in the old ones."""
+        with self._lock:
+            if self.draining:
+                self.run, self.arun = self._refuse, self._refuse_async
+            else:
+                allowlists = self.result_lists()
+                self.run = self._chain(drive_sync, allowlists)
+                self.arun = self._chain(drive_async, allowlists)
+        self._changed()
+
+    def adopt(self, function: Callable[..., Any]) -> None:
+        """Take the name of the first function decorated, if there is none yet."""
+        if not self.site.name:
+            self.site.name = name_of(function)
+            self._named(self.site.name)
+
+    def _chain(self, drive: Any, allowlists: tuple[Allowlist, ...]) -> Any:
+        if not allowlists:
+            return self.compose(drive, drive.invoke, False)
+        return drive.surface(self.compose(drive, drive.judge(drive.invoke, allowlists), True))
+
+    def result_lists(self) -> tuple[Allowlist, ...]:
+        """Return the allowlists in this pipeline, and in those within it, that look at returned values."""
+        found = [self.site.failures] if self.site.failures.lists_results else []
+        for policy in self.policies:
+            inner: Engine | None = getattr(policy, "engine", None)
+            if inner is not None:
+                found += inner.result_lists()
+            own: Allowlist | None = getattr(policy, "failures", None)
+            if inner is None and own is not None and own.lists_results:
+                found.append(own)
+        return tuple(found)
+
+    def compose(self, drive: Any, step: Any, results: bool) -> Any:
+        """Wrap `step` in the drivers of all policies, the last one innermost."""
+        site = self.site
+        if site.bus.wants(AttemptEnded):
+            step = drive.gate(_Meter(self, AttemptEnded), step, site)
+        for policy in reversed(self.policies):
+            step = self._drive(drive, policy, step, results)
+        if site.bus.wants(CallEnded):
+            step = drive.gate(_Meter(self, CallEnded), step, site)
+        return step
+
+    def _drive(self, drive: Any, policy: Policy[Any], step: Any, results: bool) -> Any:
+        mode = max(policy.mode, switch.mode, key=_STRENGTH.index)
+        inner: Engine | None = getattr(policy, "engine", None)
+        if mode is Mode.OFF:
+            return step
+        shadow = mode is Mode.SHADOW
+        if inner is not None:
+            return drive.within(inner.compose(drive, step, results), inner.site, inner.come_in, inner.leave)
+        if isinstance(policy, Gate):
+            return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
+        if isinstance(policy, Loop):
+            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site)
+            return drive.remember(step) if results else step
+        if isinstance(policy, Substitute):
+            return step if shadow else drive.substitute(policy, step, self.site)
+        raise TypeError(f"{policy!r} is of a shape that has no driver; subclass Gate, Loop or Substitute")
+
+    def come_in(self, call: Call) -> None:
+        """Count in a call that comes from an outer pipeline, or refuse it."""
+        if self.draining:
+            self._refuse(call)
+        self.live.add(call)
+
+    def leave(self, call: Call) -> None:
+        """Count a call out, or have its stream do so."""
+        if streaming(call) and call.deferred is not None:
+            call.deferred.then(self._left, call)
+        else:
+            self.live.discard(call)
+            if self._empty:
+                self._tell_if_empty()
+
+    def _left(self, call: Call, ending: Ending) -> None:
+        del ending
+        self.live.discard(call)
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not self.live:
+            with self._lock:
+                waiting, self._empty = self._empty, []
+            for wake in waiting:
+                with contextlib.suppress(RuntimeError):  # it no longer waits, or its event loop is closed
+                    wake()
+
+    def _refuse(self, call: Call) -> Any:
+        error = RejectedError(
+            f"{self.site.name or 'the pipeline'} is being drained and takes no new calls",
+            pipeline=self.site.name,
+            reason=RejectReason.DRAINING,
+        )
+        announce(self, call, error, Mode.ENFORCE)
+        raise error
+
+    async def _refuse_async(self, call: Call) -> Any:
+        self._refuse(call)
+
+    def start_drain(self) -> None:
+        """Refuse new calls, and end the waits between attempts."""
+        self.draining = True
+        self.rewire()
+        for call in list(self.live):
+            call.interrupt()
+
+    def park(self, wake: Callable[[], object]) -> bool:
+        """Wait until nothing is in flight."""
+        sweep()
+        with self._lock:
+            self._empty.append(wake)
+        return bool(self.live)
+
+    def drain(self, timeout: float) -> bool:
+        """Drain from a thread."""
+        until = ambient.monotonic() + checks.number("timeout", timeout)
+        self.start_drain()
+        while self.live and ambient.monotonic() < until:
+            threads.park(self, until)
+        return not self.live
+
+    async def adrain(self, timeout: float) -> bool:
+        """Drain from a task."""
+        until = ambient.monotonic() + checks.number("timeout", timeout)
+        self.start_drain()
+        while self.live and ambient.monotonic() < until:
+            await park(self, until)
+        return not self.live
+
+    def reset(self) -> None:
+        """Forget the state of all policies and of the budget, and take calls again."""
+        for policy in self.policies:
+            policy.reset()
+        if self.site.budget is not None:
+            self.site.budget.reset()
+        self.resume()
+
+    def resume(self) -> None:
+        """Take calls again."""
+        self.draining = False
+        self.rewire()
+
+
+class _Meter(Gate[tuple[Call, float]]):
+    """Tells how attempts or calls end; in the chain only while somebody listens."""
+
+    def __init__(self, engine: Engine, event: type[Event]) -> None:
+        super().__init__()
+        self._site = engine.site
+        self._event = event
+
+    def admit(self, call: Call) -> tuple[Call, float] | Ticket:
+        return call, ambient.monotonic()
+
+    def settle(self, token: tuple[Call, float] | Ticket, ending: Ending) -> None:
+        if isinstance(token, Ticket):
+            return
+        call, started = token
+        elapsed = ambient.monotonic() - started
+        outcome = Outcome(ending.kind)
+        if self._event is AttemptEnded:
+            self._publish(call, attempt=call.attempt, outcome=outcome, elapsed=elapsed)
+            return
+        attempts = call.attempt
+        if ending.replaced:
+            outcome = Outcome.FALLBACK
+        elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
+            outcome = Outcome.REJECTED
+            attempts -= 1
+        self._publish(call, attempts=attempts, outcome=outcome, elapsed=elapsed)
+
+    def _publish(self, call: Call, **facts: Any) -> None:
+        self._site.bus.publish(
+            self._event, pipeline=self._site.name, policy="", operation=call.operation, target=call.target, **facts
+        )

@@ -1,0 +1,252 @@
+"""What the library tells about itself while it works: frozen event objects, and who gets them.
+
+No event object is built that nobody listens to. What a listener raises is logged once and never reaches the call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+from resilience.allowlist import Failure
+from resilience.clock import ambient
+from resilience.complaints import hook_failed
+from resilience.errors import RejectReason
+from resilience.locks import new_lock
+
+
+class Mode(StrEnum):
+    """How much a policy may do: all, only watch and report, or nothing."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    OFF = "off"
+
+
+class Outcome(StrEnum):
+    """How a call or an attempt ended, as events and metrics name it; attempts have no REJECTED and no FALLBACK."""
+
+    OK = "ok"
+    ERROR = "error"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    TIMED_OUT = "timed_out"
+    ABANDONED = "abandoned"
+    FALLBACK = "fallback"
+
+
+class GiveUpReason(StrEnum):
+    """Why a Retry did not try again."""
+
+    ATTEMPTS = "attempts"
+    STOP = "stop"
+    DEADLINE = "deadline"
+    BUDGET = "budget"
+    NOT_IDEMPOTENT = "not_idempotent"
+    NOT_RETRYABLE = "not_retryable"
+    BODY_NOT_REPLAYABLE = "body_not_replayable"
+    RETRY_AFTER = "retry_after"
+    NESTED = "nested"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. `at` is in seconds of the ambient monotonic clock."""
+
+    pipeline: str
+    policy: str
+    operation: str
+    target: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """An attempt failed, and another one follows after `wait` seconds. `attempt` is the one that failed."""
+
+    attempt: int
+    wait: float
+    failure: Failure
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryGivenUp(Event):
+    """A Retry let a failure out, after `attempts` attempts in `elapsed` seconds."""
+
+    attempts: int
+    elapsed: float
+    reason: GiveUpReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded(Event):
+    """One call of the dependency ended."""
+
+    attempt: int
+    outcome: Outcome
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded(Event):
+    """One logical call ended, with all its attempts and waits. `attempts` is 0 where nothing was called."""
+
+    outcome: Outcome
+    attempts: int
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(Event):
+    """A policy refused a call, or would have in shadow mode."""
+
+    reason: RejectReason | None
+    retry_after: float | None
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackUsed(Event):
+    """A substitute stood in for an outcome. `age` is in seconds where it is an earlier result, else None."""
+
+    age: float | None = None
+
+
+Listener: TypeAlias = "Callable[[Any], object]"
+
+
+class Subscription:
+    """A listener and what it wants. Call it, or leave it as a context manager, to unsubscribe."""
+
+    __slots__ = ("_bus", "events", "listener", "when")
+
+    def __init__(
+        self, bus: _Subscribers, listener: Listener, events: tuple[type[Event], ...], when: Callable[[], bool] | None
+    ) -> None:
+        self._bus = bus
+        self.listener = listener
+        self.events = events
+        self.when = when
+
+    def __call__(self) -> None:
+        """Unsubscribe; a second time does nothing."""
+        self._bus.remove(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self()
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Return whether events of this kind go to the listener."""
+        return issubclass(kind, self.events)
+
+
+class _Subscribers:
+    """Some subscriptions; `changed` runs after each change."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self.all: tuple[Subscription, ...] = ()
+
+    def add(
+        self, listener: Listener, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
+    ) -> Subscription:
+        wanted = tuple(events) or (Event,)
+        if not callable(listener) or inspect.iscoroutinefunction(listener):
+            raise TypeError(f"listener must be a plain callable that takes an event, not {listener!r}")
+        given: tuple[Any, ...] = wanted
+        for kind in given:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                raise TypeError(f"events must be event types such as RetryScheduled, not {kind!r}")
+        subscription = Subscription(self, listener, wanted, when)
+        with self._lock:
+            self.all = (*self.all, subscription)
+        self.changed()
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        with self._lock:
+            self.all = tuple(one for one in self.all if one is not subscription)
+        self.changed()
+
+    def changed(self) -> None:
+        """Nothing to do."""
+
+
+class _Everywhere(_Subscribers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.buses: WeakSet[Bus] = WeakSet()
+
+    def changed(self) -> None:
+        for bus in list(self.buses):
+            bus.changed()
+
+
+everywhere = _Everywhere()
+"""The listeners of all pipelines, now and later."""
+
+
+class Bus(_Subscribers):
+    """Who listens to one pipeline.
+
+    Args:
+        rewire: called when listeners have come or gone, since some events need a place in the chain of policies.
+    """
+
+    def __init__(self, rewire: Callable[[], object]) -> None:
+        super().__init__()
+        self._rewire = rewire
+        self._table: dict[type[Event], tuple[Subscription, ...]] = {}
+        everywhere.buses.add(self)
+
+    def changed(self) -> None:
+        """Forget who wants what, and rewire."""
+        self._table = {}
+        self._rewire()
+
+    def heard(self, kind: type[Event]) -> list[Subscription]:
+        """Return the subscriptions that want an event of this kind at this moment."""
+        table = self._table
+        wanted = table.get(kind)
+        if wanted is None:
+            wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
+        return [one for one in wanted if one.when is None or one.when()] if wanted else []
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Return whether there is a listener for this kind, also one that is not interested at the moment."""
+        return any(one.wants(kind) for one in (*everywhere.all, *self.all))
+
+    def publish(self, kind: type[Event], **facts: Any) -> None:
+        """Build an event, if anybody wants it, and hand it over."""
+        if subscriptions := self.heard(kind):
+            event = kind(at=ambient.monotonic(), **facts)
+            for subscription in subscriptions:
+                try:
+                    subscription.listener(event)
+                except Exception as error:
+                    hook_failed("listener", subscription.listener, error)
+
+
+def subscribe(
+    listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
+) -> Subscription:
+    """Listen to every pipeline, also to those that are made later.
+
+    Args:
+        listener: called with each event, on the thread and in the task where it happened; it must be quick. What
+            it raises is logged once.
+        events: the event types that it wants; none given means all.
+        when: asked before an event is built; False saves that work.
+
+    Returns:
+        A callable that unsubscribes, and a context manager that does so at its end.
+    """
+    return everywhere.add(listener, events, when)

@@ -1,0 +1,86 @@
+"""Marks on what a Retry has given up on, so that retries at several levels never multiply.
+
+Three nested layers of three attempts would make 27 calls. With marks they make 3: whoever gave up says so on the
+exception, and whoever sees the mark lets it pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from resilience.allowlist import leaves
+from resilience.errors import BadResult
+
+MARK = "_resilience_given_up"
+DEPTH = 8
+PREFIX = "resilience: "
+
+_numbers = itertools.count(1)
+next_stamp = _numbers.__next__
+"""Draw a number. Marks drawn after a stamp are greater than it."""
+
+
+class Ledger:
+    """The bad results that were given up on while an outer loop ran. Values carry no marks, so they are listed."""
+
+    __slots__ = ("outer", "values")
+
+    def __init__(self, outer: Ledger | None) -> None:
+        self.outer = outer
+        self.values: list[tuple[int, object]] = []
+
+
+ledger: ContextVar[Ledger | None] = ContextVar("resilience_ledger", default=None)
+
+
+def mark(error: Exception) -> None:
+    """Mark what a Retry has given up on."""
+    if isinstance(error, BadResult):
+        current = ledger.get()
+        if current is not None and current.outer is not None:
+            current.outer.values.append((next_stamp(), error.result))
+    else:
+        error.__dict__[MARK] = next_stamp()
+
+
+def marked_since(error: BaseException, stamp: int) -> bool:
+    """Return whether a Retry further in has given up on it, or on what caused it, after `stamp`."""
+    if isinstance(error, BadResult):
+        current = ledger.get()
+        return current is not None and any(number > stamp and value is error.result for number, value in current.values)
+    return any(one.__dict__.get(MARK, 0) > stamp for one in _related(error))
+
+
+def _related(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, its leaves if it is a group, and what they came from, `DEPTH` deep."""
+    level = [error]
+    for _ in range(DEPTH):
+        deeper: list[BaseException] = []
+        for one in level:
+            yield one
+            for leaf in leaves(one):
+                if leaf is not one:
+                    yield leaf
+                cause = leaf.__cause__ or (None if leaf.__suppress_context__ else leaf.__context__)
+                if cause is not None:
+                    deeper.append(cause)
+        level = deeper
+
+
+def note(error: BaseException, text: str) -> None:
+    """Put our note on an exception (PEP 678), in the place of an earlier one."""
+    earlier: list[Any] = list(getattr(error, "__notes__", ()))
+    kept = [one for one in earlier if not (isinstance(one, str) and one.startswith(PREFIX))]
+    # Not by add_note: an exception that is a frozen dataclass refuses every attribute that is set.
+    error.__dict__["__notes__"] = [*kept, PREFIX + text]
+
+
+def noted(error: BaseException) -> str:
+    """Return the text of our note on an exception; empty when there is none."""
+    for one in getattr(error, "__notes__", ()):
+        if isinstance(one, str) and one.startswith(PREFIX):
+            return one.removeprefix(PREFIX)
+    return ""

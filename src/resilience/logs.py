@@ -1,0 +1,60 @@
+"""Rare events as lines of the standard library's logger `resilience`; on by default.
+
+The message is in words, the facts are in `extra`, with keys that begin with `resilience_`. Lines never hold
+arguments, bodies, headers or URLs.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from resilience.events import Event, RetryGivenUp, RetryScheduled, Subscription, subscribe
+
+logger = logging.getLogger("resilience")
+
+
+def _where(event: Event) -> str:
+    return f"{event.operation} ({event.pipeline}/{event.policy})"
+
+
+def _facts(event: Event, **more: object) -> dict[str, object]:
+    return {
+        "resilience_pipeline": event.pipeline,
+        "resilience_policy": event.policy,
+        "resilience_operation": event.operation,
+        "resilience_target": event.target,
+        **{f"resilience_{key}": value for key, value in more.items()},
+    }
+
+
+def log_retry(event: RetryScheduled) -> None:
+    """Log a retry: the first of a call at INFO, the others at DEBUG."""
+    logger.log(
+        logging.INFO if event.attempt == 1 else logging.DEBUG,
+        "%s failed in attempt %d (%s); the next one follows in %.3g s",
+        _where(event),
+        event.attempt,
+        event.failure.kind,
+        event.wait,
+        extra=_facts(event, attempt=event.attempt, wait=event.wait, kind=str(event.failure.kind), mode=str(event.mode)),
+    )
+
+
+def log_given_up(event: RetryGivenUp) -> None:
+    """Log at WARNING that a Retry gave up."""
+    logger.warning(
+        "%s given up after %d attempts in %.3g s: %s",
+        _where(event),
+        event.attempts,
+        event.elapsed,
+        event.reason,
+        extra=_facts(event, attempts=event.attempts, elapsed=event.elapsed, reason=str(event.reason)),
+    )
+
+
+def install() -> tuple[Subscription, ...]:
+    """Log the rare events of all pipelines; `import resilience` does it once."""
+    return (
+        subscribe(log_retry, events=(RetryScheduled,), when=lambda: logger.isEnabledFor(logging.INFO)),
+        subscribe(log_given_up, events=(RetryGivenUp,), when=lambda: logger.isEnabledFor(logging.WARNING)),
+    )

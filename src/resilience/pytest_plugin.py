@@ -1,0 +1,29 @@
+"""Fixtures for pytest. Nothing of the library is imported, and nothing changes, unless one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from resilience.testing import Recorder, VirtualClock
+
+
+@pytest.fixture(name="virtual_time")
+def virtual_time_fixture() -> Generator[VirtualClock]:
+    """Run the test in virtual time; the fixture is the clock."""
+    from resilience.testing import virtual_time
+
+    with virtual_time() as clock:
+        yield clock
+
+
+@pytest.fixture
+def recorder() -> Generator[Recorder]:
+    """Record the events of all pipelines during the test."""
+    from resilience.testing import Recorder
+
+    with Recorder() as recording:
+        yield recording

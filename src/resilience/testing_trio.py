@@ -1,0 +1,57 @@
+"""Virtual time under trio; imported only where trio is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from resilience.clock import Alarm, ambient
+
+if TYPE_CHECKING:
+    from resilience.testing import VirtualClock
+
+
+class VirtualTrioClock(trio.abc.Clock):
+    """A clock for `trio.run` that jumps to the next deadline when every task waits. For code without sockets."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+
+    def start_clock(self) -> None:
+        """Nothing to start."""
+
+    def current_time(self) -> float:
+        """Return the virtual time."""
+        return self._clock.monotonic()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Jump to the deadline. Trio asks only when no task can run."""
+        if deadline == math.inf:
+            return math.inf
+        self._clock.jump(deadline)
+        return 0.0
+
+
+def alarm(clock: VirtualClock, at: float, callback: Callable[[], object]) -> Alarm | None:
+    """Ring when every task of this run waits; None if the run is in virtual time as a whole."""
+    if isinstance(trio.lowlevel.current_clock(), VirtualTrioClock):
+        return None
+    scope = trio.CancelScope()
+
+    async def ring() -> None:
+        with scope:
+            while ambient.monotonic() < at:
+                await trio.testing.wait_all_tasks_blocked()
+                if at <= min(waiting):
+                    clock.jump(at)
+            callback()
+        waiting.remove(at)
+
+    waiting = clock.trio_alarms
+    waiting.append(at)
+    trio.lowlevel.spawn_system_task(ring)
+    return scope

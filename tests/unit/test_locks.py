@@ -1,0 +1,102 @@
+import gc
+import importlib.util
+import os
+import threading
+from types import ModuleType
+from weakref import WeakSet
+
+import pytest
+
+from resilience import locks
+from tests.unit import in_child
+
+PATIENCE = 60.0
+
+
+def loaded_again() -> ModuleType:
+    """Run the module once more, and leave the one that everybody uses alone."""
+    spec = importlib.util.find_spec("resilience.locks")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_new_lock_is_an_ordinary_lock() -> None:
+    lock = locks.new_lock()
+
+    assert type(lock) is type(threading.Lock())
+    assert not lock.locked()
+    with lock:
+        assert not lock.acquire(blocking=False)
+    assert lock.acquire(blocking=False)
+
+
+def test_every_lock_is_a_new_one() -> None:
+    assert locks.new_lock() is not locks.new_lock()
+
+
+def test_a_lock_that_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_locks", WeakSet())
+    kept = locks.new_lock()
+    locks.new_lock()
+    gc.collect()
+
+    assert list(locks._locks) == [kept]
+
+
+def test_in_a_child_held_locks_are_released_and_free_ones_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_locks", WeakSet())
+    held, free = locks.new_lock(), locks.new_lock()
+    held.acquire()
+
+    locks._release_in_child()
+
+    assert not held.locked()
+    assert not free.locked()
+
+
+def test_a_lock_held_by_a_thread_of_the_parent_is_usable_in_the_child() -> None:
+    lock, free = locks.new_lock(), locks.new_lock()
+    ordinary = threading.Lock()
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock, ordinary:
+            is_held.set()
+            may_go.wait(PATIENCE)
+
+    def use() -> str:
+        got = [one.acquire(blocking=False) for one in (lock, free, ordinary)]
+        lock.release()
+        return f"{got} {lock.acquire(blocking=False)}"
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert is_held.wait(PATIENCE)
+        said = in_child(use)
+        still_held = lock.locked()
+    finally:
+        may_go.set()
+        thread.join(PATIENCE)
+
+    assert said == "[True, True, False] True"  # False: an ordinary lock would have been stuck
+    assert still_held
+    assert not lock.locked()
+
+
+def test_where_nothing_forks_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork")
+
+    assert not loaded_again().new_lock().locked()
+
+
+def test_where_processes_fork_the_release_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: dict[str, object] = {}
+    monkeypatch.setattr(os, "register_at_fork", registered.update)
+
+    module = loaded_again()
+
+    assert registered == {"after_in_child": module._release_in_child}
