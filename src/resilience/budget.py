@@ -74,6 +74,13 @@ class RetryBudget:
             self._tokens -= UNIT
             return True
 
+    @property
+    def affordable(self) -> bool:
+        """Whether a withdrawal would be granted now."""
+        with self._lock:
+            self._collect()
+            return self._tokens >= UNIT
+
     def failed(self) -> None:
         """Note a failure that counts. It costs nothing here; see `grpc`."""
 
@@ -122,6 +129,10 @@ class _GrpcRetryBudget(RetryBudget):
         self._fill(thousandths * UNIT // 1000, most, most)
 
     def withdraw(self) -> bool:
+        return self.affordable
+
+    @property
+    def affordable(self) -> bool:
         with self._lock:
             self._collect()
             return self._tokens * 2 > self._most

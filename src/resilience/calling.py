@@ -73,7 +73,9 @@ class Caller(ABC, Generic[D_co]):
         _check_function(function)
         entry, binding = self.entry()
         entry.adopt(function)
-        return (_guard_async if is_async(function) else _guard)(entry, binding, function)
+        guarded = (_guard_async if is_async(function) else _guard)(entry, binding, function)
+        guarded.__dict__["__resilience__"] = self  # a pipeline lives as long as what it guards
+        return guarded
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co:
         """Call `function(*args, **kwargs)` through the policies, and return its result.

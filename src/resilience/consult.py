@@ -81,7 +81,11 @@ def substitution(substitute: Substitute[Any], call: Call, ending: Ending) -> Any
     except Exception as error:
         hook_failed("covers of a policy", substitute, error)
         return PASS
-    return substitute.replace(call, ending) if covered else PASS
+    if not covered:
+        return PASS
+    if isinstance(ending.error, RejectedError):
+        call.attempt -= 1  # the attempt was not made, and the call will end well all the same
+    return substitute.replace(call, ending)
 
 
 def replaced(substitute: Substitute[Any], call: Call, site: Site) -> None:

@@ -142,7 +142,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
     reward = policy.reward(site)
 
     def watched(call: Call) -> Any:
-        series = Series(ambient.monotonic())
+        series = Series(ambient.monotonic(), shadow=True)
         series.stamp = next_stamp()
         try:
             result = inner(call)

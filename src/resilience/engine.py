@@ -67,11 +67,15 @@ class Engine:
         changed: Callable[[], object],
         named: Callable[[str], object],
     ) -> None:
+        for policy in policies:
+            if not isinstance(policy, Gate | Loop | Substitute) and not hasattr(policy, "engine"):
+                raise TypeError(f"{policy!r} is of a shape that has no driver; subclass Gate, Loop or Substitute")
         self.policies = policies
         self._changed = changed
         self._named = named
         self.site = Site(name, failures, budget, Bus(self.rewire))
         self.live: set[Call] = set()
+        self.streams: set[object] = set()
         self.enter = self.live.add
         self.draining = False
         self._empty: list[Callable[[], object]] = []
@@ -81,6 +85,11 @@ class Engine:
         for policy in policies:
             policy.attach(self)
         engines.add(self)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are running, streamed results included."""
+        return len(self.live) + len(self.streams)
 
     def rewire(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
@@ -140,9 +149,7 @@ class Engine:
         if isinstance(policy, Loop):
             step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site)
             return drive.remember(step) if results else step
-        if isinstance(policy, Substitute):
-            return step if shadow else drive.substitute(policy, step, self.site)
-        raise TypeError(f"{policy!r} is of a shape that has no driver; subclass Gate, Loop or Substitute")
+        return step if shadow else drive.substitute(policy, step, self.site)
 
     def come_in(self, call: Call) -> None:
         """Count in a call that comes from an outer pipeline, or refuse it."""
@@ -153,19 +160,21 @@ class Engine:
     def leave(self, call: Call) -> None:
         """Count a call out, or have its stream do so."""
         if streaming(call) and call.deferred is not None:
-            call.deferred.then(self._left, call)
-        else:
-            self.live.discard(call)
-            if self._empty:
-                self._tell_if_empty()
-
-    def _left(self, call: Call, ending: Ending) -> None:
-        del ending
+            # Not the call itself: it holds the deferred, which then could never be dropped.
+            stream = object()
+            self.streams.add(stream)
+            call.deferred.then(self._left, stream)
         self.live.discard(call)
+        if self._empty:
+            self._tell_if_empty()
+
+    def _left(self, stream: object, ending: Ending) -> None:
+        del ending
+        self.streams.discard(stream)
         self._tell_if_empty()
 
     def _tell_if_empty(self) -> None:
-        if not self.live:
+        if not self.in_flight:
             with self._lock:
                 waiting, self._empty = self._empty, []
             for wake in waiting:
@@ -196,23 +205,23 @@ class Engine:
         sweep()
         with self._lock:
             self._empty.append(wake)
-        return bool(self.live)
+        return bool(self.in_flight)
 
     def drain(self, timeout: float) -> bool:
         """Drain from a thread."""
         until = ambient.monotonic() + checks.number("timeout", timeout)
         self.start_drain()
-        while self.live and ambient.monotonic() < until:
+        while self.in_flight and ambient.monotonic() < until:
             threads.park(self, until)
-        return not self.live
+        return not self.in_flight
 
     async def adrain(self, timeout: float) -> bool:
         """Drain from a task."""
         until = ambient.monotonic() + checks.number("timeout", timeout)
         self.start_drain()
-        while self.live and ambient.monotonic() < until:
+        while self.in_flight and ambient.monotonic() < until:
             await park(self, until)
-        return not self.live
+        return not self.in_flight
 
     def reset(self) -> None:
         """Forget the state of all policies and of the budget, and take calls again."""

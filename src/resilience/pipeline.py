@@ -174,7 +174,7 @@ class Pipeline(Policy[D_co]):
         site = self.engine.site
         return {
             "name": self.name,
-            "in_flight": len(self.engine.live),
+            "in_flight": self.engine.in_flight,
             "draining": self.engine.draining,
             "budget": None if site.budget is None else site.budget.snapshot(),
             "policies": {name: policy.snapshot() for name, policy in self._by_name.items()},

@@ -179,12 +179,14 @@ class Gate(Policy[Never], Generic[Token]):
 class Series:
     """How one call has fared in a Loop: attempts made, when the first began, the last wait.
 
-    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`).
+    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `shadow`: the loop
+    may only say what it would do.
     """
 
-    __slots__ = ("number", "previous", "stamp", "started")
+    __slots__ = ("number", "previous", "shadow", "stamp", "started")
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, *, shadow: bool = False) -> None:
+        self.shadow = shadow
         self.started = started
         self.number = 0
         self.stamp = 0

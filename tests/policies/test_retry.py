@@ -11,6 +11,7 @@ from resilience import (
     Allowlist,
     Call,
     CircuitOpenError,
+    Ending,
     Failure,
     FailureKind,
     Gate,
@@ -23,9 +24,13 @@ from resilience import (
     RetryBudget,
     RetryGivenUp,
     RetryScheduled,
+    Ticket,
     backoff,
 )
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
+
+# Pipelines of the same name may still be alive in the tracebacks of earlier tests.
+pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
 
 
 class Down:
@@ -57,6 +62,9 @@ class Expiring(Gate[None]):
     def admit(self, call: Call) -> None:
         call.deadline = self.clock.monotonic() + self.within
 
+    def settle(self, token: Ticket | None, ending: Ending) -> None:
+        pass
+
 
 class OpensAfter(Gate[None]):
     """Lets some attempts in, and then none."""
@@ -69,6 +77,9 @@ class OpensAfter(Gate[None]):
         self.left -= 1
         if self.left < 0:
             raise CircuitOpenError("open", reason=RejectReason.OPEN)
+
+    def settle(self, token: Ticket | None, ending: Ending) -> None:
+        pass
 
 
 def listing(failure: Failure) -> Allowlist:
@@ -101,7 +112,7 @@ def gives_up(
     assert (event.pipeline, event.policy, event.operation) == ("quotes", "retry", "Down")
     (note,) = notes(caught.value)
     assert note.startswith(f"resilience: retry of quotes gave up after {attempts} attempt")
-    assert note.endswith(f" s: {words}")
+    assert words in note.rpartition(" s: ")[2]
 
 
 @pytest.mark.usefixtures("clock")

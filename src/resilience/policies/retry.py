@@ -136,23 +136,26 @@ class Retry(Loop):
                 budget.deposit()
             return None
         if not settings.nested and given_up.marked_since(error, series.stamp):
-            self._tell(call, series, GiveUpReason.NESTED)
-            self._note_nested(call, error)
-            given_up.mark(error)
+            if not series.shadow:
+                self._tell(call, series, GiveUpReason.NESTED)
+                self._note_nested(call, error)
+                given_up.mark(error)
             return None
         if budget is not None and failure.counted:
             budget.failed()
         wait = self._wait(failure, series)
         reason = self._reason(call, failure, series, wait)
-        if reason is None and budget is not None and not budget.withdraw():
-            reason = GiveUpReason.BUDGET
+        if reason is None and budget is not None:
+            # A retry that is not made is not paid for.
+            paid = budget.affordable if series.shadow else budget.withdraw()
+            reason = None if paid else GiveUpReason.BUDGET
         if reason is not None:
-            self._give_up(call, error, series, reason)
+            if not series.shadow:
+                self._give_up(call, error, series, reason)
             return None
-        shadow = self.mode is Mode.SHADOW
         call.site.publish(
             RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure,
-            mode=Mode.SHADOW if shadow else Mode.ENFORCE,
+            mode=Mode.SHADOW if series.shadow else Mode.ENFORCE,
         )  # fmt: skip
         series.previous = wait
         return wait
