@@ -47,6 +47,7 @@ class VirtualClock:
         self._lock = threading.RLock()
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
         self.trio_alarms: list[float] = []
+        self.rung = 0
         self.sleeps: list[float] = []
 
     @property

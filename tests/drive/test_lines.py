@@ -226,6 +226,7 @@ def test_a_granted_ticket_that_is_left_serves_the_next() -> None:
     assert gate.in_flight == 1
 
 
+@pytest.mark.filterwarnings("ignore:there are two pipelines")
 @pytest.mark.parametrize("run", LOOPS)
 def test_retry_waits_take_virtual_time_only(run: Callable[[Callable[[], Any]], Any]) -> None:
     attempts: dict[str, int] = {}
@@ -241,8 +242,8 @@ def test_retry_waits_take_virtual_time_only(run: Callable[[Callable[[], Any]], A
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(Pipeline(Retry(3, wait=backoff.fixed(100.0)))(fetch), "slow")
-            group.start_soon(Pipeline(Retry(3, wait=backoff.fixed(30.0)))(fetch), "quick")
+            group.start_soon(Pipeline(Retry(3, wait=backoff.fixed(100.0)), name="slow")(fetch), "slow")
+            group.start_soon(Pipeline(Retry(3, wait=backoff.fixed(30.0)), name="quick")(fetch), "quick")
 
     with virtual_time() as clock:
         run(main)
