@@ -6,7 +6,7 @@ No event object is built that nobody listens to. What a listener raises is logge
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -212,13 +212,16 @@ class Bus(_Subscribers):
         self._table = {}
         self._rewire()
 
-    def heard(self, kind: type[Event]) -> list[Subscription]:
+    def heard(self, kind: type[Event]) -> Sequence[Subscription]:
         """Return the subscriptions that want an event of this kind at this moment."""
         table = self._table
         wanted = table.get(kind)
         if wanted is None:
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
-        return [one for one in wanted if one.when is None or one.when()] if wanted else []
+        for one in wanted:
+            if one.when is not None:
+                return [one for one in wanted if one.when is None or one.when()]
+        return wanted
 
     def wants(self, kind: type[Event]) -> bool:
         """Return whether there is a listener for this kind, also one that is not interested at the moment."""

@@ -51,6 +51,9 @@ def marked_since(error: BaseException, stamp: int) -> bool:
     if isinstance(error, BadResult):
         current = ledger.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
+    if error.__cause__ is None and error.__context__ is None and not issubclass(type(error), BaseExceptionGroup):
+        alone: int = error.__dict__.get(MARK, 0)  # nothing to search: the usual case
+        return alone > stamp
     return any(one.__dict__.get(MARK, 0) > stamp for one in _related(error))
 
 

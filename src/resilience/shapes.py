@@ -89,7 +89,9 @@ class Policy(Caller[D_co]):
         mode = checks.choice("mode", settings.pop("mode", self._mode), Mode)
         with _changes:
             old: Any = self.settings
-            known: set[str] = {field.name for field in fields(old)} if is_dataclass(self.settings) else set()
+            known: set[str] = (
+                {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
+            )
             if unknown := sorted(set(settings) - known):
                 raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
             if settings:
@@ -105,7 +107,9 @@ class Policy(Caller[D_co]):
         """Return the kind, the name, the mode and the settings as plain data."""
         about: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
         if is_dataclass(self.settings):
-            about["settings"] = {one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings)}
+            about["settings"] = {
+                one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings) if one.init
+            }
         return about
 
     def snapshot(self) -> dict[str, Any]:

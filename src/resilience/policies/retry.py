@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -42,6 +42,7 @@ class RetrySettings:
     budget: RetryBudget | Inherit | None
     max_retry_after: float
     nested: bool
+    waits: Mapping[FailureKind, Backoff] = field(init=False)
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -52,6 +53,9 @@ class RetrySettings:
         for one in waits:
             if not isinstance(one, Backoff):
                 raise TypeError(f"wait must be a backoff, or a mapping of FailureKind to backoffs, not {one!r}")
+        one_for_all: Any = self.wait
+        by_kind = self.wait if isinstance(self.wait, Mapping) else dict.fromkeys(FailureKind, one_for_all)
+        object.__setattr__(self, "waits", by_kind)
         if self.on is not None:
             object.__setattr__(self, "on", Allowlist.of(self.on))
         budget: Any = self.budget
@@ -153,10 +157,9 @@ class Retry(Loop):
             if not series.shadow:
                 self._give_up(call, error, series, reason)
             return None
-        call.site.publish(
-            RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure,
-            mode=Mode.SHADOW if series.shadow else Mode.ENFORCE,
-        )  # fmt: skip
+        if call.site.bus.heard(RetryScheduled):
+            mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
+            call.site.publish(RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure, mode=mode)
         series.previous = wait
         return wait
 
@@ -171,9 +174,7 @@ class Retry(Loop):
         return site.budget if isinstance(budget, Inherit) else budget
 
     def _wait(self, failure: Failure, series: Series) -> float:
-        strategy = self.settings.wait
-        if isinstance(strategy, Mapping):
-            strategy = strategy[failure.kind]
+        strategy = self.settings.waits[failure.kind]
         wait = strategy.seconds(series.number, series.previous)
         if not (math.isfinite(wait) and wait >= 0):
             raise ValueError(f"{strategy!r} gave a wait of {wait!r} s, which is no finite number >= 0")
