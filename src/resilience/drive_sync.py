@@ -221,9 +221,9 @@ def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Call
     """Let a call pass through a pipeline that stands in another one."""
 
     def nested(call: Call) -> Any:
+        enter(call)
         outer = call.site
         call.site = site
-        enter(call)
         try:
             return inner(call)
         finally:

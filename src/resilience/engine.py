@@ -46,6 +46,10 @@ def set_mode(mode: str) -> None:
         engine.rewire()
 
 
+def _weaker(one: Mode, other: Mode) -> Mode:
+    return max(one, other, key=_STRENGTH.index)
+
+
 class Engine:
     """Composes policies into chains, and counts calls in and out.
 
@@ -78,6 +82,7 @@ class Engine:
         self.streams: set[object] = set()
         self.enter = self.live.add
         self.draining = False
+        self.mode = Mode.ENFORCE
         self._empty: list[Callable[[], object]] = []
         self._lock = new_lock()
         self.run: Callable[[Call], Any] = drive_sync.invoke
@@ -110,8 +115,9 @@ class Engine:
 
     def _chain(self, drive: Any, allowlists: tuple[Allowlist, ...]) -> Any:
         if not allowlists:
-            return self.compose(drive, drive.invoke, False)
-        return drive.surface(self.compose(drive, drive.judge(drive.invoke, allowlists), True))
+            return self.compose(drive, drive.invoke, switch.mode, results=False)
+        step = drive.judge(drive.invoke, allowlists)
+        return drive.surface(self.compose(drive, step, switch.mode, results=True))
 
     def result_lists(self) -> tuple[Allowlist, ...]:
         """Return the allowlists in this pipeline, and in those within it, that look at returned values."""
@@ -125,25 +131,34 @@ class Engine:
                 found.append(own)
         return tuple(found)
 
-    def compose(self, drive: Any, step: Any, results: bool) -> Any:
-        """Wrap `step` in the drivers of all policies, the last one innermost."""
+    def compose(self, drive: Any, step: Any, mode: Mode, *, results: bool) -> Any:
+        """Wrap `step` in the drivers of all policies, the last one innermost.
+
+        Args:
+            drive: the family of drivers.
+            step: what is inside all policies.
+            mode: that of what is outside; a policy does what it, its pipeline and this allow.
+            results: whether returned values can be failures.
+        """
         site = self.site
+        mode = _weaker(self.mode, mode)
         if site.bus.wants(AttemptEnded):
             step = drive.gate(_Meter(self, AttemptEnded), step, site)
         for policy in reversed(self.policies):
-            step = self._drive(drive, policy, step, results)
+            step = self._drive(drive, policy, step, _weaker(policy.mode, mode), results=results)
         if site.bus.wants(CallEnded):
             step = drive.gate(_Meter(self, CallEnded), step, site)
         return step
 
-    def _drive(self, drive: Any, policy: Policy[Any], step: Any, results: bool) -> Any:
-        mode = max(policy.mode, switch.mode, key=_STRENGTH.index)
+    def _drive(self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, *, results: bool) -> Any:
         inner: Engine | None = getattr(policy, "engine", None)
         if mode is Mode.OFF:
             return step
         shadow = mode is Mode.SHADOW
         if inner is not None:
-            return drive.within(inner.compose(drive, step, results), inner.site, inner.come_in, inner.leave)
+            return drive.within(
+                inner.compose(drive, step, mode, results=results), inner.site, inner.come_in, inner.leave
+            )
         if isinstance(policy, Gate):
             return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
         if isinstance(policy, Loop):
@@ -153,9 +168,10 @@ class Engine:
 
     def come_in(self, call: Call) -> None:
         """Count in a call that comes from an outer pipeline, or refuse it."""
+        self.live.add(call)  # before the look, so that a drain which begins now sees it
         if self.draining:
+            self.live.discard(call)
             self._refuse(call)
-        self.live.add(call)
 
     def leave(self, call: Call) -> None:
         """Count a call out, or have its stream do so."""

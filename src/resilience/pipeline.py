@@ -54,7 +54,7 @@ class Pipeline(Policy[D_co]):
         failures: which outcomes are failures of the dependency; None means NETWORK_ERRORS.
         budget: who pays for the retries and hedges of all policies in it; by default a `RetryBudget()` of its own.
             None: no limit, for batch jobs. One budget may be shared by many pipelines.
-        mode: for a pipeline that stands in another one: "off" leaves it out.
+        mode: what all its policies may do at most: "shadow" lets them only watch, "off" leaves them out.
 
     Raises:
         TypeError: something in `policies` is no policy, or of a shape that nothing drives.
@@ -93,7 +93,7 @@ class Pipeline(Policy[D_co]):
             lambda given: _enter(given, me()),
         )
         self.engine.site.names.update({id(policy): given for given, policy in self._by_name.items()})
-        self.engine.rewire()
+        self.rewired()
         self._binding = Binding(self.engine.site)
         if name is not None:
             _enter(name, self)
@@ -116,6 +116,15 @@ class Pipeline(Policy[D_co]):
     def entry(self) -> tuple[Entry, Binding]:
         """Return what guards the calls, and what is known about them beforehand."""
         return self.engine, self._binding
+
+    def rewired(self) -> None:
+        """Compose the chains anew, and have every pipeline that this one stands in do so."""
+        self.engine.mode = self.mode
+        self.engine.rewire()
+
+    def recomposed(self) -> None:
+        """Tell the pipelines that this one stands in."""
+        super().rewired()
 
     def __getitem__(self, name: str) -> Any:
         """Return the policy of that name, such as "retry"; one of a pipeline further in is found, too."""
@@ -208,7 +217,7 @@ def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
 
 def _changed(pipeline: Pipeline[Any] | None) -> None:
     if pipeline is not None:
-        pipeline.rewired()
+        pipeline.recomposed()
 
 
 def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:

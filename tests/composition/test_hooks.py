@@ -126,6 +126,26 @@ def test_a_nested_pipeline_that_drains_refuses() -> None:
     assert outer.call(int) == 0
 
 
+class Closed(Gate[None]):
+    def admit(self, call: Call) -> None:
+        raise RejectedError("closed")
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_the_mode_of_a_pipeline_is_that_of_all_in_it(mode: str) -> None:
+    alone: Pipeline[Any] = Pipeline(Closed(), mode=mode)
+    nested: Pipeline[Any] = Pipeline(Pipeline(Closed(), mode=mode))
+    around: Pipeline[Any] = Pipeline(Pipeline(Closed()), mode=mode)
+    for pipeline in (alone, nested, around):
+        assert pipeline.call(int) == 0
+        assert asyncio.run(pipeline.acall(int)) == 0
+    around.mode = "enforce"
+    with pytest.raises(RejectedError):
+        around.call(int)
+    around.update(mode=mode)
+    assert around.call(int) == 0
+
+
 def test_numbers_too_large_for_a_float_are_refused() -> None:
     with pytest.raises(ValueError, match="x must be a number"):
         checks.number("x", 10**400)
