@@ -1,7 +1,8 @@
 """Drive a coroutine and cancel it at its k-th suspension, for every k.
 
-On asyncio twice: before the awaited thing is done ("early"), and in the very tick in which it is done ("late"). On
-trio once. Every visit runs a fresh scenario, and afterwards its `check` says what leaked.
+On asyncio and uvloop twice: before the awaited thing is done ("early"), and in the very tick in which it is done
+("late"). On trio once. Every visit runs a fresh scenario, and afterwards its `check` says what leaked. `must_hold`
+prints how many suspensions were visited, and fails if there was none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+import uvloop
 
 MOST = 300
 
@@ -31,8 +33,15 @@ class Scenario:
 class Report:
     """How many suspensions were visited, and what went wrong at which."""
 
+    runner: str
     visited: int = 0
     wrong: list[str] = field(default_factory=list)
+
+    def must_hold(self) -> None:
+        """Print the number of visits; fail if something went wrong, or if nothing was visited."""
+        print(f"{self.runner}: visited {self.visited} suspensions")
+        assert self.visited > 0, "no suspension was visited: the scenario never waits, so nothing was tested"
+        assert self.wrong == []
 
 
 @types.coroutine
@@ -68,16 +77,28 @@ def _judge(report: Report, where: str, scenario: Scenario, ended: str) -> None:
         report.wrong.append(f"{where}: the cancellation was swallowed, it {ended}")
 
 
-def cancel_everywhere_asyncio(make: Callable[[], Scenario]) -> Report:
+def on_asyncio(make: Callable[[], Scenario]) -> Report:
     """Cancel at every suspension, early and late."""
-    report = Report()
+    return _on_a_loop(make, "asyncio", None)
+
+
+def on_uvloop(make: Callable[[], Scenario]) -> Report:
+    """Cancel at every suspension, early and late."""
+    return _on_a_loop(make, "uvloop", uvloop.new_event_loop)
+
+
+def _on_a_loop(
+    make: Callable[[], Scenario], name: str, factory: Callable[[], asyncio.AbstractEventLoop] | None
+) -> Report:
+    report = Report(name)
     for late in (False, True):
         for k in range(1, MOST):
             scenario = make()
-            reached, ended = asyncio.run(_one_asyncio(scenario, k, late))
+            with asyncio.Runner(loop_factory=factory) as runner:
+                reached, ended = runner.run(_one_asyncio(scenario, k, late))
             if not reached:
                 break
-            _judge(report, f"asyncio {'late' if late else 'early'} {k}", scenario, ended)
+            _judge(report, f"{name} {'late' if late else 'early'} {k}", scenario, ended)
     return report
 
 
@@ -108,9 +129,9 @@ async def _one_asyncio(scenario: Scenario, k: int, late: bool) -> tuple[bool, st
     return reached, ended
 
 
-def cancel_everywhere_trio(make: Callable[[], Scenario]) -> Report:
+def on_trio(make: Callable[[], Scenario]) -> Report:
     """Cancel at every suspension."""
-    report = Report()
+    report = Report("trio")
     for k in range(1, MOST):
         scenario = make()
         reached, ended = trio.run(_one_trio, scenario, k)
@@ -146,3 +167,6 @@ async def _one_trio(scenario: Scenario, k: int) -> tuple[bool, str]:
 async def _run_helper(helper: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     with contextlib.suppress(Exception):  # what a leak does to the helpers is not the question
         await helper()
+
+
+RUNNERS = (on_asyncio, on_uvloop, on_trio)

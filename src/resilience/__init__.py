@@ -10,7 +10,8 @@ from typing import Any
 from resilience import backoff, logs
 from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failure, FailureKind
 from resilience.budget import RetryBudget
-from resilience.call import Call, Deferred, Ending, EndingKind
+from resilience.call import Call
+from resilience.ending import Ending, EndingKind
 from resilience.engine import set_mode
 from resilience.errors import (
     BadResult,
@@ -39,6 +40,7 @@ from resilience.events import (
 )
 from resilience.pipeline import Pipeline, pipelines
 from resilience.policies.retry import Retry
+from resilience.settling import Deferred
 from resilience.shapes import Gate, Loop, Policy, Race, Scope, Series, Substitute
 from resilience.tickets import Line, Ticket
 

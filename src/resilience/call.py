@@ -1,22 +1,18 @@
-"""One call and its ending, as the policies see them."""
+"""One call, as the policies see it, and the pipeline and the call site that it belongs to."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import operator
-from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from resilience.allowlist import Allowlist, Failure, FailureKind
+from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
 from resilience.clock import FOREVER
-from resilience.complaints import hook_failed
-from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.events import Bus, Event
-from resilience.locks import new_lock
+from resilience.settling import Deferred
 
 
 class Site:
@@ -154,165 +150,3 @@ def name_of(function: Callable[..., Any]) -> str:
     inner = unwrapped(function)
     name: str = getattr(inner, "__qualname__", type(inner).__qualname__)
     return name.rpartition("<locals>.")[2]
-
-
-class EndingKind(StrEnum):
-    """How something ended.
-
-    ok: a value, or an exception that is a known answer. failed: a listed failure. timed_out: our own cut fired.
-    error: an exception that nobody listed. abandoned: cancelled from outside, or refused by a policy further in, so
-    that the dependency was never called. The last two are neutral: permits come back, nobody scores them.
-    """
-
-    OK = "ok"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    ERROR = "error"
-    ABANDONED = "abandoned"
-
-
-class Ending:
-    """How a call or an attempt ended. `failure` and, for exceptions, `kind` are worked out when first asked for.
-
-    Args:
-        kind: None: work it out from the error.
-        error: what was raised; None for a value.
-        call: the call; None for the shared endings.
-        site: the pipeline in whose eyes it is judged.
-        replaced: a substitute stood in for the outcome.
-    """
-
-    __slots__ = ("_failure", "_kind", "call", "error", "replaced", "site")
-
-    def __init__(
-        self,
-        kind: EndingKind | None = None,
-        error: BaseException | None = None,
-        call: Call | None = None,
-        site: Site | None = None,
-        *,
-        replaced: bool = False,
-    ) -> None:
-        self._kind = kind
-        self._failure: Failure | None = None
-        self.error = error
-        self.call = call
-        self.site = site
-        self.replaced = replaced
-
-    @property
-    def kind(self) -> EndingKind:
-        """One of the five kinds."""
-        if self._kind is None:
-            self._kind, self._failure = self._judge()
-        return self._kind
-
-    @property
-    def failure(self) -> Failure | None:
-        """The failure that it is in the eyes of the pipeline; None where it is none."""
-        if self._kind is None:
-            self._kind, self._failure = self._judge()
-        return self._failure
-
-    def failure_by(self, allowlist: Allowlist | None) -> Failure | None:
-        """The failure that it is by a policy's own allowlist; None given: the pipeline's."""
-        return self.failure if allowlist is None else judge(self.error, allowlist)[1]
-
-    def _judge(self) -> tuple[EndingKind, Failure | None]:
-        return judge(self.error, self.site.failures if self.site is not None else NOTHING)
-
-
-def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
-    """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
-    if not isinstance(error, Exception) or isinstance(error, RejectedError):
-        return EndingKind.ABANDONED, None
-    if isinstance(error, DeadlineExceededError):
-        return (EndingKind.ABANDONED, None) if error.unprocessed else (EndingKind.TIMED_OUT, DEADLINE)
-    try:
-        failure = allowlist.classify(error)
-        if failure is not None:
-            return EndingKind.FAILED, failure
-        return (EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR), None
-    except Exception as broken:
-        hook_failed("predicate of an allowlist", allowlist, broken)
-        return EndingKind.ERROR, None
-
-
-DEADLINE = Failure(FailureKind.TIMEOUT)
-NOTHING = Allowlist()
-OK = Ending(EndingKind.OK)
-"""The ending of every call that returned a value."""
-
-Settle: TypeAlias = "Callable[[Any, Ending], object]"
-
-
-class Deferred:
-    """The settling that waits for a streamed result to end: exactly once, whoever ends it.
-
-    Gates register innermost first. A gate that registers after the end is settled at once. When the last reference
-    is dropped without an end, the gates are settled as abandoned, at the next call: a finaliser may run inside a
-    locked region, so it only leaves a note.
-    """
-
-    __slots__ = ("__weakref__", "_ending", "_lock", "_waiting")
-
-    def __init__(self, ending: Ending | None = None) -> None:
-        self._lock = new_lock()
-        self._ending = ending
-        self._waiting: list[tuple[Settle, Any]] = []
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end has come."""
-        return self._ending is not None
-
-    def then(self, settle: Settle, token: Any) -> None:
-        """Settle a gate when the end comes, or at once if it has come."""
-        with self._lock:
-            ending = self._ending
-            if ending is None:
-                self._waiting.append((settle, token))
-        if ending is not None:
-            conclude(settle, token, ending)
-
-    def end(self, ending: Ending) -> None:
-        """Settle everything with this ending; a second end changes nothing."""
-        with self._lock:
-            if self._ending is not None:
-                return
-            self._ending = ending
-            waiting, self._waiting = self._waiting, []
-        for settle, token in waiting:
-            conclude(settle, token, ending)
-
-    def __del__(self) -> None:
-        if self._waiting:
-            lost.append(self._waiting)
-
-
-lost: deque[list[tuple[Settle, Any]]] = deque()
-"""What dropped streams have left to settle; every entry into a pipeline sweeps it."""
-
-
-def sweep() -> None:
-    """Settle what dropped streams have left, as abandoned."""
-    while lost:
-        try:
-            waiting = lost.popleft()
-        except IndexError:
-            return
-        for settle, token in waiting:
-            conclude(settle, token, _ABANDONED)
-
-
-_ABANDONED = Ending(EndingKind.ABANDONED)
-REPLACED = Deferred(Ending(EndingKind.OK, replaced=True))
-"""The end of a call whose outcome a substitute has replaced."""
-
-
-def conclude(settle: Settle, token: Any, ending: Ending) -> None:
-    """Settle one gate. What its hook raises is logged once, and the other gates still hear of the ending."""
-    try:
-        settle(token, ending)
-    except Exception as error:
-        hook_failed("settle of a policy", settle, error)

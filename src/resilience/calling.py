@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from resilience import checks
-from resilience.call import REPLACED, Binding, Call, lost, sweep, unwrapped
+from resilience.call import Binding, Call, unwrapped
+from resilience.settling import REPLACED, lost, sweep
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,8 +88,8 @@ class Caller(ABC, Generic[D_co]):
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
-        entry.enter(call)
         try:
+            entry.enter(call)
             result: R | D_co = entry.run(call)
             return result
         finally:
@@ -104,8 +105,8 @@ class Caller(ABC, Generic[D_co]):
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
-        entry.enter(call)
         try:
+            entry.enter(call)
             return await entry.arun(call)
         finally:
             entry.leave(call)
@@ -158,8 +159,8 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
-        entry.enter(call)
         try:
+            entry.enter(call)
             return entry.run(call)
         finally:
             entry.leave(call)
@@ -173,8 +174,8 @@ def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
-        entry.enter(call)
         try:
+            entry.enter(call)
             return await entry.arun(call)
         finally:
             entry.leave(call)

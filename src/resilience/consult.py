@@ -9,9 +9,10 @@ from typing import Any
 
 from resilience import given_up
 from resilience.allowlist import Allowlist
-from resilience.call import Call, Ending, Site
+from resilience.call import Call, Site
 from resilience.clock import ambient
 from resilience.complaints import hook_failed
+from resilience.ending import Ending
 from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
 from resilience.shapes import Gate, Loop, Series, Substitute

@@ -7,11 +7,13 @@ from typing import Any, TypeAlias
 
 from resilience import consult, runtime
 from resilience.allowlist import Allowlist
-from resilience.call import OK, REPLACED, Call, Ending, Site, conclude
+from resilience.call import Call, Site
 from resilience.clock import ambient
+from resilience.ending import OK, Ending
 from resilience.errors import BadResult, RejectedError
 from resilience.events import Mode
 from resilience.given_up import next_stamp
+from resilience.settling import REPLACED, conclude, unwind
 from resilience.shapes import Gate, Loop, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -29,6 +31,7 @@ async def invoke(call: Call) -> Any:
 def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     """Drive a Gate: admit, call, settle exactly once."""
     admit, settle = policy.admit, policy.settle
+    failures = site.failures
 
     async def gated(call: Call) -> Any:
         try:
@@ -41,7 +44,7 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = await inner(call)
         except BaseException as error:
-            conclude(settle, token, Ending(None, error, call, site))
+            unwind(settle, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
             call.deferred.then(settle, token)
@@ -57,20 +60,21 @@ async def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
     try:
         await runtime.park(ticket, min(ticket.until, call.deadline))
         taken = ticket.take()
-    except BaseException:
-        ticket.leave()
+    except BaseException as error:
+        unwind(Ticket.forsake, ticket, Ending(None, error))
         raise
     if not taken:
         ticket.leave()
-        error = consult.refused(policy, ticket, call)
-        if isinstance(error, RejectedError):
-            consult.announce(policy, call, error, Mode.ENFORCE)
-        raise error
+        refusal = consult.refused(policy, ticket, call)
+        if isinstance(refusal, RejectedError):
+            consult.announce(policy, call, refusal, Mode.ENFORCE)
+        raise refusal
 
 
 def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     """Drive a Gate that only watches."""
     settle = policy.settle
+    failures = site.failures
 
     async def watched(call: Call) -> Any:
         admitted, token = consult.shadow_admit(policy, call)
@@ -79,7 +83,7 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = await inner(call)
         except BaseException as error:
-            conclude(settle, token, Ending(None, error, call, site))
+            unwind(settle, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
             call.deferred.then(settle, token)
@@ -94,6 +98,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
     """Drive a Loop: call again as long as it says so."""
     reward = policy.reward(site)
     now = ambient
+    failures = site.failures
 
     async def attempts(call: Call) -> Any:
         started = now.monotonic()
@@ -108,10 +113,10 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                     if series is None:
                         series = Series(started)
                     elif isinstance(error, RejectedError) and last is not None:
-                        consult.not_made(policy, call, Ending(None, error, call, site), last, series)
+                        consult.not_made(policy, call, Ending(None, error, failures), last, series)
                         break
                     series.stamp = stamp
-                    wait = consult.decide(policy, call, Ending(None, error, call, site), series)
+                    wait = consult.decide(policy, call, Ending(None, error, failures), series)
                     if wait is None:
                         raise
                     last = error
@@ -135,6 +140,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
 def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
     """Drive a Loop that only says what it would do."""
     reward = policy.reward(site)
+    failures = site.failures
 
     async def watched(call: Call) -> Any:
         series = Series(ambient.monotonic(), shadow=True)
@@ -142,7 +148,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
         try:
             result = await inner(call)
         except Exception as error:
-            consult.decide(policy, call, Ending(None, error, call, site), series)
+            consult.decide(policy, call, Ending(None, error, failures), series)
             raise
         if reward is not None:
             reward()
@@ -153,12 +159,13 @@ def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
 
 def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     """Drive a Substitute: put something in the place of an ending that it covers."""
+    failures = site.failures
 
     async def replacing(call: Call) -> Any:
         try:
             return await inner(call)
         except Exception as error:
-            value = consult.substitution(policy, call, Ending(None, error, call, site))
+            value = consult.substitution(policy, call, Ending(None, error, failures))
             if value is consult.PASS:
                 raise
         if getattr(value, "__await__", None) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakSet
@@ -10,14 +11,16 @@ from weakref import WeakSet
 from resilience import checks, drive_async, drive_sync
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
-from resilience.call import Call, Ending, EndingKind, Site, name_of, sweep
-from resilience.calling import streaming
+from resilience.call import Call, Site, name_of
+from resilience.calling import D_co, streaming
 from resilience.clock import ambient
 from resilience.consult import announce
+from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError, RejectReason
 from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, Outcome
 from resilience.locks import new_lock
 from resilience.runtime import park, threads
+from resilience.settling import sweep
 from resilience.shapes import Gate, Loop, Policy, Substitute
 from resilience.tickets import Ticket
 
@@ -72,7 +75,7 @@ class Engine:
         named: Callable[[str], object],
     ) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Substitute) and not hasattr(policy, "engine"):
+            if not isinstance(policy, Gate | Loop | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of a shape that has no driver; subclass Gate, Loop or Substitute")
         self.policies = policies
         self._changed = changed
@@ -83,7 +86,7 @@ class Engine:
         self.enter = self.live.add
         self.draining = False
         self.mode = Mode.ENFORCE
-        self._empty: list[Callable[[], object]] = []
+        self._empty: deque[Callable[[], object]] = deque()
         self._lock = new_lock()
         self.run: Callable[[Call], Any] = drive_sync.invoke
         self.arun: Callable[[Call], Awaitable[Any]] = drive_async.invoke
@@ -123,12 +126,10 @@ class Engine:
         """Return the allowlists in this pipeline, and in those within it, that look at returned values."""
         found = [self.site.failures] if self.site.failures.lists_results else []
         for policy in self.policies:
-            inner: Engine | None = getattr(policy, "engine", None)
-            if inner is not None:
-                found += inner.result_lists()
-            own: Allowlist | None = getattr(policy, "failures", None)
-            if inner is None and own is not None and own.lists_results:
-                found.append(own)
+            if isinstance(policy, Composite):
+                found += policy.engine.result_lists()
+            elif policy.failures is not None and policy.failures.lists_results:
+                found.append(policy.failures)
         return tuple(found)
 
     def compose(self, drive: Any, step: Any, mode: Mode, *, results: bool) -> Any:
@@ -151,14 +152,13 @@ class Engine:
         return step
 
     def _drive(self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, *, results: bool) -> Any:
-        inner: Engine | None = getattr(policy, "engine", None)
         if mode is Mode.OFF:
             return step
         shadow = mode is Mode.SHADOW
-        if inner is not None:
-            return drive.within(
-                inner.compose(drive, step, mode, results=results), inner.site, inner.come_in, inner.leave
-            )
+        if isinstance(policy, Composite):
+            inner = policy.engine
+            step = inner.compose(drive, step, mode, results=results)
+            return drive.within(step, inner.site, inner.come_in, inner.leave)
         if isinstance(policy, Gate):
             return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
         if isinstance(policy, Loop):
@@ -191,11 +191,9 @@ class Engine:
 
     def _tell_if_empty(self) -> None:
         if not self.in_flight:
-            with self._lock:
-                waiting, self._empty = self._empty, []
-            for wake in waiting:
-                with contextlib.suppress(RuntimeError):  # it no longer waits, or its event loop is closed
-                    wake()
+            while self._empty:
+                with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
+                    self._empty.popleft()()
 
     def _refuse(self, call: Call) -> Any:
         error = RejectedError(
@@ -219,8 +217,7 @@ class Engine:
     def park(self, wake: Callable[[], object]) -> bool:
         """Wait until nothing is in flight."""
         sweep()
-        with self._lock:
-            self._empty.append(wake)
+        self._empty.append(wake)
         return bool(self.in_flight)
 
     def drain(self, timeout: float) -> bool:
@@ -251,6 +248,12 @@ class Engine:
         """Take calls again."""
         self.draining = False
         self.rewire()
+
+
+class Composite(Policy[D_co]):
+    """A policy that is made of policies: a pipeline inside a pipeline."""
+
+    engine: Engine
 
 
 class _Meter(Gate[tuple[Call, float]]):

@@ -19,6 +19,14 @@ def new_lock() -> threading.Lock:
     return lock
 
 
+def any_locked() -> bool:
+    """Return whether somebody, perhaps this very thread, may be inside a locked region."""
+    try:
+        return any(lock.locked() for lock in list(_locks))
+    except RuntimeError:  # another thread is making a lock at this moment
+        return True
+
+
 def _release_in_child() -> None:
     for lock in list(_locks):
         if lock.locked():

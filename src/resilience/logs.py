@@ -43,9 +43,9 @@ def log_retry(event: RetryScheduled) -> None:
 def log_given_up(event: RetryGivenUp) -> None:
     """Log at WARNING that a Retry gave up."""
     logger.warning(
-        "%s given up after %d attempts in %.3g s: %s",
+        "%s given up after %s in %.3g s: %s",
         _where(event),
-        event.attempts,
+        "1 attempt" if event.attempts == 1 else f"{event.attempts} attempts",
         event.elapsed,
         event.reason,
         extra=_facts(event, attempts=event.attempts, elapsed=event.elapsed, reason=str(event.reason)),

@@ -11,7 +11,7 @@ from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failures
 from resilience.budget import RetryBudget
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
-from resilience.engine import Engine
+from resilience.engine import Composite, Engine
 from resilience.errors import ResilienceWarning
 from resilience.events import Event, Listener, Mode, Subscription
 from resilience.policies.retry import PIPELINE, Inherit
@@ -45,7 +45,7 @@ def pipelines() -> Mapping[str, Pipeline[Any]]:
     return _view
 
 
-class Pipeline(Policy[D_co]):
+class Pipeline(Composite[D_co]):
     """Policies around a call, outermost first.
 
     Args:

@@ -19,8 +19,10 @@ from typing import Any, ClassVar, Generic, Never, Protocol, TypeVar
 from weakref import WeakSet
 
 from resilience import checks
-from resilience.call import Binding, Call, Ending, EndingKind, Site
+from resilience.allowlist import Allowlist
+from resilience.call import Binding, Call, Site
 from resilience.calling import Caller, D_co, Entry
+from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError, RejectReason
 from resilience.events import Mode
 from resilience.locks import new_lock
@@ -78,6 +80,12 @@ class Policy(Caller[D_co]):
     def mode(self, mode: str) -> None:
         self._mode = checks.choice("mode", mode, Mode)
         self.rewired()
+
+    @property
+    def failures(self) -> Allowlist | None:
+        """This policy's own allowlist, its setting `on`; None: that of the pipeline."""
+        own: Allowlist | None = getattr(self.settings, "on", None)
+        return own
 
     def update(self, **settings: Any) -> None:
         """Change settings, or the mode, while calls are running: all of them or, if one is refused, none.
@@ -158,6 +166,8 @@ class Gate(Policy[Never], Generic[Token]):
     """A policy that lets a call in, or not, and hears how it ended."""
 
     kind = "gate"
+    holds: ClassVar[bool] = False
+    """Whether a token stands for something that is in use for as long as the work goes on, such as a permit."""
 
     def admit(self, call: Call) -> Token | Ticket:
         """Let the call in and return a token; or raise a RejectedError; or return a ticket to wait on.
@@ -166,9 +176,12 @@ class Gate(Policy[Never], Generic[Token]):
         """
         raise NotImplementedError
 
+    def head(self, token: Token | Ticket) -> Token | Ticket:
+        """Hear that the head of a streamed result has come; return the token to settle with at its end."""
+        return token
+
     def settle(self, token: Token | Ticket, ending: Ending) -> None:
         """Hear how the call ended: exactly once for each token that `admit` gave and the driver took."""
-        raise NotImplementedError
 
     def refusal(self, call: Call) -> RejectedError:
         """Return the error for a call whose ticket was not granted in time."""

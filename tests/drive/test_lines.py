@@ -29,7 +29,9 @@ from resilience import (
     backoff,
     set_mode,
 )
-from resilience.call import OK, Binding, sweep
+from resilience.call import Binding
+from resilience.ending import OK
+from resilience.settling import sweep
 from resilience.testing import Recorder, VirtualLoop, reset, seeded, virtual_loop, virtual_time
 from resilience.tickets import TicketState
 from tests.turnstile import Turnstile

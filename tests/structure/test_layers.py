@@ -12,7 +12,8 @@ SOURCE = Path(__file__).parents[2] / "src" / "resilience"
 LAYERS = [
     ["errors", "checks", "locks", "clock", "complaints"],
     ["allowlist", "budget", "backoff"],
-    ["events"],
+    ["ending"],
+    ["settling", "events"],
     ["call"],
     ["calling", "tickets", "given_up"],
     ["shapes"],

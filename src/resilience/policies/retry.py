@@ -12,8 +12,9 @@ from resilience import backoff, checks, given_up
 from resilience.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience.backoff import Backoff
 from resilience.budget import RetryBudget
-from resilience.call import Call, Ending, EndingKind, Site
+from resilience.call import Call, Site
 from resilience.clock import FOREVER, ambient
+from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError
 from resilience.events import GiveUpReason, Mode, RetryGivenUp, RetryScheduled
 from resilience.shapes import Loop, Series
@@ -117,11 +118,6 @@ class Retry(Loop):
             name=name,
             mode=mode,
         )
-
-    @property
-    def failures(self) -> Allowlist | None:
-        """This policy's own allowlist; None: the pipeline's."""
-        return self.settings.on
 
     def reward(self, site: Site) -> Callable[[], object] | None:
         """Each success pays into the budget."""

@@ -1,0 +1,91 @@
+"""How calls and attempts end, as the policies see it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from resilience.allowlist import Allowlist, Failure, FailureKind
+from resilience.complaints import hook_failed
+from resilience.errors import DeadlineExceededError, RejectedError
+
+
+class EndingKind(StrEnum):
+    """How something ended.
+
+    ok: a value, or an exception that is a known answer. failed: a listed failure. timed_out: our own cut fired.
+    error: an exception that nobody listed. abandoned: cancelled from outside, or refused by a policy further in, so
+    that the dependency was never called. The last two are neutral: permits come back, nobody scores them.
+    """
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ERROR = "error"
+    ABANDONED = "abandoned"
+
+
+class Ending:
+    """How a call or an attempt ended. `failure` and, for exceptions, `kind` are worked out when first asked for.
+
+    Args:
+        kind: None: work it out from the error.
+        error: what was raised; None for a value.
+        allowlist: the failures of the pipeline in whose eyes it is judged.
+        replaced: a substitute stood in for the outcome.
+    """
+
+    __slots__ = ("_allowlist", "_failure", "_kind", "error", "replaced")
+
+    def __init__(
+        self,
+        kind: EndingKind | None = None,
+        error: BaseException | None = None,
+        allowlist: Allowlist | None = None,
+        *,
+        replaced: bool = False,
+    ) -> None:
+        self._kind = kind
+        self._failure: Failure | None = None
+        self._allowlist = allowlist
+        self.error = error
+        self.replaced = replaced
+
+    @property
+    def kind(self) -> EndingKind:
+        """One of the five kinds."""
+        if self._kind is None:
+            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
+        return self._kind
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that it is in the eyes of the pipeline; None where it is none."""
+        if self._kind is None:
+            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
+        return self._failure
+
+    def failure_by(self, allowlist: Allowlist | None) -> Failure | None:
+        """The failure that it is by a policy's own allowlist; None given: the pipeline's."""
+        return self.failure if allowlist is None else judge(self.error, allowlist)[1]
+
+
+def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
+    """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
+    if not isinstance(error, Exception) or isinstance(error, RejectedError):
+        return EndingKind.ABANDONED, None
+    if isinstance(error, DeadlineExceededError):
+        return (EndingKind.ABANDONED, None) if error.unprocessed else (EndingKind.TIMED_OUT, DEADLINE)
+    try:
+        failure = allowlist.classify(error)
+        if failure is not None:
+            return EndingKind.FAILED, failure
+        return (EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR), None
+    except Exception as broken:
+        hook_failed("predicate of an allowlist", allowlist, broken)
+        return EndingKind.ERROR, None
+
+
+DEADLINE = Failure(FailureKind.TIMEOUT)
+NOTHING = Allowlist()
+OK = Ending(EndingKind.OK)
+"""The ending of every call that returned a value."""
