@@ -74,6 +74,12 @@ class RetryBudget:
             self._tokens -= UNIT
             return True
 
+    def refund(self) -> None:
+        """Take back the payment for a retry or hedge that was not made after all."""
+        with self._lock:
+            self._collect()
+            self._tokens = min(self._most, self._tokens + UNIT)
+
     @property
     def affordable(self) -> bool:
         """Whether a withdrawal would be granted now."""
@@ -130,6 +136,9 @@ class _GrpcRetryBudget(RetryBudget):
 
     def withdraw(self) -> bool:
         return self.affordable
+
+    def refund(self) -> None:
+        """A retry costs nothing by itself."""
 
     @property
     def affordable(self) -> bool:

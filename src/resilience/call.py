@@ -72,13 +72,14 @@ class Waiter(Protocol):
 class Call:
     """One logical call: what is called with what, which attempt it is, and until when it may take.
 
-    `attempt` counts from 1. `deadline` is a point in time of the ambient clock. `site` is the pipeline that the
-    call is in at the moment. It never holds an exception: the cycle would keep the user's frames alive.
+    `attempt` counts from 1, `made` says how often the function was called. `deadline` is a point in time of the
+    ambient clock. `site` is the pipeline that the call is in at the moment. It never holds an exception: the cycle
+    would keep the user's frames alive.
     """
 
     __slots__ = (
         "__weakref__", "_interrupted", "_nap", "args", "attempt", "binding", "deadline", "deferred", "function",
-        "kwargs", "site",
+        "kwargs", "made", "site",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
+        self.made = 0
         self.deadline = FOREVER
         self.deferred: Deferred | None = None
 

@@ -138,11 +138,12 @@ class Caller(ABC, Generic[D_co]):
             old.target if target is None else target,
             old.idempotent if idempotent is None else idempotent,
         )
-        return _Bound(entry, binding)
+        return _Bound(self, entry, binding)
 
 
 class _Bound(Caller[D_co]):
-    def __init__(self, entry: Entry, binding: Binding) -> None:
+    def __init__(self, owner: Caller[D_co], entry: Entry, binding: Binding) -> None:
+        self._owner = owner  # a pipeline lives as long as what is bound to it
         self._both = entry, binding
 
     def entry(self) -> tuple[Entry, Binding]:

@@ -34,6 +34,9 @@ class Time(Protocol):
         """Wait `seconds`, or less if somebody releases `lock`; return True in that case."""
         ...
 
+    def sleeping(self, seconds: float) -> None:
+        """Hear that a task of an event loop is about to sleep; `alarm` follows."""
+
     def park(self, lock: threading.Lock, seconds: float) -> bool:
         """Wait at most `seconds` for somebody to release `lock`; return whether that happened."""
         ...
@@ -50,6 +53,9 @@ class SystemTime:
     def sleep(self, lock: threading.Lock, seconds: float) -> bool:
         """Wait on the lock, so that a drain can end a sleep early and Ctrl-C is heard at once."""
         return _acquire(lock, seconds)
+
+    def sleeping(self, seconds: float) -> None:
+        """Take no notice."""
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
         """Wait on the lock."""
@@ -74,7 +80,7 @@ class Ambient:
     attribute less to look up is worth it.
     """
 
-    __slots__ = ("alarm", "monotonic", "park", "random", "sleep", "time")
+    __slots__ = ("alarm", "monotonic", "park", "random", "sleep", "sleeping", "time")
 
     def __init__(self) -> None:
         self.random = random.Random()
@@ -85,6 +91,7 @@ class Ambient:
         self.time = source
         self.monotonic: Callable[[], float] = source.monotonic
         self.sleep: Callable[[threading.Lock, float], bool] = source.sleep
+        self.sleeping: Callable[[float], None] = source.sleeping
         self.park: Callable[[threading.Lock, float], bool] = source.park
         self.alarm: Callable[[float, Callable[[], object]], Alarm | None] = source.alarm
 

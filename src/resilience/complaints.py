@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
+import warnings
+from pathlib import Path
+
+from resilience.errors import ResilienceWarning
 
 logger = logging.getLogger("resilience")
 logger.addHandler(logging.NullHandler())
@@ -36,6 +41,19 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
         type(error).__qualname__,
         exc_info=error,
     )
+
+
+def warn(message: str) -> None:
+    """Issue a ResilienceWarning at the first line outside this package."""
+    level = 1
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, ResilienceWarning, stacklevel=level)
+
+
+_HERE = str(Path(__file__).parent)
 
 
 def forget() -> None:

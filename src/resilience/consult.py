@@ -35,7 +35,6 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> float | No
 
 def not_made(loop: Loop, call: Call, ending: Ending, last: Exception, series: Series) -> None:
     """Prepare the last real failure to come out instead of the refusal of another attempt."""
-    call.attempt -= 1
     try:
         loop.not_made(call, ending, last, series)
     except Exception as error:
@@ -77,21 +76,21 @@ def shadow_admit(gate: Gate[Any], call: Call) -> tuple[bool, Any]:
 
 def substitution(substitute: Substitute[Any], call: Call, ending: Ending) -> Any:
     """Return what stands in for an ending; PASS if the substitute does not cover it."""
+    return substitute.replace(call, ending) if covers(substitute, call, ending) else PASS
+
+
+def covers(substitute: Substitute[Any], call: Call, ending: Ending) -> bool:
+    """Ask a Substitute. If its hook fails, that is logged once and the ending comes out."""
     try:
-        covered = substitute.covers(call, ending)
+        return substitute.covers(call, ending)
     except Exception as error:
         hook_failed("covers of a policy", substitute, error)
-        return PASS
-    if not covered:
-        return PASS
-    if isinstance(ending.error, RejectedError):
-        call.attempt -= 1  # the attempt was not made, and the call will end well all the same
-    return substitute.replace(call, ending)
+        return False
 
 
-def replaced(substitute: Substitute[Any], call: Call, site: Site) -> None:
-    """Publish that a substitute stood in."""
-    site.publish(FallbackUsed, substitute, call)
+def replaced(substitute: Substitute[Any], call: Call, site: Site, mode: Mode) -> None:
+    """Publish that a substitute stood in, or would have."""
+    site.publish(FallbackUsed, substitute, call, mode=mode)
 
 
 def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:

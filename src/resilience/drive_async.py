@@ -22,6 +22,7 @@ Step: TypeAlias = "Callable[[Call], Awaitable[Any]]"
 
 async def invoke(call: Call) -> Any:
     """Call the user's function, and await what it returns if that is to be awaited."""
+    call.made += 1
     result = call.function(*call.args, **call.kwargs)
     if getattr(result, "__await__", None) is not None:
         return await result
@@ -124,12 +125,12 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                     if reward is not None:
                         reward()
                     return result
-                call.renew()
                 if wait > 0:
                     await runtime.sleep(call, ambient.monotonic() + wait)
                     if call.interrupted:
                         consult.not_made(policy, call, OK, last, series)
                         break
+                call.renew()
             raise last
         finally:
             last = None  # its traceback holds this frame
@@ -171,7 +172,7 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
         if getattr(value, "__await__", None) is not None:
             value = await stand_in(value, policy)
         call.deferred = REPLACED
-        consult.replaced(policy, call, site)
+        consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
 
     return replacing
@@ -181,6 +182,21 @@ async def stand_in(value: Any, policy: Substitute[Any]) -> Any:
     """Await a substitute."""
     del policy
     return await value
+
+
+def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
+    """Drive a Substitute that only says when it would stand in."""
+    failures = site.failures
+
+    async def watched(call: Call) -> Any:
+        try:
+            return await inner(call)
+        except Exception as error:
+            if consult.covers(policy, call, Ending(None, error, failures)):
+                consult.replaced(policy, call, site, Mode.SHADOW)
+            raise
+
+    return watched
 
 
 def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
@@ -224,10 +240,10 @@ def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Call
     """Let a call pass through a pipeline that stands in another one."""
 
     async def nested(call: Call) -> Any:
-        enter(call)
         outer = call.site
         call.site = site
         try:
+            enter(call)
             return await inner(call)
         finally:
             call.site = outer

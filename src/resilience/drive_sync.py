@@ -27,6 +27,7 @@ Step: TypeAlias = "Callable[[Call], Any]"
 
 def invoke(call: Call) -> Any:
     """Call the user's function."""
+    call.made += 1
     result = call.function(*call.args, **call.kwargs)
     if getattr(result, "__await__", None) is not None:
         raise consult.refuse_awaitable(result, call.function)
@@ -129,12 +130,12 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                     if reward is not None:
                         reward()
                     return result
-                call.renew()
                 if wait > 0:
                     runtime.sleep(call, ambient.monotonic() + wait)
                     if call.interrupted:
                         consult.not_made(policy, call, OK, last, series)
                         break
+                call.renew()
             raise last
         finally:
             last = None  # its traceback holds this frame
@@ -176,7 +177,7 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
         if getattr(value, "__await__", None) is not None:
             value = stand_in(value, policy)
         call.deferred = REPLACED
-        consult.replaced(policy, call, site)
+        consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
 
     return replacing
@@ -185,6 +186,21 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
 def stand_in(value: Any, policy: Substitute[Any]) -> Any:
     """Refuse an awaitable substitute for a plain call."""
     raise consult.refuse_awaitable(value, policy.replace)
+
+
+def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
+    """Drive a Substitute that only says when it would stand in."""
+    failures = site.failures
+
+    def watched(call: Call) -> Any:
+        try:
+            return inner(call)
+        except Exception as error:
+            if consult.covers(policy, call, Ending(None, error, failures)):
+                consult.replaced(policy, call, site, Mode.SHADOW)
+            raise
+
+    return watched
 
 
 def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
@@ -228,10 +244,10 @@ def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Call
     """Let a call pass through a pipeline that stands in another one."""
 
     def nested(call: Call) -> Any:
-        enter(call)
         outer = call.site
         call.site = site
         try:
+            enter(call)
             return inner(call)
         finally:
             call.site = outer

@@ -103,7 +103,8 @@ class Engine:
         """Compose the chains anew; calls in flight finish in the old ones."""
         with self._lock:
             if self.draining:
-                self.run, self.arun = self._refuse, self._refuse_async
+                self.run = self._metered(drive_sync, CallEnded, self._refuse)
+                self.arun = self._metered(drive_async, CallEnded, self._refuse_async)
             else:
                 allowlists = self.result_lists()
                 self.run = self._chain(drive_sync, allowlists)
@@ -141,30 +142,29 @@ class Engine:
             mode: that of what is outside; a policy does what it, its pipeline and this allow.
             results: whether returned values can be failures.
         """
-        site = self.site
         mode = _weaker(self.mode, mode)
-        if site.bus.wants(AttemptEnded):
-            step = drive.gate(_Meter(self, AttemptEnded), step, site)
+        step = self._metered(drive, AttemptEnded, step)
         for policy in reversed(self.policies):
             step = self._drive(drive, policy, step, _weaker(policy.mode, mode), results=results)
-        if site.bus.wants(CallEnded):
-            step = drive.gate(_Meter(self, CallEnded), step, site)
-        return step
+        return self._metered(drive, CallEnded, step)
+
+    def _metered(self, drive: Any, event: type[Event], step: Any) -> Any:
+        return drive.gate(_Meter(self, event), step, self.site) if self.site.bus.wants(event) else step
 
     def _drive(self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, *, results: bool) -> Any:
-        if mode is Mode.OFF:
-            return step
-        shadow = mode is Mode.SHADOW
         if isinstance(policy, Composite):
             inner = policy.engine
             step = inner.compose(drive, step, mode, results=results)
             return drive.within(step, inner.site, inner.come_in, inner.leave)
+        if mode is Mode.OFF:
+            return step
+        shadow = mode is Mode.SHADOW
         if isinstance(policy, Gate):
             return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
         if isinstance(policy, Loop):
             step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site)
             return drive.remember(step) if results else step
-        return step if shadow else drive.substitute(policy, step, self.site)
+        return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.site)
 
     def come_in(self, call: Call) -> None:
         """Count in a call that comes from an outer pipeline, or refuse it."""
@@ -276,13 +276,11 @@ class _Meter(Gate[tuple[Call, float]]):
         if self._event is AttemptEnded:
             self._publish(call, attempt=call.attempt, outcome=outcome, elapsed=elapsed)
             return
-        attempts = call.attempt
         if ending.replaced:
             outcome = Outcome.FALLBACK
         elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
             outcome = Outcome.REJECTED
-            attempts -= 1
-        self._publish(call, attempts=attempts, outcome=outcome, elapsed=elapsed)
+        self._publish(call, attempts=call.made, outcome=outcome, elapsed=elapsed)
 
     def _publish(self, call: Call, **facts: Any) -> None:
         self._site.bus.publish(

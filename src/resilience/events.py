@@ -112,9 +112,10 @@ class Rejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackUsed(Event):
-    """A substitute stood in for an outcome. `age` is in seconds where it is an earlier result, else None."""
+    """A substitute stood in, or would have in shadow mode. `age` is in seconds where it is an earlier result."""
 
     age: float | None = None
+    mode: Mode = Mode.ENFORCE
 
 
 Listener: TypeAlias = "Callable[[Any], object]"
@@ -146,6 +147,16 @@ class Subscription:
     def wants(self, kind: type[Event]) -> bool:
         """Return whether events of this kind go to the listener."""
         return issubclass(kind, self.events)
+
+    def interested(self) -> bool:
+        """Return whether the listener wants events at this moment."""
+        if self.when is None:
+            return True
+        try:
+            return self.when()
+        except Exception as error:
+            hook_failed("when= of a listener", self.when, error)
+            return False
 
 
 class _Subscribers:
@@ -220,7 +231,7 @@ class Bus(_Subscribers):
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
         for one in wanted:
             if one.when is not None:
-                return [one for one in wanted if one.when is None or one.when()]
+                return [one for one in wanted if one.interested()]
         return wanted
 
     def wants(self, kind: type[Event]) -> bool:
@@ -247,7 +258,7 @@ def subscribe(
         listener: called with each event, on the thread and in the task where it happened; it must be quick. What
             it raises is logged once.
         events: the event types that it wants; none given means all.
-        when: asked before an event is built; False saves that work.
+        when: asked before an event is built, perhaps more than once; False saves that work.
 
     Returns:
         A callable that unsubscribes, and a context manager that does so at its end.

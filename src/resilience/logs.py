@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from resilience.events import Event, RetryGivenUp, RetryScheduled, Subscription, subscribe
+from resilience.events import Event, Mode, RetryGivenUp, RetryScheduled, Subscription, subscribe
 
 logger = logging.getLogger("resilience")
 
@@ -31,10 +31,11 @@ def log_retry(event: RetryScheduled) -> None:
     """Log a retry: the first of a call at INFO, the others at DEBUG."""
     logger.log(
         logging.INFO if event.attempt == 1 else logging.DEBUG,
-        "%s failed in attempt %d (%s); the next one follows in %.3g s",
+        "%s failed in attempt %d (%s); the next one %s in %.3g s",
         _where(event),
         event.attempt,
         event.failure.kind,
+        "follows" if event.mode is Mode.ENFORCE else "would follow",
         event.wait,
         extra=_facts(event, attempt=event.attempt, wait=event.wait, kind=str(event.failure.kind), mode=str(event.mode)),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 from weakref import WeakValueDictionary, ref
 
@@ -11,8 +10,8 @@ from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failures
 from resilience.budget import RetryBudget
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
+from resilience.complaints import warn
 from resilience.engine import Composite, Engine
-from resilience.errors import ResilienceWarning
 from resilience.events import Event, Listener, Mode, Subscription
 from resilience.policies.retry import PIPELINE, Inherit
 from resilience.shapes import Policy
@@ -32,6 +31,12 @@ class _Pipelines(Mapping[str, "Pipeline[Any]"]):
 
     def __len__(self) -> int:
         return len(list(_named))
+
+    def items(self) -> ItemsView[str, Pipeline[Any]]:
+        return dict(_named).items()
+
+    def values(self) -> ValuesView[Pipeline[Any]]:
+        return dict(_named).values()
 
     def __repr__(self) -> str:
         return f"pipelines({', '.join(self)})"
@@ -225,11 +230,7 @@ def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
         return
     if _named.get(name, pipeline) is not pipeline and name not in _warned:
         _warned.add(name)
-        warnings.warn(
-            f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up",
-            ResilienceWarning,
-            stacklevel=3,
-        )
+        warn(f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up")
     _named[name] = pipeline
 
 

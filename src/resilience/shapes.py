@@ -101,7 +101,8 @@ class Policy(Caller[D_co]):
                 {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
             )
             if unknown := sorted(set(settings) - known):
-                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+                there = ", ".join(sorted(known)) or "none of its own"
+                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {there}")
             if settings:
                 self.settings = replace(old, **settings)
                 self.configured()

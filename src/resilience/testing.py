@@ -83,6 +83,10 @@ class VirtualClock:
         self.advance(max(0.0, seconds))
         return False
 
+    def sleeping(self, seconds: float) -> None:
+        """Note a sleep in an event loop."""
+        self.sleeps.append(round(seconds, 9))
+
     def park(self, lock: threading.Lock, seconds: float) -> bool:
         """Give other threads a moment, then let the time pass."""
         if seconds == FOREVER:
@@ -94,7 +98,6 @@ class VirtualClock:
 
     def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
         """Arrange for a callback in the running event loop, if that loop has real timers."""
-        self.sleeps.append(round(at - self.monotonic(), 9))
         if in_trio():
             from resilience import testing_trio
 
@@ -172,9 +175,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         """Look for I/O without waiting; if there is none, let the time until the next timer pass at once."""
-        ready = super().select(0 if timeout is not None and timeout > 0 else timeout)
         clock = ambient.time
-        if not ready and timeout is not None and timeout > 0 and isinstance(clock, VirtualClock):
+        if timeout is None or timeout <= 0 or not isinstance(clock, VirtualClock):
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
             clock.advance(timeout)
         return ready
 

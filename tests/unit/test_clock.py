@@ -31,6 +31,9 @@ class StoppedTime:
         self.asked.append(("park", seconds))
         return lock.locked()
 
+    def sleeping(self, seconds: float) -> None:
+        self.asked.append(("sleeping", seconds))
+
     def alarm(self, at: float, callback: Callable[[], object]) -> None:
         self.asked.append(("alarm", at))
         callback()

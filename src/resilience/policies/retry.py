@@ -124,6 +124,16 @@ class Retry(Loop):
         budget = self._budget(site)
         return None if budget is None else budget.deposit
 
+    def reset(self) -> None:
+        """Fill the budget of its own, if it has one."""
+        if isinstance(self.settings.budget, RetryBudget):
+            self.settings.budget.reset()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the balance of the budget of its own, if it has one."""
+        budget = self.settings.budget
+        return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
+
     def delay(self, call: Call, ending: Ending, series: Series) -> float | None:
         """Decide; the cheap and certain reasons come first, the budget last: what is not made costs nothing."""
         error = ending.error
@@ -160,7 +170,10 @@ class Retry(Loop):
         return wait
 
     def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
-        """Say on the last real failure why there was no other attempt."""
+        """Say on the last real failure why there was no other attempt, and take back what was paid for it."""
+        budget = self._budget(call.site)
+        if budget is not None:
+            budget.refund()
         refusal = ending.error
         why = refusal.reason or type(refusal).__name__ if isinstance(refusal, RejectedError) else "draining"
         given_up.note(error, f"attempt {series.number + 1} not made: {_REFUSALS.get(why, why)}")

@@ -1,7 +1,7 @@
 """Waiting, for threads, asyncio and trio: the only place, with `testing`, that names them.
 
 Each module has `park(waiter, until)` for queues and `sleep(waiter, until)` between attempts: wait until somebody
-wakes the waiter, or until that time. Event loops do not tell the two apart.
+wakes the waiter, or until that time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from resilience.call import Waiter
+from resilience.clock import ambient
 
 
 def in_trio() -> bool:
@@ -29,4 +30,7 @@ async def park(waiter: Waiter, until: float) -> None:
         await asyncio.park(waiter, until)
 
 
-sleep = park
+async def sleep(waiter: Waiter, until: float) -> None:
+    """Sleep between two attempts in whichever event loop is running."""
+    ambient.sleeping(until - ambient.monotonic())
+    await park(waiter, until)
