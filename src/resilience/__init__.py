@@ -40,8 +40,9 @@ from resilience.events import (
 )
 from resilience.pipeline import Pipeline, pipelines
 from resilience.policies.retry import Retry
+from resilience.policy import Policy
 from resilience.settling import Deferred
-from resilience.shapes import Gate, Loop, Policy, Race, Scope, Series, Substitute
+from resilience.shapes import Gate, Loop, Race, Scope, Series, Substitute
 from resilience.tickets import Line, Ticket
 
 __all__ = [

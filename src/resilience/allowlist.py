@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from resilience.checks import is_finite
+from resilience import checks
 from resilience.errors import BadResult, RejectedError
 
 
@@ -36,14 +36,20 @@ class Failure:
 
     kind: FailureKind = FailureKind.TRANSIENT
     retry_after: float | None = None
+    _: KW_ONLY
     unprocessed: bool = False
     retryable: bool = True
     counted: bool = True
 
     def __post_init__(self) -> None:
-        """Drop a hint that cannot be obeyed."""
+        """Check everything, and drop a hint that cannot be obeyed."""
+        object.__setattr__(self, "kind", checks.choice("kind", self.kind, FailureKind))
+        checks.flag("unprocessed", self.unprocessed)
+        checks.flag("retryable", self.retryable)
+        checks.flag("counted", self.counted)
         hint: Any = self.retry_after
-        if hint is not None and not (isinstance(hint, int | float) and is_finite(hint) and hint >= 0):
+        usable = isinstance(hint, int | float) and not isinstance(hint, bool) and checks.is_finite(hint) and hint >= 0
+        if hint is not None and not usable:
             object.__setattr__(self, "retry_after", None)
 
 

@@ -26,7 +26,7 @@ class Backoff(ABC):
 
 
 class _Exponential(Backoff):
-    def __init__(self, base: float, cap: float, factor: float) -> None:
+    def __init__(self, base: float, cap: float, *, factor: float) -> None:
         self.base = checks.number("base", base, above=True)
         self.cap = checks.number("cap", cap, low=self.base)
         self.factor = checks.number("factor", factor, low=1.0)
@@ -54,8 +54,8 @@ class full_jitter(_Exponential):
         factor: how much the ceiling grows with each retry, >= 1.
     """
 
-    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
-        super().__init__(base, cap, factor)
+    def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0) -> None:
+        super().__init__(base, cap, factor=factor)
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
@@ -65,8 +65,8 @@ class full_jitter(_Exponential):
 class equal_jitter(_Exponential):
     """Half of min(cap, base x factor^(n - 1)), plus U(0, 1) x the other half. The parameters are `full_jitter`'s."""
 
-    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
-        super().__init__(base, cap, factor)
+    def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0) -> None:
+        super().__init__(base, cap, factor=factor)
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
@@ -84,8 +84,8 @@ class proportional(_Exponential):
         ratio: the share by which a wait may differ from the middle, in (0, 1]. gRFC A6 has 0.2.
     """
 
-    def __init__(self, base: float = 0.1, cap: float = 10.0, factor: float = 2.0, ratio: float = 0.25) -> None:
-        super().__init__(base, cap, factor)
+    def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0, ratio: float = 0.25) -> None:
+        super().__init__(base, cap, factor=factor)
         self.ratio = checks.number("ratio", ratio, above=True, high=1.0)
 
     def seconds(self, retry: int, previous: float | None) -> float:

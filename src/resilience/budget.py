@@ -35,7 +35,7 @@ class RetryBudget:
     numbers are exact under threads; a deposit takes no lock.
     """
 
-    def __init__(self, ratio: float = 0.2, capacity: float = 10.0, initial: float | None = None) -> None:
+    def __init__(self, ratio: float = 0.2, capacity: float = 10.0, *, initial: float | None = None) -> None:
         self.ratio = checks.number("ratio", ratio, above=True, high=1.0)
         self.capacity = checks.number("capacity", capacity, low=1.0)
         start = self.capacity if initial is None else checks.number("initial", initial, high=self.capacity)

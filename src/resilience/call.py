@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
-from resilience.clock import FOREVER
-from resilience.events import Bus, Event
+from resilience.clock import inherited
+from resilience.events import Bus, Event, TimeoutScope
 from resilience.settling import Deferred
 
 
 class Site:
     """What a policy knows of the pipeline it stands in: the name, the failures, the budget, the listeners."""
 
-    __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "names")
+    __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "names", "patience")
 
     def __init__(self, name: str, failures: Allowlist, budget: RetryBudget | None, bus: Bus) -> None:
         self.name = name
@@ -26,6 +26,8 @@ class Site:
         self.budget = budget
         self.bus = bus
         self.names: dict[int, str] = {}
+        self.patience: float | None = None
+        """Seconds that the shortest Timeout gives an attempt; else what a breaker calls slow; None: nobody says."""
 
     def name_of(self, policy: object) -> str:
         """Return the name that a policy has in this pipeline."""
@@ -61,6 +63,28 @@ class Binding:
         self.idempotent = idempotent
 
 
+class Limit:
+    """Whose deadline is in force: a scope's in some pipeline, or one that was there when the call came in.
+
+    `word` is what events call it; `seconds` is what it grants in all, None where that varies. `timer` is a place for
+    the runtime to keep what watches the time.
+    """
+
+    __slots__ = ("__weakref__", "scope", "seconds", "site", "timer", "word")
+
+    def __init__(
+        self, word: TimeoutScope, site: Site | None = None, scope: object = None, seconds: float | None = None
+    ) -> None:
+        self.word = word
+        self.site = site
+        self.scope = scope
+        self.seconds = seconds
+        self.timer: Any = None
+
+
+INHERITED = Limit(TimeoutScope.AMBIENT)
+
+
 class Waiter(Protocol):
     """Something to wait for: it takes a callable that ends the wait."""
 
@@ -73,13 +97,13 @@ class Call:
     """One logical call: what is called with what, which attempt it is, and until when it may take.
 
     `attempt` counts from 1, `made` says how often the function was called. `deadline` is a point in time of the
-    ambient clock. `site` is the pipeline that the call is in at the moment. It never holds an exception: the cycle
-    would keep the user's frames alive.
+    ambient clock, `limit` says whose it is. `site` is the pipeline that the call is in at the moment. It never holds
+    an exception: the cycle would keep the user's frames alive.
     """
 
     __slots__ = (
         "__weakref__", "_interrupted", "_nap", "args", "attempt", "binding", "deadline", "deferred", "function",
-        "kwargs", "made", "site",
+        "kwargs", "limit", "made", "site",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +116,8 @@ class Call:
         self.kwargs = kwargs
         self.attempt = 1
         self.made = 0
-        self.deadline = FOREVER
+        self.deadline = inherited.get()
+        self.limit = INHERITED
         self.deferred: Deferred | None = None
 
     @property
@@ -115,6 +140,16 @@ class Call:
         """Whether what the call sends can be sent again."""
         return True
 
+    def copy(self) -> Call:
+        """Return a copy, for an attempt that goes on while the call itself does."""
+        other = Call(self.binding, self.function, self.args, self.kwargs)
+        other.site = self.site
+        other.attempt = self.attempt
+        other.made = self.made
+        other.deadline = self.deadline
+        other.limit = self.limit
+        return other
+
     def renew(self) -> None:
         """Begin another attempt."""
         self.attempt += 1
@@ -122,7 +157,7 @@ class Call:
 
     def park(self, wake: Callable[[], object]) -> bool:
         """Sleep until `interrupt`; False when that has happened already."""
-        self._nap = wake
+        self._nap: Callable[[], object] | None = wake
         return not self.interrupted
 
     @property
@@ -135,8 +170,9 @@ class Call:
         if not self.interrupted:
             self._interrupted = True
             wake: Callable[[], object] | None = getattr(self, "_nap", None)
+            self._nap = None
             if wake is not None:
-                with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody sleeps there any more
+                with contextlib.suppress(RuntimeError):  # its event loop is closed, or it has just woken by itself
                     wake()
 
 

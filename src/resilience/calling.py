@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from resilience import checks
 from resilience.call import Binding, Call, unwrapped
-from resilience.settling import REPLACED, lost, sweep
+from resilience.errors import CarriedResult
+from resilience.misuse import check_function
+from resilience.settling import lost, sweep
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,12 +35,17 @@ class Entry(Protocol):
         ...
 
     @property
-    def enter(self) -> Callable[[Call], object]:
-        """Count a call in."""
+    def live(self) -> set[Call]:
+        """The calls that are running."""
+        ...
+
+    @property
+    def waiting(self) -> deque[Callable[[], object]]:
+        """Who is to be woken when nothing is in flight any more."""
         ...
 
     def leave(self, call: Call) -> None:
-        """Count a call out, or arrange that its stream does so."""
+        """Count a call out, where somebody waits for that, or where its stream goes on."""
         ...
 
     def adopt(self, function: Callable[..., Any]) -> None:
@@ -71,7 +79,7 @@ class Caller(ABC, Generic[D_co]):
         """
         if isinstance(function, classmethod | staticmethod):
             return _rewrap(function, self)
-        _check_function(function)
+        check_function(function)
         entry, binding = self.entry()
         entry.adopt(function)
         guarded = (_guard_async if is_async(function) else _guard)(entry, binding, function)
@@ -89,11 +97,16 @@ class Caller(ABC, Generic[D_co]):
         if lost:
             sweep()
         try:
-            entry.enter(call)
+            entry.live.add(call)
             result: R | D_co = entry.run(call)
-            return result
+        except CarriedResult as carried:
+            result = carried.result
         finally:
-            entry.leave(call)
+            if call.deferred is None and not entry.waiting:
+                entry.live.discard(call)
+            else:
+                entry.leave(call)
+        return result
 
     @overload
     async def acall(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co: ...
@@ -106,10 +119,15 @@ class Caller(ABC, Generic[D_co]):
         if lost:
             sweep()
         try:
-            entry.enter(call)
+            entry.live.add(call)
             return await entry.arun(call)
+        except CarriedResult as carried:
+            return carried.result
         finally:
-            entry.leave(call)
+            if call.deferred is None and not entry.waiting:
+                entry.live.discard(call)
+            else:
+                entry.leave(call)
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None
@@ -161,10 +179,15 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
         if lost:
             sweep()
         try:
-            entry.enter(call)
+            entry.live.add(call)
             return entry.run(call)
+        except CarriedResult as carried:
+            return carried.result
         finally:
-            entry.leave(call)
+            if call.deferred is None and not entry.waiting:
+                entry.live.discard(call)
+            else:
+                entry.leave(call)
 
     return guarded
 
@@ -176,10 +199,15 @@ def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -
         if lost:
             sweep()
         try:
-            entry.enter(call)
+            entry.live.add(call)
             return await entry.arun(call)
+        except CarriedResult as carried:
+            return carried.result
         finally:
-            entry.leave(call)
+            if call.deferred is None and not entry.waiting:
+                entry.live.discard(call)
+            else:
+                entry.leave(call)
 
     return guarded
 
@@ -188,21 +216,3 @@ def is_async(function: Any) -> bool:
     """Return whether calling it gives a coroutine: also for partials and objects with an async `__call__`."""
     inner = unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
-
-
-def _check_function(function: Any) -> None:
-    inner = unwrapped(function)
-    if isinstance(inner, type) or not callable(inner):
-        raise TypeError(f"a pipeline decorates functions and other callables, not {inner!r}")
-    for one in (inner, type(inner).__call__):
-        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
-            raise TypeError(
-                f"{getattr(inner, '__qualname__', inner)!r} is a generator function, and when one returns nothing has "
-                "been called yet, so nothing could be guarded. Decorate the function that fetches one item or page, "
-                "or guard the call that opens the stream."
-            )
-
-
-def streaming(call: Call) -> bool:
-    """Return whether what the call returned is still running."""
-    return call.deferred is not None and call.deferred is not REPLACED and not call.deferred.ended

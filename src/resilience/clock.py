@@ -11,9 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Protocol
 
 FOREVER = float("inf")
+inherited: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
+"""The ambient deadline: until when whoever called us wants an answer, on the ambient clock."""
 
 
 class Alarm(Protocol):
@@ -80,7 +83,7 @@ class Ambient:
     attribute less to look up is worth it.
     """
 
-    __slots__ = ("alarm", "monotonic", "park", "random", "sleep", "sleeping", "time")
+    __slots__ = ("alarm", "monotonic", "park", "random", "real", "sleep", "sleeping", "time")
 
     def __init__(self) -> None:
         self.random = random.Random()
@@ -89,6 +92,7 @@ class Ambient:
     def use(self, source: Time) -> None:
         """Take time from `source` from now on."""
         self.time = source
+        self.real = isinstance(source, SystemTime)
         self.monotonic: Callable[[], float] = source.monotonic
         self.sleep: Callable[[threading.Lock, float], bool] = source.sleep
         self.sleeping: Callable[[float], None] = source.sleeping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import logging
@@ -17,7 +18,15 @@ MOST_KINDS = 1000
 """After so many different complaints there is a pattern; more lines would not help."""
 
 count = itertools.count()
-_said: set[tuple[str, str, str]] = set()
+_said: set[tuple[str, ...]] = set()
+
+
+def first_time(*subject: str) -> bool:
+    """Return whether something is to be said for the first time."""
+    if subject in _said or len(_said) >= MOST_KINDS:
+        return False
+    _said.add(subject)
+    return True
 
 
 def hook_failed(what: str, hook: object, error: Exception) -> None:
@@ -30,10 +39,10 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
     """
     next(count)
     name = getattr(hook, "__qualname__", type(hook).__qualname__)
-    key = (what, name, type(error).__qualname__)
-    if key in _said or len(_said) >= MOST_KINDS:
+    if not first_time(what, name, type(error).__qualname__):
         return
-    _said.add(key)
+    with contextlib.suppress(Exception):
+        error.__suppress_context__ = True  # what it was asked about may hold what no log should show
     logger.error(
         "%s %s raised %s; the guarded call is not affected, and this is said once",
         what,

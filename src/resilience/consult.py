@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import Token
 from typing import Any
 
-from resilience import given_up
+from resilience import checks, given_up, timing
 from resilience.allowlist import Allowlist
 from resilience.call import Call, Site
 from resilience.clock import ambient
 from resilience.complaints import hook_failed
-from resilience.ending import Ending
-from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.ending import OK, Ending
+from resilience.errors import DeadlineExceededError, LateResult, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
+from resilience.settling import REPLACED, Deferred, sweep
 from resilience.shapes import Gate, Loop, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -25,12 +26,26 @@ PASS = object()
 def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> float | None:
     """Ask a Loop. If its hook fails, that is logged once and the ending comes out."""
     series.number += 1
+    if isinstance(ending.error, LateResult):
+        return None  # the caller gets the value, late as it is
     try:
-        wait = loop.delay(call, ending, series)
+        if call.interrupted and isinstance(ending.error, Exception):
+            loop.not_made(call, OK, ending.error, series)
+            return None
+        return checked(loop.delay(call, ending, series))
     except Exception as error:
         hook_failed("delay of a policy", loop, error)
         return None
-    return None if call.interrupted else wait
+
+
+def checked(wait: Any) -> float | None:
+    """Return a wait, if it is one."""
+    return None if wait is None else checks.number("what delay returns", wait)
+
+
+def refusal(error: Exception) -> bool:
+    """Return whether an error says that an attempt was not made."""
+    return isinstance(error, RejectedError) or (isinstance(error, DeadlineExceededError) and error.unprocessed)
 
 
 def not_made(loop: Loop, call: Call, ending: Ending, last: Exception, series: Series) -> None:
@@ -43,16 +58,33 @@ def not_made(loop: Loop, call: Call, ending: Ending, last: Exception, series: Se
         last.__traceback__ = last.__traceback__.tb_next  # the frame that raises it again comes on top anew
 
 
+def last_look(ticket: Ticket) -> bool:
+    """Return whether what was dropped in the meantime gives a ticket its permit after all; otherwise it leaves."""
+    sweep()
+    if ticket.take():
+        return True
+    ticket.leave()
+    return False
+
+
 def refused(gate: Gate[Any], ticket: Ticket, call: Call) -> Exception:
-    """Return the error for a call that waited in vain: what ran out first says which."""
+    """Return the error for a call that waited in vain, and publish it: what ran out first says which."""
     if call.deadline <= ticket.until and ambient.monotonic() >= call.deadline:
-        return DeadlineExceededError(
-            f"the deadline passed while the call waited for {call.site.name_of(gate)}",
-            unprocessed=True,
-            policy=call.site.name_of(gate),
-            pipeline=call.site.name,
+        return timing.expired(call, f"while the call waited for {call.site.name_of(gate) or gate.name}")
+    error = refusal_of(gate, call)
+    announce(gate, call, error, Mode.ENFORCE)
+    return error
+
+
+def refusal_of(gate: Gate[Any], call: Call) -> RejectedError:
+    """Ask a gate for its refusal; if the hook fails, make one."""
+    try:
+        return gate.refusal(call)
+    except Exception as error:
+        hook_failed("refusal of a policy", gate, error)
+        return RejectedError(
+            f"{gate.name} did not let the call in", policy=call.site.name_of(gate), pipeline=call.site.name
         )
-    return gate.refusal(call)
 
 
 def announce(gate: object, call: Call, error: RejectedError, mode: Mode) -> None:
@@ -67,9 +99,12 @@ def shadow_admit(gate: Gate[Any], call: Call) -> tuple[bool, Any]:
     except RejectedError as error:
         announce(gate, call, error, Mode.SHADOW)
         return False, None
+    except Exception as error:
+        hook_failed("admit of a policy in shadow mode", gate, error)
+        return False, None
     if isinstance(token, Ticket):
         token.leave()
-        announce(gate, call, gate.refusal(call), Mode.SHADOW)
+        announce(gate, call, refusal_of(gate, call), Mode.SHADOW)
         return False, None
     return True, token
 
@@ -80,12 +115,23 @@ def substitution(substitute: Substitute[Any], call: Call, ending: Ending) -> Any
 
 
 def covers(substitute: Substitute[Any], call: Call, ending: Ending) -> bool:
-    """Ask a Substitute. If its hook fails, that is logged once and the ending comes out."""
+    """Ask a Substitute. If its hook fails, that is logged once and the ending comes out. A late value is a value."""
+    if isinstance(ending.error, LateResult):
+        return False
     try:
         return substitute.covers(call, ending)
     except Exception as error:
         hook_failed("covers of a policy", substitute, error)
         return False
+
+
+def replacement(left: Deferred | None) -> Deferred:
+    """Return what settles the gates around a substitute; what was `left` running may still hold something."""
+    if left is None or left.ended:
+        return REPLACED
+    ending = Deferred(known=True)
+    left.then(ending.end_with, None)
+    return ending
 
 
 def replaced(substitute: Substitute[Any], call: Call, site: Site, mode: Mode) -> None:
@@ -112,17 +158,7 @@ def open_ledger() -> Token[given_up.Ledger | None]:
 def close_ledger(token: Token[given_up.Ledger | None]) -> None:
     """Stop remembering."""
     with contextlib.suppress(ValueError):  # a dropped coroutine is closed in another context, without this ledger
+        current = given_up.ledger.get()
         given_up.ledger.reset(token)
-
-
-def refuse_awaitable(result: Any, function: Callable[..., Any]) -> TypeError:
-    """Return the error for an awaitable that came out of a plain function; the awaitable is closed."""
-    for name in ("close", "cancel"):
-        end = getattr(result, name, None)
-        if callable(end):
-            end()
-            break
-    return TypeError(
-        f"{getattr(function, '__qualname__', function)!r} returned an awaitable of type {type(result).__name__} from a "
-        "plain call, where nobody would await it. Use `await pipeline.acall(...)`, or decorate an `async def`."
-    )
+        if current is not None:
+            current.close()

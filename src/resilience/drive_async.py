@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from resilience import consult, runtime
+from resilience import consult, misuse, runtime, timing
 from resilience.allowlist import Allowlist
-from resilience.call import Call, Site
-from resilience.clock import ambient
+from resilience.call import Call, Limit, Site
+from resilience.clock import FOREVER, ambient
+from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import BadResult, RejectedError
 from resilience.events import Mode
 from resilience.given_up import next_stamp
-from resilience.settling import REPLACED, conclude, unwind
-from resilience.shapes import Gate, Loop, Series, Substitute
+from resilience.misuse import GENERATORS
+from resilience.settling import Deferred, conclude, unwind
+from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
 Step: TypeAlias = "Callable[[Call], Awaitable[Any]]"
@@ -22,10 +24,14 @@ Step: TypeAlias = "Callable[[Call], Awaitable[Any]]"
 
 async def invoke(call: Call) -> Any:
     """Call the user's function, and await what it returns if that is to be awaited."""
+    if call.deadline != FOREVER:
+        return await runtime.in_time(call)
     call.made += 1
     result = call.function(*call.args, **call.kwargs)
-    if getattr(result, "__await__", None) is not None:
+    if hasattr(result.__class__, "__await__"):
         return await result
+    if result.__class__ in GENERATORS:
+        misuse.refuse_generator(call.function)
     return result
 
 
@@ -45,10 +51,13 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = await inner(call)
         except BaseException as error:
-            unwind(settle, token, Ending(None, error, failures))
+            if call.deferred is None:
+                unwind(settle, token, Ending(None, error, failures))
+            else:
+                call.deferred.raised(policy, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
-            call.deferred.then(settle, token)
+            call.deferred.returned(policy, token, OK)
         else:
             conclude(settle, token, OK)
         return result
@@ -64,12 +73,12 @@ async def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
     except BaseException as error:
         unwind(Ticket.forsake, ticket, Ending(None, error))
         raise
-    if not taken:
-        ticket.leave()
+    if not taken and not consult.last_look(ticket):
         refusal = consult.refused(policy, ticket, call)
-        if isinstance(refusal, RejectedError):
-            consult.announce(policy, call, refusal, Mode.ENFORCE)
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # its traceback holds this frame
 
 
 def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
@@ -84,10 +93,13 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = await inner(call)
         except BaseException as error:
-            unwind(settle, token, Ending(None, error, failures))
+            if call.deferred is None:
+                unwind(settle, token, Ending(None, error, failures))
+            else:
+                call.deferred.raised(policy, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
-            call.deferred.then(settle, token)
+            call.deferred.returned(policy, token, OK)
         else:
             conclude(settle, token, OK)
         return result
@@ -95,9 +107,8 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     return watched
 
 
-def loop(policy: Loop, inner: Step, site: Site) -> Step:
+def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     """Drive a Loop: call again as long as it says so."""
-    reward = policy.reward(site)
     now = ambient
     failures = site.failures
 
@@ -105,6 +116,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
         started = now.monotonic()
         series: Series | None = None
         last: Exception | None = None
+        working: Deferred | None = None
         try:
             while True:
                 stamp = next_stamp()
@@ -113,7 +125,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                 except Exception as error:
                     if series is None:
                         series = Series(started)
-                    elif isinstance(error, RejectedError) and last is not None:
+                    elif last is not None and consult.refusal(error):
                         consult.not_made(policy, call, Ending(None, error, failures), last, series)
                         break
                     series.stamp = stamp
@@ -121,9 +133,14 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                     if wait is None:
                         raise
                     last = error
+                    if call.deferred is not None:
+                        working = call.deferred.joined(working)
                 else:
                     if reward is not None:
-                        reward()
+                        try:
+                            reward()
+                        except Exception as error:
+                            hook_failed("reward of a policy", policy, error)
                     return result
                 if wait > 0:
                     await runtime.sleep(call, ambient.monotonic() + wait)
@@ -134,13 +151,14 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
             raise last
         finally:
             last = None  # its traceback holds this frame
+            if working is not None:
+                call.deferred = working.joined(call.deferred)
 
     return attempts
 
 
-def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
+def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
-    reward = policy.reward(site)
     failures = site.failures
 
     async def watched(call: Call) -> Any:
@@ -152,8 +170,45 @@ def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
             consult.decide(policy, call, Ending(None, error, failures), series)
             raise
         if reward is not None:
-            reward()
+            try:
+                reward()
+            except Exception as error:
+                hook_failed("reward of a policy", policy, error)
         return result
+
+    return watched
+
+
+def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
+    """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` sees to it."""
+    now = ambient
+
+    async def bounded(call: Call) -> Any:
+        outer, whose = call.deadline, call.limit
+        deadline = policy.deadline(call, now.monotonic())
+        if deadline >= outer:
+            return await inner(call)
+        call.deadline = deadline
+        call.limit = limit
+        try:
+            return await inner(call)
+        finally:
+            call.deadline = outer
+            call.limit = whose
+
+    return bounded
+
+
+def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
+    """Drive a Scope that only says when it would have cut."""
+
+    async def watched(call: Call) -> Any:
+        deadline = policy.deadline(call, ambient.monotonic())
+        try:
+            return await inner(call)
+        finally:
+            if ambient.monotonic() >= deadline:
+                timing.publish(call, limit, mode=Mode.SHADOW)
 
     return watched
 
@@ -169,19 +224,18 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
             value = consult.substitution(policy, call, Ending(None, error, failures))
             if value is consult.PASS:
                 raise
-        if getattr(value, "__await__", None) is not None:
-            value = await stand_in(value, policy)
-        call.deferred = REPLACED
+        if hasattr(value.__class__, "__await__"):
+            value = await stand_in(value, call)
+        call.deferred = consult.replacement(call.deferred)
         consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
 
     return replacing
 
 
-async def stand_in(value: Any, policy: Substitute[Any]) -> Any:
-    """Await a substitute."""
-    del policy
-    return await value
+async def stand_in(value: Any, call: Call) -> Any:
+    """Await a substitute, within the deadline that is in force around it."""
+    return await (value if call.deadline == FOREVER else runtime.in_time(call, value))
 
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
@@ -211,18 +265,6 @@ def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
     return judged
 
 
-def surface(inner: Step) -> Step:
-    """Turn a bad result into the value again."""
-
-    async def surfaced(call: Call) -> Any:
-        try:
-            return await inner(call)
-        except BadResult as bad:
-            return bad.result
-
-    return surfaced
-
-
 def remember(inner: Step) -> Step:
     """Keep a ledger of the bad results that are given up on further in."""
 
@@ -236,17 +278,20 @@ def remember(inner: Step) -> Step:
     return remembering
 
 
-def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Callable[[Call], object]) -> Step:
+def within(
+    inner: Step, site: Site, enter: Callable[[object, Call], object], leave: Callable[[object, Call], object]
+) -> Step:
     """Let a call pass through a pipeline that stands in another one."""
 
     async def nested(call: Call) -> Any:
+        guest = object()
         outer = call.site
         call.site = site
         try:
-            enter(call)
+            enter(guest, call)
             return await inner(call)
         finally:
             call.site = outer
-            leave(call)
+            leave(guest, call)
 
     return nested

@@ -7,19 +7,21 @@ own nesting brings permits back, whatever is raised where.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import GeneratorType
 from typing import Any, TypeAlias
 
-from resilience import consult
+from resilience import consult, misuse, timing
 from resilience.allowlist import Allowlist
-from resilience.call import Call, Site
-from resilience.clock import ambient
+from resilience.call import Call, Limit, Site
+from resilience.clock import FOREVER, ambient
+from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import BadResult, RejectedError
 from resilience.events import Mode
 from resilience.given_up import next_stamp
 from resilience.runtime import threads as runtime
-from resilience.settling import REPLACED, conclude, unwind
-from resilience.shapes import Gate, Loop, Series, Substitute
+from resilience.settling import Deferred, conclude, unwind
+from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
 Step: TypeAlias = "Callable[[Call], Any]"
@@ -27,10 +29,14 @@ Step: TypeAlias = "Callable[[Call], Any]"
 
 def invoke(call: Call) -> Any:
     """Call the user's function."""
+    if call.deadline != FOREVER:
+        return runtime.in_time(call)
     call.made += 1
     result = call.function(*call.args, **call.kwargs)
-    if getattr(result, "__await__", None) is not None:
-        raise consult.refuse_awaitable(result, call.function)
+    if hasattr(result.__class__, "__await__"):
+        raise misuse.unawaited(result, call.function)
+    if result.__class__ is GeneratorType:
+        misuse.refuse_generator(call.function)
     return result
 
 
@@ -50,10 +56,13 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = inner(call)
         except BaseException as error:
-            unwind(settle, token, Ending(None, error, failures))
+            if call.deferred is None:
+                unwind(settle, token, Ending(None, error, failures))
+            else:
+                call.deferred.raised(policy, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
-            call.deferred.then(settle, token)
+            call.deferred.returned(policy, token, OK)
         else:
             conclude(settle, token, OK)
         return result
@@ -69,12 +78,12 @@ def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
     except BaseException as error:
         unwind(Ticket.forsake, ticket, Ending(None, error))
         raise
-    if not taken:
-        ticket.leave()
+    if not taken and not consult.last_look(ticket):
         refusal = consult.refused(policy, ticket, call)
-        if isinstance(refusal, RejectedError):
-            consult.announce(policy, call, refusal, Mode.ENFORCE)
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # its traceback holds this frame
 
 
 def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
@@ -89,10 +98,13 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         try:
             result = inner(call)
         except BaseException as error:
-            unwind(settle, token, Ending(None, error, failures))
+            if call.deferred is None:
+                unwind(settle, token, Ending(None, error, failures))
+            else:
+                call.deferred.raised(policy, token, Ending(None, error, failures))
             raise
         if call.deferred is not None:
-            call.deferred.then(settle, token)
+            call.deferred.returned(policy, token, OK)
         else:
             conclude(settle, token, OK)
         return result
@@ -100,9 +112,8 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     return watched
 
 
-def loop(policy: Loop, inner: Step, site: Site) -> Step:
+def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     """Drive a Loop: call again as long as it says so."""
-    reward = policy.reward(site)
     now = ambient
     failures = site.failures
 
@@ -110,6 +121,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
         started = now.monotonic()
         series: Series | None = None
         last: Exception | None = None
+        working: Deferred | None = None
         try:
             while True:
                 stamp = next_stamp()
@@ -118,7 +130,7 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                 except Exception as error:
                     if series is None:
                         series = Series(started)
-                    elif isinstance(error, RejectedError) and last is not None:
+                    elif last is not None and consult.refusal(error):
                         consult.not_made(policy, call, Ending(None, error, failures), last, series)
                         break
                     series.stamp = stamp
@@ -126,9 +138,14 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
                     if wait is None:
                         raise
                     last = error
+                    if call.deferred is not None:
+                        working = call.deferred.joined(working)
                 else:
                     if reward is not None:
-                        reward()
+                        try:
+                            reward()
+                        except Exception as error:
+                            hook_failed("reward of a policy", policy, error)
                     return result
                 if wait > 0:
                     runtime.sleep(call, ambient.monotonic() + wait)
@@ -139,13 +156,14 @@ def loop(policy: Loop, inner: Step, site: Site) -> Step:
             raise last
         finally:
             last = None  # its traceback holds this frame
+            if working is not None:
+                call.deferred = working.joined(call.deferred)
 
     return attempts
 
 
-def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
+def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
-    reward = policy.reward(site)
     failures = site.failures
 
     def watched(call: Call) -> Any:
@@ -157,8 +175,45 @@ def shadow_loop(policy: Loop, inner: Step, site: Site) -> Step:
             consult.decide(policy, call, Ending(None, error, failures), series)
             raise
         if reward is not None:
-            reward()
+            try:
+                reward()
+            except Exception as error:
+                hook_failed("reward of a policy", policy, error)
         return result
+
+    return watched
+
+
+def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
+    """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` sees to it."""
+    now = ambient
+
+    def bounded(call: Call) -> Any:
+        outer, whose = call.deadline, call.limit
+        deadline = policy.deadline(call, now.monotonic())
+        if deadline >= outer:
+            return inner(call)
+        call.deadline = deadline
+        call.limit = limit
+        try:
+            return inner(call)
+        finally:
+            call.deadline = outer
+            call.limit = whose
+
+    return bounded
+
+
+def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
+    """Drive a Scope that only says when it would have cut."""
+
+    def watched(call: Call) -> Any:
+        deadline = policy.deadline(call, ambient.monotonic())
+        try:
+            return inner(call)
+        finally:
+            if ambient.monotonic() >= deadline:
+                timing.publish(call, limit, mode=Mode.SHADOW)
 
     return watched
 
@@ -174,18 +229,18 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
             value = consult.substitution(policy, call, Ending(None, error, failures))
             if value is consult.PASS:
                 raise
-        if getattr(value, "__await__", None) is not None:
-            value = stand_in(value, policy)
-        call.deferred = REPLACED
+        if hasattr(value.__class__, "__await__"):
+            value = stand_in(value, call)
+        call.deferred = consult.replacement(call.deferred)
         consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
 
     return replacing
 
 
-def stand_in(value: Any, policy: Substitute[Any]) -> Any:
+def stand_in(value: Any, call: Call) -> Any:
     """Refuse an awaitable substitute for a plain call."""
-    raise consult.refuse_awaitable(value, policy.replace)
+    raise misuse.unawaited(value, call.function)
 
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
@@ -215,18 +270,6 @@ def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
     return judged
 
 
-def surface(inner: Step) -> Step:
-    """Turn a bad result into the value again."""
-
-    def surfaced(call: Call) -> Any:
-        try:
-            return inner(call)
-        except BadResult as bad:
-            return bad.result
-
-    return surfaced
-
-
 def remember(inner: Step) -> Step:
     """Keep a ledger of the bad results that are given up on further in."""
 
@@ -240,17 +283,20 @@ def remember(inner: Step) -> Step:
     return remembering
 
 
-def within(inner: Step, site: Site, enter: Callable[[Call], object], leave: Callable[[Call], object]) -> Step:
+def within(
+    inner: Step, site: Site, enter: Callable[[object, Call], object], leave: Callable[[object, Call], object]
+) -> Step:
     """Let a call pass through a pipeline that stands in another one."""
 
     def nested(call: Call) -> Any:
+        guest = object()
         outer = call.site
         call.site = site
         try:
-            enter(call)
+            enter(guest, call)
             return inner(call)
         finally:
             call.site = outer
-            leave(call)
+            leave(guest, call)
 
     return nested

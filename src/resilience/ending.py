@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from resilience.allowlist import Allowlist, Failure, FailureKind
 from resilience.complaints import hook_failed
-from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.errors import DeadlineExceededError, LateResult, Misuse, RejectedError
 
 
 class EndingKind(StrEnum):
@@ -64,6 +64,10 @@ class Ending:
             self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
         return self._failure
 
+    def kind_by(self, allowlist: Allowlist | None) -> EndingKind:
+        """The kind of ending that it is by a policy's own allowlist; None given: the pipeline's."""
+        return self.kind if allowlist is None or self.error is None else judge(self.error, allowlist)[0]
+
     def failure_by(self, allowlist: Allowlist | None) -> Failure | None:
         """The failure that it is by a policy's own allowlist; None given: the pipeline's."""
         return self.failure if allowlist is None else judge(self.error, allowlist)[1]
@@ -73,8 +77,14 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
     """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
     if not isinstance(error, Exception) or isinstance(error, RejectedError):
         return EndingKind.ABANDONED, None
+    if isinstance(error, Misuse):
+        return EndingKind.ERROR, None
+    if isinstance(error, LateResult):
+        return EndingKind.TIMED_OUT, DEADLINE
     if isinstance(error, DeadlineExceededError):
-        return (EndingKind.ABANDONED, None) if error.unprocessed else (EndingKind.TIMED_OUT, DEADLINE)
+        if error.unprocessed:
+            return EndingKind.ABANDONED, None
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
     try:
         failure = allowlist.classify(error)
         if failure is not None:
@@ -86,6 +96,8 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
 
 
 DEADLINE = Failure(FailureKind.TIMEOUT)
+HASTE = Failure(FailureKind.TIMEOUT, counted=False)
+"""The caller had too little time for it to say anything about the dependency."""
 NOTHING = Allowlist()
 OK = Ending(EndingKind.OK)
 """The ending of every call that returned a value."""

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakSet
 
-from resilience import checks, drive_async, drive_sync
+from resilience import checks, drive_async, drive_sync, drive_thread
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
-from resilience.call import Call, Site, name_of
-from resilience.calling import D_co, streaming
+from resilience.call import Call, Limit, Site, name_of
+from resilience.calling import D_co
 from resilience.clock import ambient
 from resilience.consult import announce
-from resilience.ending import Ending, EndingKind
+from resilience.ending import Ending
 from resilience.errors import RejectedError, RejectReason
-from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, Outcome
-from resilience.locks import new_lock
+from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, TimeoutScope
+from resilience.locks import members, new_lock
+from resilience.meter import Meter
+from resilience.policy import Policy
 from resilience.runtime import park, threads
 from resilience.settling import sweep
-from resilience.shapes import Gate, Loop, Policy, Substitute
-from resilience.tickets import Ticket
+from resilience.shapes import Gate, Loop, Reward, Scope, Substitute
 
 _STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
 engines: WeakSet[Engine] = WeakSet()
@@ -45,7 +47,7 @@ def set_mode(mode: str) -> None:
         mode: "enforce": each policy's own mode counts. "shadow": all only watch. "off": all calls go straight through.
     """
     switch.mode = checks.choice("mode", mode, Mode)
-    for engine in list(engines):
+    for engine in members(engines):
         engine.rewire()
 
 
@@ -75,32 +77,34 @@ class Engine:
         named: Callable[[str], object],
     ) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Substitute | Composite):
-                raise TypeError(f"{policy!r} is of a shape that has no driver; subclass Gate, Loop or Substitute")
+            if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
+                raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
         self.policies = policies
         self._changed = changed
         self._named = named
         self.site = Site(name, failures, budget, Bus(self.rewire))
         self.live: set[Call] = set()
+        self.guests: dict[object, Call] = {}
         self.streams: set[object] = set()
-        self.enter = self.live.add
+        self.waiting: deque[Callable[[], object]] = deque()
         self.draining = False
         self.mode = Mode.ENFORCE
-        self._empty: deque[Callable[[], object]] = deque()
         self._lock = new_lock()
         self.run: Callable[[Call], Any] = drive_sync.invoke
         self.arun: Callable[[Call], Awaitable[Any]] = drive_async.invoke
         for policy in policies:
             policy.attach(self)
         engines.add(self)
+        self.site.bus.open()
 
     @property
     def in_flight(self) -> int:
         """How many calls are running, streamed results included."""
-        return len(self.live) + len(self.streams)
+        return len(self.live) + len(self.guests) + len(self.streams)
 
     def rewire(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
+        self.site.patience = self.patience()
         with self._lock:
             if self.draining:
                 self.run = self._metered(drive_sync, CallEnded, self._refuse)
@@ -119,9 +123,9 @@ class Engine:
 
     def _chain(self, drive: Any, allowlists: tuple[Allowlist, ...]) -> Any:
         if not allowlists:
-            return self.compose(drive, drive.invoke, switch.mode, results=False)
+            return self.compose(drive, drive.invoke, switch.mode, [], results=False)
         step = drive.judge(drive.invoke, allowlists)
-        return drive.surface(self.compose(drive, step, switch.mode, results=True))
+        return self.compose(drive, step, switch.mode, [], results=True)
 
     def result_lists(self) -> tuple[Allowlist, ...]:
         """Return the allowlists in this pipeline, and in those within it, that look at returned values."""
@@ -133,56 +137,93 @@ class Engine:
                 found.append(policy.failures)
         return tuple(found)
 
-    def compose(self, drive: Any, step: Any, mode: Mode, *, results: bool) -> Any:
+    def compose(self, drive: Any, step: Any, mode: Mode, paid: list[Reward], *, results: bool) -> Any:
         """Wrap `step` in the drivers of all policies, the last one innermost.
 
         Args:
             drive: the family of drivers.
             step: what is inside all policies.
             mode: that of what is outside; a policy does what it, its pipeline and this allow.
+            paid: the rewards of loops further in: two Retries with one budget do not pay into it twice.
             results: whether returned values can be failures.
         """
         mode = _weaker(self.mode, mode)
         step = self._metered(drive, AttemptEnded, step)
         for policy in reversed(self.policies):
-            step = self._drive(drive, policy, step, _weaker(policy.mode, mode), results=results)
+            step = self._drive(drive, policy, step, _weaker(policy.mode, mode), paid, results=results)
         return self._metered(drive, CallEnded, step)
 
     def _metered(self, drive: Any, event: type[Event], step: Any) -> Any:
-        return drive.gate(_Meter(self, event), step, self.site) if self.site.bus.wants(event) else step
+        return drive.gate(Meter(self.site, event), step, self.site) if self.site.bus.wants(event) else step
 
-    def _drive(self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, *, results: bool) -> Any:
+    def _drive(
+        self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool
+    ) -> Any:
         if isinstance(policy, Composite):
             inner = policy.engine
-            step = inner.compose(drive, step, mode, results=results)
-            return drive.within(step, inner.site, inner.come_in, inner.leave)
+            step = inner.compose(drive, step, mode, paid, results=results)
+            return drive.within(step, inner.site, inner.come_in, inner.go_out)
         if mode is Mode.OFF:
             return step
         shadow = mode is Mode.SHADOW
         if isinstance(policy, Gate):
             return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
         if isinstance(policy, Loop):
-            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site)
+            reward = policy.reward(self.site)
+            if reward in paid:
+                reward = None
+            elif reward is not None:
+                paid.append(reward)
+            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site, reward)
             return drive.remember(step) if results else step
+        if isinstance(policy, Scope):
+            return self._scope(drive, policy, step, shadow=shadow)
         return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.site)
 
-    def come_in(self, call: Call) -> None:
+    def _scope(self, drive: Any, policy: Scope, step: Any, *, shadow: bool) -> Any:
+        outside = self.policies[: self.policies.index(policy)]
+        attempt = any(isinstance(one, Loop) for one in outside)
+        word = TimeoutScope.ATTEMPT if attempt else TimeoutScope.CALL
+        limit = Limit(word, self.site, policy, policy.seconds)
+        if shadow:
+            return drive.shadow_scope(policy, step, limit)
+        return (drive_thread.threaded if policy.thread and drive is drive_sync else drive.scope)(policy, step, limit)
+
+    def patience(self) -> float | None:
+        """Return the seconds of the shortest Timeout in here; else the least that a breaker calls slow; else None."""
+        found: list[tuple[bool, float]] = []
+        for policy in self.policies:
+            seconds = policy.engine.patience() if isinstance(policy, Composite) else policy.expects
+            if seconds is not None:
+                found.append((not isinstance(policy, Scope), seconds))
+        return min(found)[1] if found else None
+
+    def come_in(self, guest: object, call: Call) -> None:
         """Count in a call that comes from an outer pipeline, or refuse it."""
-        self.live.add(call)  # before the look, so that a drain which begins now sees it
+        self.guests[guest] = call  # before the look, so that a drain which begins now sees it
         if self.draining:
-            self.live.discard(call)
             self._refuse(call)
+
+    def go_out(self, guest: object, call: Call) -> None:
+        """Count a guest out, or have its stream do so."""
+        self._follow(call)
+        self.guests.pop(guest, None)
+        self._tell_if_empty()
 
     def leave(self, call: Call) -> None:
         """Count a call out, or have its stream do so."""
-        if streaming(call) and call.deferred is not None:
-            # Not the call itself: it holds the deferred, which then could never be dropped.
+        try:
+            self._follow(call)
+        finally:
+            self.live.discard(call)
+        self._tell_if_empty()
+
+    def _follow(self, call: Call) -> None:
+        """Count what the call has left running. Not the call itself: it holds the deferred, which then never drops."""
+        if call.deferred is not None and not call.deferred.ended:
             stream = object()
             self.streams.add(stream)
             call.deferred.then(self._left, stream)
-        self.live.discard(call)
-        if self._empty:
-            self._tell_if_empty()
 
     def _left(self, stream: object, ending: Ending) -> None:
         del ending
@@ -191,9 +232,9 @@ class Engine:
 
     def _tell_if_empty(self) -> None:
         if not self.in_flight:
-            while self._empty:
+            while self.waiting:
                 with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
-                    self._empty.popleft()()
+                    self.waiting.popleft()()
 
     def _refuse(self, call: Call) -> Any:
         error = RejectedError(
@@ -202,7 +243,10 @@ class Engine:
             reason=RejectReason.DRAINING,
         )
         announce(self, call, error, Mode.ENFORCE)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     async def _refuse_async(self, call: Call) -> Any:
         self._refuse(call)
@@ -211,13 +255,13 @@ class Engine:
         """Refuse new calls, and end the waits between attempts."""
         self.draining = True
         self.rewire()
-        for call in list(self.live):
+        for call in (*self.live, *self.guests.values()):
             call.interrupt()
 
     def park(self, wake: Callable[[], object]) -> bool:
         """Wait until nothing is in flight."""
         sweep()
-        self._empty.append(wake)
+        self.waiting.append(wake)
         return bool(self.in_flight)
 
     def drain(self, timeout: float) -> bool:
@@ -226,6 +270,7 @@ class Engine:
         self.start_drain()
         while self.in_flight and ambient.monotonic() < until:
             threads.park(self, until)
+            sweep()
         return not self.in_flight
 
     async def adrain(self, timeout: float) -> bool:
@@ -234,6 +279,7 @@ class Engine:
         self.start_drain()
         while self.in_flight and ambient.monotonic() < until:
             await park(self, until)
+            sweep()
         return not self.in_flight
 
     def reset(self) -> None:
@@ -256,33 +302,14 @@ class Composite(Policy[D_co]):
     engine: Engine
 
 
-class _Meter(Gate[tuple[Call, float]]):
-    """Tells how attempts or calls end; in the chain only while somebody listens."""
+def _forget_calls_in_child() -> None:
+    """The threads that made them do not exist in a forked child."""
+    for engine in members(engines):
+        engine.live.clear()
+        engine.guests.clear()
+        engine.streams.clear()
+        engine.waiting.clear()
 
-    def __init__(self, engine: Engine, event: type[Event]) -> None:
-        super().__init__()
-        self._site = engine.site
-        self._event = event
 
-    def admit(self, call: Call) -> tuple[Call, float] | Ticket:
-        return call, ambient.monotonic()
-
-    def settle(self, token: tuple[Call, float] | Ticket, ending: Ending) -> None:
-        if isinstance(token, Ticket):
-            return
-        call, started = token
-        elapsed = ambient.monotonic() - started
-        outcome = Outcome(ending.kind)
-        if self._event is AttemptEnded:
-            self._publish(call, attempt=call.attempt, outcome=outcome, elapsed=elapsed)
-            return
-        if ending.replaced:
-            outcome = Outcome.FALLBACK
-        elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
-            outcome = Outcome.REJECTED
-        self._publish(call, attempts=call.made, outcome=outcome, elapsed=elapsed)
-
-    def _publish(self, call: Call, **facts: Any) -> None:
-        self._site.bus.publish(
-            self._event, pipeline=self._site.name, policy="", operation=call.operation, target=call.target, **facts
-        )
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_calls_in_child)

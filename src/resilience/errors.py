@@ -89,6 +89,8 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
         unprocessed: True when time ran out before the dependency was called (at entry, or in a queue).
         policy: name of the policy whose limit it was; empty for an inherited deadline.
         pipeline: name of the pipeline that the call was in.
+        scored: whether it says something about the dependency's health. False where the caller had so little time
+            left that even a healthy dependency could not have answered.
     """
 
     def __init__(
@@ -98,26 +100,48 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
         unprocessed: bool = False,
         policy: str = "",
         pipeline: str = "",
+        scored: bool = True,
     ) -> None:
         super().__init__(message)
         self.unprocessed = unprocessed
+        self.scored = scored
         self.policy = policy
         self.pipeline = pipeline
 
 
-class BadResult(Exception):
-    """A returned value that an allowlist counts as a failure, such as an HTTP 503.
+class CarriedResult(Exception):
+    """A returned value that travels as an exception, so that every policy deals with one thing only.
 
-    It exists only inside a pipeline, where every policy then deals with exceptions alone, and turns into the
-    value again on the way out. A fallback's `compute` meets it; `result` is the value.
+    It exists only inside a pipeline, and turns into the value again on the way out.
     """
 
+    words = "a result"
+
     def __init__(self, result: Any) -> None:
-        super().__init__(f"a bad result of type {type(result).__name__}")
+        super().__init__(f"{self.words} of type {type(result).__name__}")
         self.result: Any = result
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result,), self.__dict__
+
+
+class BadResult(CarriedResult):
+    """A returned value that an allowlist counts as a failure, such as an HTTP 503.
+
+    A fallback's `compute` meets it; `result` is the value.
+    """
+
+    words = "a bad result"
+
+
+class LateResult(CarriedResult):
+    """A value that came after the deadline. The caller gets it; breakers and metrics score it as timed out."""
+
+    words = "a late result"
+
+
+class Misuse(TypeError):
+    """The guarded function is of a kind that cannot be guarded. It is nobody's failure and is never retried."""
 
 
 class ResilienceWarning(UserWarning):

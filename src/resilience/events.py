@@ -16,7 +16,7 @@ from resilience.allowlist import Failure
 from resilience.clock import ambient
 from resilience.complaints import hook_failed
 from resilience.errors import RejectReason
-from resilience.locks import new_lock
+from resilience.locks import members, new_lock
 
 
 class Mode(StrEnum):
@@ -51,6 +51,14 @@ class GiveUpReason(StrEnum):
     BODY_NOT_REPLAYABLE = "body_not_replayable"
     RETRY_AFTER = "retry_after"
     NESTED = "nested"
+
+
+class TimeoutScope(StrEnum):
+    """What ran out of time: the whole call, one attempt, or the deadline that the caller had set."""
+
+    CALL = "call"
+    ATTEMPT = "attempt"
+    AMBIENT = "ambient"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +107,19 @@ class CallEnded(Event):
     outcome: Outcome
     attempts: int
     elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(Event):
+    """Time ran out, or would have in shadow mode. `timeout` is in seconds, None where it is not a Timeout's.
+
+    `late`: the call was not cut; its value came after the deadline.
+    """
+
+    scope: TimeoutScope
+    timeout: float | None
+    late: bool = False
+    mode: Mode = Mode.ENFORCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +190,15 @@ class _Subscribers:
     def add(
         self, listener: Listener, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
     ) -> Subscription:
+        if isinstance(events, type):
+            raise TypeError(f"events must be several event types, such as ({events.__name__},)")
         wanted = tuple(events) or (Event,)
-        if not callable(listener) or inspect.iscoroutinefunction(listener):
+        if not callable(listener) or any(
+            inspect.iscoroutinefunction(one) for one in (listener, type(listener).__call__)
+        ):
             raise TypeError(f"listener must be a plain callable that takes an event, not {listener!r}")
+        if when is not None and not callable(when):
+            raise TypeError(f"when must be a callable without parameters, or None, not {when!r}")
         given: tuple[Any, ...] = wanted
         for kind in given:
             if not (isinstance(kind, type) and issubclass(kind, Event)):
@@ -197,7 +224,7 @@ class _Everywhere(_Subscribers):
         self.buses: WeakSet[Bus] = WeakSet()
 
     def changed(self) -> None:
-        for bus in list(self.buses):
+        for bus in members(self.buses):
             bus.changed()
 
 
@@ -216,6 +243,9 @@ class Bus(_Subscribers):
         super().__init__()
         self._rewire = rewire
         self._table: dict[type[Event], tuple[Subscription, ...]] = {}
+
+    def open(self) -> None:
+        """Take part in the subscriptions to all pipelines; called when `rewire` can be called."""
         everywhere.buses.add(self)
 
     def changed(self) -> None:
@@ -264,3 +294,27 @@ def subscribe(
         A callable that unsubscribes, and a context manager that does so at its end.
     """
     return everywhere.add(listener, events, when)
+
+
+class State(StrEnum):
+    """The states of a circuit breaker; `isolated` is opened by hand."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    ISOLATED = "isolated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged(Event):
+    """A circuit breaker went from one state to another; every pipeline that it stands in is told.
+
+    `manual`: by hand, not by itself. `failure_rate` is the share of failures, from 0 to 1, among the calls that the
+    breaker's snapshot shows: once it has opened, those that made it open. `operation` is empty and `target` None
+    unless an arriving call caused the change.
+    """
+
+    previous: State
+    state: State
+    manual: bool
+    failure_rate: float

@@ -7,6 +7,7 @@ exception, and whoever sees the mark lets it pass.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -26,11 +27,17 @@ next_stamp = _numbers.__next__
 class Ledger:
     """The bad results that were given up on while an outer loop ran. Values carry no marks, so they are listed."""
 
-    __slots__ = ("outer", "values")
+    __slots__ = ("closed", "outer", "values")
 
     def __init__(self, outer: Ledger | None) -> None:
         self.outer = outer
-        self.values: list[tuple[int, object]] = []
+        self.closed = False
+        self.values: deque[tuple[int, object]] = deque(maxlen=DEPTH)
+
+    def close(self) -> None:
+        """The loop is over; a task that it has started may still have this ledger in its context."""
+        self.closed = True
+        self.values.clear()
 
 
 ledger: ContextVar[Ledger | None] = ContextVar("resilience_ledger", default=None)
@@ -40,7 +47,7 @@ def mark(error: Exception) -> None:
     """Mark what a Retry has given up on."""
     if isinstance(error, BadResult):
         current = ledger.get()
-        if current is not None and current.outer is not None:
+        if current is not None and current.outer is not None and not current.outer.closed:
             current.outer.values.append((next_stamp(), error.result))
     else:
         error.__dict__[MARK] = next_stamp()
@@ -67,7 +74,9 @@ def _related(error: BaseException) -> Iterator[BaseException]:
             for leaf in leaves(one):
                 if leaf is not one:
                     yield leaf
-                cause = leaf.__cause__ or (None if leaf.__suppress_context__ else leaf.__context__)
+                cause = leaf.__cause__
+                if cause is None and not leaf.__suppress_context__:
+                    cause = leaf.__context__
                 if cause is not None:
                     deeper.append(cause)
         level = deeper
@@ -75,15 +84,21 @@ def _related(error: BaseException) -> Iterator[BaseException]:
 
 def note(error: BaseException, text: str) -> None:
     """Put our note on an exception (PEP 678), in the place of an earlier one."""
-    earlier: list[Any] = list(getattr(error, "__notes__", ()))
+    earlier = _notes(error)
     kept = [one for one in earlier if not (isinstance(one, str) and one.startswith(PREFIX))]
     # Not by add_note: an exception that is a frozen dataclass refuses every attribute that is set.
     error.__dict__["__notes__"] = [*kept, PREFIX + text]
 
 
+def _notes(error: BaseException) -> list[Any]:
+    """Return the notes; not by getattr, since an exception may answer to every name."""
+    notes: Any = error.__dict__.get("__notes__")
+    return [*notes] if issubclass(type(notes), list | tuple) else []
+
+
 def noted(error: BaseException) -> str:
     """Return the text of our note on an exception; empty when there is none."""
-    for one in getattr(error, "__notes__", ()):
+    for one in _notes(error):
         if isinstance(one, str) and one.startswith(PREFIX):
             return one.removeprefix(PREFIX)
     return ""

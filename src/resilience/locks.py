@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
+from typing import TypeVar
 from weakref import WeakSet
 
+T = TypeVar("T")
 _locks: WeakSet[threading.Lock] = WeakSet()
 
 
@@ -20,15 +23,21 @@ def new_lock() -> threading.Lock:
 
 
 def any_locked() -> bool:
-    """Return whether somebody, perhaps this very thread, may be inside a locked region."""
-    try:
-        return any(lock.locked() for lock in list(_locks))
-    except RuntimeError:  # another thread is making a lock at this moment
-        return True
+    """Return whether somebody, perhaps this very thread, is inside a locked region."""
+    return any(lock.locked() for lock in members(_locks))
+
+
+def members(those: Iterable[T]) -> list[T]:
+    """List a weak set or mapping that other threads may add to at the same time."""
+    while True:
+        try:
+            return list(those)
+        except RuntimeError:  # it changed under our hands
+            continue
 
 
 def _release_in_child() -> None:
-    for lock in list(_locks):
+    for lock in members(_locks):
         if lock.locked():
             lock.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 from weakref import WeakValueDictionary, ref
@@ -13,33 +14,43 @@ from resilience.calling import D_co, Entry
 from resilience.complaints import warn
 from resilience.engine import Composite, Engine
 from resilience.events import Event, Listener, Mode, Subscription
+from resilience.locks import members
 from resilience.policies.retry import PIPELINE, Inherit
-from resilience.shapes import Policy
+from resilience.policy import Policy
 
-_named: WeakValueDictionary[str, Pipeline[Any]] = WeakValueDictionary()
+_all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
+_ages = itertools.count()
 _warned: set[str] = set()
 
 
 class _Pipelines(Mapping[str, "Pipeline[Any]"]):
-    """A live, weak view of all named pipelines."""
+    """A live, weak view of all named pipelines; of two with one name, the newest."""
 
     def __getitem__(self, name: str) -> Pipeline[Any]:
-        return _named[name]
+        return _by_name()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(_named))
+        return iter(_by_name())
 
     def __len__(self) -> int:
-        return len(list(_named))
+        return len(_by_name())
 
     def items(self) -> ItemsView[str, Pipeline[Any]]:
-        return dict(_named).items()
+        return _by_name().items()
 
     def values(self) -> ValuesView[Pipeline[Any]]:
-        return dict(_named).values()
+        return _by_name().values()
 
     def __repr__(self) -> str:
         return f"pipelines({', '.join(self)})"
+
+
+def _by_name() -> dict[str, Pipeline[Any]]:
+    return {pipeline.name: pipeline for _, pipeline in sorted(members(_all.items()), key=_age)}
+
+
+def _age(item: tuple[int, Pipeline[Any]]) -> int:
+    return item[0]
 
 
 _view = _Pipelines()
@@ -180,7 +191,7 @@ class Pipeline(Composite[D_co]):
             "mode": str(self.mode),
             "failures": repr(site.failures),
             "budget": None if site.budget is None else site.budget.describe(),
-            "policies": [{**policy.describe(), "name": site.name_of(policy)} for policy in self.policies],
+            "policies": [{**policy.describe(), "name": name} for name, policy in self._by_name.items()],
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -228,10 +239,10 @@ def _changed(pipeline: Pipeline[Any] | None) -> None:
 def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
     if pipeline is None:
         return
-    if _named.get(name, pipeline) is not pipeline and name not in _warned:
+    if name in _view and name not in _warned:
         _warned.add(name)
         warn(f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up")
-    _named[name] = pipeline
+    _all[next(_ages)] = pipeline
 
 
 def _alone(policy: Policy[Any]) -> tuple[Entry, Binding]:

@@ -1,4 +1,4 @@
-"""Fixtures for pytest. Nothing of the library is imported, and nothing changes, unless one is used."""
+"""Fixtures for pytest. Nothing changes unless one is used."""
 
 from __future__ import annotations
 

@@ -2,63 +2,110 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from resilience.complaints import hook_failed
 from resilience.ending import Ending, EndingKind
-from resilience.locks import any_locked, new_lock
+from resilience.locks import any_locked
 
 Settle: TypeAlias = "Callable[[Any, Ending], object]"
 
 
+class Settler(Protocol):
+    """A gate, as far as settling it goes."""
+
+    holds: ClassVar[bool]
+    """Whether its token is in use for as long as the work goes on."""
+
+    def head(self, token: Any) -> Any:
+        """Hear that the head of a streamed result has come."""
+
+    def settle(self, token: Any, ending: Ending) -> None:
+        """Hear how it ended."""
+
+
 class Deferred:
-    """The settling that waits for a streamed result to end: exactly once, whoever ends it.
+    """The settling that waits for something to end which the call has left running: exactly once, whoever ends it.
+
+    Either a streamed result, such as the body of a response: then all gates wait for its end. Or work whose outcome
+    is `known` already, such as a thread that was left behind: then only gates that hold something wait for it.
 
     Gates register innermost first. A gate that registers after the end is settled at once. When the last reference
     is dropped without an end, the gates are settled as abandoned, at the next call: a finaliser may run inside a
     locked region, so it only leaves a note.
     """
 
-    __slots__ = ("__weakref__", "_ending", "_lock", "_waiting")
+    __slots__ = ("__weakref__", "_ending", "_ends", "_waiting", "known")
 
-    def __init__(self, ending: Ending | None = None) -> None:
-        self._lock = new_lock()
+    def __init__(self, ending: Ending | None = None, *, known: bool = False) -> None:
+        self._ends = itertools.count()
         self._ending = ending
-        self._waiting: list[tuple[Settle, Any]] = []
+        self._waiting: deque[tuple[Settle, Any]] = deque()
+        self.known = known
 
     @property
     def ended(self) -> bool:
         """Whether the end has come."""
         return self._ending is not None
 
+    def returned(self, gate: Settler, token: Any, ending: Ending) -> None:
+        """Settle a gate whose call came back well: now, if the outcome is known and it holds nothing."""
+        if self.known and not gate.holds:
+            conclude(gate.settle, token, ending)
+        else:
+            self.then(gate.settle, gate.head(token))
+
+    def raised(self, gate: Settler, token: Any, ending: Ending) -> None:
+        """Settle a gate whose call came back with an exception: now, unless it holds something."""
+        if gate.holds and not self.ended:
+            self.then(gate.settle, token)
+        else:
+            unwind(gate.settle, token, ending)
+
+    def joined(self, other: Deferred | None) -> Deferred:
+        """Return something that ends when both this and the other have ended, with the ending of the other."""
+        if other is None or other.ended:
+            return self
+        both = Deferred(known=self.known and other.known)
+        self.then(lambda _, ending: other.then(both.end_with, None), None)
+        return both
+
+    def end_with(self, _: object, ending: Ending) -> None:
+        """End; in the form in which gates are settled."""
+        self.end(ending)
+
     def then(self, settle: Settle, token: Any) -> None:
         """Settle a gate when the end comes, or at once if it has come."""
-        with self._lock:
-            ending = self._ending
-            if ending is None:
-                self._waiting.append((settle, token))
-        if ending is not None:
-            conclude(settle, token, ending)
+        self._waiting.append((settle, token))
+        if self._ending is not None:
+            settle_all(self._waiting, self._ending)
 
     def end(self, ending: Ending) -> None:
         """Settle everything with this ending; a second end changes nothing."""
-        with self._lock:
-            if self._ending is not None:
-                return
+        if self._ending is None and next(self._ends) == 0:
             self._ending = ending
-            waiting, self._waiting = self._waiting, []
-        for settle, token in waiting:
-            conclude(settle, token, ending)
+            settle_all(self._waiting, ending)
 
     def __del__(self) -> None:
         if self._waiting:
-            lost.append(self._waiting)
+            leave_behind(self._waiting)
 
 
-lost: deque[list[tuple[Settle, Any]]] = deque()
+lost: deque[deque[tuple[Settle, Any]]] = deque()
 """What dropped streams and coroutines have left to settle; every entry into a pipeline sweeps it."""
+
+
+def leave_behind(waiting: deque[tuple[Settle, Any]]) -> None:
+    """Settle as abandoned, for a finaliser: it may run inside a locked region of this very thread.
+
+    If somebody holds a lock of the library at this moment, settling is left to the next sweep.
+    """
+    lost.append(waiting)
+    if not any_locked():
+        sweep()
 
 
 def sweep() -> None:
@@ -68,8 +115,20 @@ def sweep() -> None:
             waiting = lost.popleft()
         except IndexError:
             return
-        for settle, token in waiting:
-            conclude(settle, token, _ABANDONED)
+        settle_all(waiting, _ABANDONED)
+
+
+def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:
+    """Settle each once, whoever else is at it, and the rest also when a hook raises a BaseException."""
+    try:
+        while waiting:
+            settle, token = waiting.popleft()
+            conclude(settle, token, ending)
+    except IndexError:  # another thread has settled the last one
+        return
+    finally:
+        if waiting:
+            settle_all(waiting, ending)
 
 
 _ABANDONED = Ending(EndingKind.ABANDONED)
@@ -86,12 +145,8 @@ def conclude(settle: Settle, token: Any, ending: Ending) -> None:
 
 
 def unwind(settle: Settle, token: Any, ending: Ending) -> None:
-    """Settle one gate after an exception.
-
-    A coroutine that was dropped unwinds wherever the interpreter happens to find it, perhaps inside a locked region
-    of this very thread; then settling is left to the next sweep.
-    """
-    if ending.error.__class__ is GeneratorExit and any_locked():
-        lost.append([(settle, token)])
+    """Settle one gate after an exception. A dropped coroutine unwinds as finalisers run: see `leave_behind`."""
+    if ending.error.__class__ is GeneratorExit:
+        leave_behind(deque([(settle, token)]))
     else:
         conclude(settle, token, ending)

@@ -14,153 +14,17 @@ To write a policy, subclass a shape and fill in its hooks. Hooks must not block,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, ClassVar, Generic, Never, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Any, ClassVar, Generic, Never, Protocol, TypeAlias, TypeVar
 
-from resilience import checks
-from resilience.allowlist import Allowlist
-from resilience.call import Binding, Call, Site
-from resilience.calling import Caller, D_co, Entry
+from resilience.call import Call, Site
+from resilience.calling import D_co
 from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError, RejectReason
-from resilience.events import Mode
-from resilience.locks import new_lock
+from resilience.policy import Policy
+from resilience.settling import Deferred
 from resilience.tickets import Ticket
 
 Token = TypeVar("Token")
-_changes = new_lock()
-
-
-class Rewired(Protocol):
-    """Something that composes policies, and does so anew when one of them changes."""
-
-    def rewire(self) -> None:
-        """Compose anew."""
-
-
-class Policy(Caller[D_co]):
-    """What all policies have in common. A policy object owns its state; in two pipelines, it is shared.
-
-    Args:
-        settings: a frozen dataclass that checks itself in `__post_init__`; None for a policy without settings.
-        name: what events, metrics and `pipeline[name]` call it; None means its kind.
-        mode: "enforce", "shadow" (decide and report, but let the call through) or "off".
-    """
-
-    kind: ClassVar[str] = "policy"
-    settings: Any = None
-    _name: str | None = None
-    _mode: Mode = Mode.ENFORCE
-    _attached: WeakSet[Rewired] | None = None
-    _alone: tuple[Entry, Binding] | None = None
-    make_pipeline: ClassVar[Callable[[Policy[Any]], tuple[Entry, Binding]]]
-
-    def __init__(self, settings: Any = None, *, name: str | None = None, mode: str = Mode.ENFORCE) -> None:
-        self.settings = settings
-        self._name = None if name is None else checks.text("name", name)
-        self._mode = checks.choice("mode", mode, Mode)
-
-    @property
-    def name(self) -> str:
-        """The given name, or else the kind."""
-        return self._name or self.kind
-
-    @property
-    def named(self) -> bool:
-        """Whether a name was given."""
-        return self._name is not None
-
-    @property
-    def mode(self) -> Mode:
-        """How much the policy may do; it can be set while calls are running."""
-        return self._mode
-
-    @mode.setter
-    def mode(self, mode: str) -> None:
-        self._mode = checks.choice("mode", mode, Mode)
-        self.rewired()
-
-    @property
-    def failures(self) -> Allowlist | None:
-        """This policy's own allowlist, its setting `on`; None: that of the pipeline."""
-        own: Allowlist | None = getattr(self.settings, "on", None)
-        return own
-
-    def update(self, **settings: Any) -> None:
-        """Change settings, or the mode, while calls are running: all of them or, if one is refused, none.
-
-        Raises:
-            TypeError: there is no such setting, or a value is of the wrong type.
-            ValueError: a value is out of range.
-        """
-        mode = checks.choice("mode", settings.pop("mode", self._mode), Mode)
-        with _changes:
-            old: Any = self.settings
-            known: set[str] = (
-                {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
-            )
-            if unknown := sorted(set(settings) - known):
-                there = ", ".join(sorted(known)) or "none of its own"
-                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {there}")
-            if settings:
-                self.settings = replace(old, **settings)
-                self.configured()
-            self._mode = mode
-        self.rewired()
-
-    def configured(self) -> None:
-        """Adapt the state to new settings; called after an update, under a lock."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the kind, the name, the mode and the settings as plain data."""
-        about: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
-        if is_dataclass(self.settings):
-            about["settings"] = {
-                one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings) if one.init
-            }
-        return about
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the live state as plain data."""
-        return {}
-
-    def reset(self) -> None:
-        """Forget everything learned, as if new."""
-
-    def attach(self, pipeline: Rewired) -> None:
-        """Tell `pipeline` of changes of this policy. It is held weakly."""
-        with _changes:
-            if self._attached is None:
-                self._attached = WeakSet()
-            self._attached.add(pipeline)
-
-    def rewired(self) -> None:
-        """Have every pipeline that it stands in compose anew."""
-        for pipeline in list(self._attached or ()):
-            pipeline.rewire()
-
-    def entry(self) -> tuple[Entry, Binding]:
-        """Return the entry of a pipeline that holds this policy alone."""
-        if self._alone is None:
-            self._alone = type(self).make_pipeline(self)
-        return self._alone
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{key}={value!r}" for key, value in self.describe().get("settings", {}).items())
-        return f"{type(self).__name__}({shown})"
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return _plain_items(value)
-    return repr(value)
-
-
-def _plain_items(mapping: Any) -> dict[str, Any]:
-    return {str(key): _plain(one) for key, one in mapping.items()}
 
 
 class Gate(Policy[Never], Generic[Token]):
@@ -197,18 +61,23 @@ class Gate(Policy[Never], Generic[Token]):
 class Series:
     """How one call has fared in a Loop: attempts made, when the first began, the last wait.
 
-    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `shadow`: the loop
-    may only say what it would do.
+    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `paid`: the latest wait
+    was paid for from a budget. `shadow`: the loop may only say what it would do.
     """
 
-    __slots__ = ("number", "previous", "shadow", "stamp", "started")
+    __slots__ = ("number", "paid", "previous", "shadow", "stamp", "started")
 
     def __init__(self, started: float, *, shadow: bool = False) -> None:
         self.shadow = shadow
+        self.paid = False
         self.started = started
         self.number = 0
         self.stamp = 0
         self.previous: float | None = None
+
+
+Reward: TypeAlias = "Callable[[], object]"
+"""What a loop does after each successful attempt."""
 
 
 class Loop(Policy[Never]):
@@ -226,7 +95,7 @@ class Loop(Policy[Never]):
     def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
         """Hear that another attempt was wanted but refused further in, so that the earlier `error` comes out."""
 
-    def reward(self, site: Site) -> Callable[[], object] | None:
+    def reward(self, site: Site) -> Reward | None:
         """Return what to run after each successful attempt in this pipeline; None for nothing."""
         del site
         return None
@@ -237,8 +106,27 @@ class Scope(Policy[Never]):
 
     kind = "scope"
 
+    @property
+    def seconds(self) -> float | None:
+        """What it grants, if that is always the same; None where it depends on what is left."""
+        return None
+
+    @property
+    def thread(self) -> bool:
+        """Whether plain calls run on a thread that is left behind when time is up."""
+        return False
+
+    def send(self, call: Call) -> None:
+        """Refuse the call, if too many threads have been left behind."""
+
+    def left_behind(self, errand: Deferred) -> None:
+        """Hear that a thread was left behind; `errand` ends when it does."""
+
     def deadline(self, call: Call, now: float) -> float:
-        """Return the point in time at which to cut; both times are of the ambient clock."""
+        """Return the point in time at which to cut; both times are of the ambient clock.
+
+        `call.deadline` is the one that is in force around it; a later one than that changes nothing.
+        """
         raise NotImplementedError
 
 

@@ -18,16 +18,18 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from resilience import complaints
-from resilience.clock import FOREVER, Alarm, ambient
+from resilience import checks, complaints
+from resilience.clock import FOREVER, Alarm, Time, ambient
 from resilience.engine import engines
 from resilience.events import Event, Subscription, subscribe
+from resilience.locks import members
 from resilience.pipeline import Pipeline
 from resilience.runtime import in_trio
 
+T = TypeVar("T")
 QUIET_ROUNDS = 5
 """Rounds in which an event loop has nothing to do before virtual time goes on."""
 PATIENCE = 0.02
@@ -65,10 +67,8 @@ class VirtualClock:
         Raises:
             ValueError: `seconds` is negative or no finite number.
         """
-        if not 0 <= seconds < FOREVER:
-            raise ValueError(f"seconds must be a finite number >= 0, not {seconds!r}")
         with self._lock:
-            self._elapsed += seconds
+            self._elapsed += checks.number("seconds", seconds)
 
     def jump(self, at: float) -> None:
         """Move the time on to a moment; one in the past changes nothing."""
@@ -235,13 +235,24 @@ def virtual_time() -> Generator[VirtualClock]:
     either; for trio, give `trio.run` the clock that `clock.trio()` makes.
     """
     clock = VirtualClock()
-    before = ambient.time
-    ambient.use(clock)
+    with _in_force(_clocks, clock, ambient.use), _virtual_asyncio_run():
+        yield clock
+
+
+_clocks: list[Time] = [ambient.time]
+_chances: list[random.Random] = [ambient.random]
+
+
+@contextmanager
+def _in_force(stack: list[T], one: T, use: Callable[[T], object]) -> Generator[None]:
+    """Have the newest of those that are in force used, in whatever order they end."""
+    stack.append(one)
+    use(one)
     try:
-        with _virtual_asyncio_run():
-            yield clock
+        yield
     finally:
-        ambient.use(before)
+        stack.remove(one)
+        use(stack[-1])
 
 
 @contextmanager
@@ -262,17 +273,17 @@ def _virtual_asyncio_run() -> Generator[None]:
 def seeded(seed: int | random.Random) -> Generator[random.Random]:
     """Make chance repeatable inside: all jitter comes from this seed, or from this `random.Random`."""
     chance = seed if isinstance(seed, random.Random) else random.Random(seed)
-    before = ambient.random
-    ambient.random = chance
-    try:
+    with _in_force(_chances, chance, _draw_from):
         yield chance
-    finally:
-        ambient.random = before
+
+
+def _draw_from(chance: random.Random) -> None:
+    ambient.random = chance
 
 
 def reset() -> None:
     """Forget the state of all live pipelines: budgets, policies, drains, and what was said once."""
-    for engine in list(engines):
+    for engine in members(engines):
         engine.reset()
     complaints.forget()
 
@@ -286,6 +297,9 @@ class Recorder:
     """
 
     def __init__(self, pipeline: Pipeline[Any] | None = None, *, events: Iterable[type[Event]] = ()) -> None:
+        given: Any = pipeline
+        if not (given is None or isinstance(given, Pipeline)):
+            raise TypeError(f"pipeline must be a Pipeline, or None for all of them, not {given!r}")
         self.events: list[Event] = []
         self._pipeline = pipeline
         self._kinds = tuple(events)

@@ -51,9 +51,14 @@ def alarm(clock: VirtualClock, at: float, callback: Callable[[], object]) -> Ala
                     clock.rung += 1
                     clock.jump(at)
             callback()
-        waiting.remove(at)
+
+    async def counted() -> None:
+        try:
+            await ring()
+        finally:
+            waiting.remove(at)
 
     waiting = clock.trio_alarms
     waiting.append(at)
-    trio.lowlevel.spawn_system_task(ring)
+    trio.lowlevel.spawn_system_task(counted)
     return scope

@@ -160,12 +160,21 @@ class TestGivingUp:
         pipeline = Pipeline(Retry(), name="quotes", failures=listing(Failure(retry_after=60.5)))
         gives_up(pipeline, Down(default=ConnectionError), GiveUpReason.RETRY_AFTER, words, attempts=1)
 
-    def test_one_attempt_is_no_giving_up(self) -> None:
+    def test_one_attempt_never_meant_to_retry_so_another_level_may(self) -> None:
+        pipeline = Pipeline(Retry(2, wait=backoff.none()), Pipeline(Retry(1)))
+        down = Down(default=ConnectionError)
+        with Recorder(pipeline) as recorder, pytest.raises(ConnectionError) as caught:
+            pipeline.call(down)
+        assert [event.reason for event in recorder.of(RetryGivenUp)] == ["attempts"]
+        assert down.calls == 2
+        assert "gave up after 2 attempts" in notes(caught.value)[0]
+
+    def test_one_attempt_is_told_like_others(self) -> None:
         pipeline = Pipeline(Retry(1))
         with Recorder(pipeline) as recorder, pytest.raises(ConnectionError) as caught:
             pipeline.call(Down(default=ConnectionError))
-        assert recorder.of(RetryGivenUp) == []
-        assert notes(caught.value) == []
+        assert [event.attempts for event in recorder.of(RetryGivenUp)] == [1]
+        assert "gave up after 1 attempt in" in notes(caught.value)[0]
 
     def test_an_unlisted_error_comes_out_as_it_is(self) -> None:
         pipeline = Pipeline(Retry())
@@ -560,8 +569,8 @@ class TestSettings:
             ({"attempts": True}, TypeError),
             ({"attempts": "3"}, TypeError),
             ({"wait": 1.0}, TypeError),
-            ({"wait": {}}, ValueError),
-            ({"wait": {FailureKind.TIMEOUT: backoff.none()}}, ValueError),
+            ({"wait": {"never": backoff.none()}}, ValueError),
+            ({"wait": {FailureKind.TIMEOUT: None}}, TypeError),
             ({"wait": dict.fromkeys(FailureKind, 1.0)}, TypeError),
             ({"on": KeyboardInterrupt}, TypeError),
             ({"on": 5}, TypeError),

@@ -56,7 +56,7 @@ def test_a_good_hint_is_kept(hint: float | None) -> None:
 
 @pytest.mark.parametrize("hint", [math.nan, -math.nan, math.inf, -math.inf, -1, -1e-9, "3", b"3", [3], 3j])
 def test_a_hint_that_cannot_be_obeyed_is_dropped(hint: Any) -> None:
-    failure = Failure(FailureKind.OVERLOAD, hint, True, False, False)
+    failure = Failure(FailureKind.OVERLOAD, hint, unprocessed=True, retryable=False, counted=False)
 
     assert dataclasses.astuple(failure) == (FailureKind.OVERLOAD, None, True, False, False)
 
@@ -64,8 +64,8 @@ def test_a_hint_that_cannot_be_obeyed_is_dropped(hint: Any) -> None:
 def test_a_failure_is_a_value() -> None:
     failure = Failure(FailureKind.OVERLOAD, retry_after=3.0, unprocessed=True)
 
-    assert failure == Failure(FailureKind.OVERLOAD, 3.0, True)
-    assert hash(failure) == hash(Failure(FailureKind.OVERLOAD, 3.0, True))
+    assert failure == Failure(FailureKind.OVERLOAD, 3.0, unprocessed=True)
+    assert hash(failure) == hash(Failure(FailureKind.OVERLOAD, 3.0, unprocessed=True))
     assert pickle.loads(pickle.dumps(failure)) == copy.copy(failure) == failure
     field = "retryable"
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -54,16 +54,16 @@ def waits(strategy: Backoff, drawn: float, retries: int) -> list[float]:
     [
         (full_jitter(1.0, 10.0), 0.0, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
         (full_jitter(1.0, 10.0), 0.5, [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]),
-        (full_jitter(1.0, 10.0, 3.0), 0.5, [0.5, 1.5, 4.5, 5.0, 5.0, 5.0]),
-        (full_jitter(2.0, 8.0, 1.0), 0.25, [0.5, 0.5, 0.5]),
+        (full_jitter(1.0, 10.0, factor=3.0), 0.5, [0.5, 1.5, 4.5, 5.0, 5.0, 5.0]),
+        (full_jitter(2.0, 8.0, factor=1.0), 0.25, [0.5, 0.5, 0.5]),
         (equal_jitter(1.0, 10.0), 0.0, [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]),
         (equal_jitter(1.0, 10.0), 0.5, [0.75, 1.5, 3.0, 6.0, 7.5, 7.5]),
-        (equal_jitter(1.0, 10.0, 4.0), 0.5, [0.75, 3.0, 7.5]),
+        (equal_jitter(1.0, 10.0, factor=4.0), 0.5, [0.75, 3.0, 7.5]),
         (proportional(1.0, 10.0), 0.5, [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]),
         (proportional(1.0, 10.0), 0.0, [0.75, 1.5, 3.0, 6.0, 7.5, 7.5]),
         (proportional(1.0, 10.0), 0.75, [1.125, 2.25, 4.5, 9.0, 10.0, 10.0]),
-        (proportional(1.0, 10.0, 3.0, 1.0), 0.0, [0.0, 0.0, 0.0]),
-        (proportional(1.0, 10.0, 3.0, 0.5), 0.75, [1.25, 3.75, 10.0, 10.0]),
+        (proportional(1.0, 10.0, factor=3.0, ratio=1.0), 0.0, [0.0, 0.0, 0.0]),
+        (proportional(1.0, 10.0, factor=3.0, ratio=0.5), 0.75, [1.25, 3.75, 10.0, 10.0]),
         (decorrelated_jitter(1.0, 10.0), 0.0, [1.0, 1.0, 1.0]),
         (decorrelated_jitter(1.0, 10.0), 0.5, [2.0, 3.5, 5.75, 9.125, 10.0, 10.0]),
         (fixed(3.0), 0.5, [3.0, 3.0, 3.0]),
@@ -129,11 +129,11 @@ def capped(draw: st.DrawFn, seconds: st.SearchStrategy[float]) -> tuple[Backoff,
     kind = draw(st.sampled_from(["full", "equal", "proportional", "decorrelated", "fixed", "none"]))
     match kind:
         case "full":
-            return full_jitter(base, cap, factor), 0.0, cap
+            return full_jitter(base, cap, factor=factor), 0.0, cap
         case "equal":
-            return equal_jitter(base, cap, factor), base / 2, cap
+            return equal_jitter(base, cap, factor=factor), base / 2, cap
         case "proportional":
-            return proportional(base, cap, factor, draw(RATIOS)), 0.0, cap
+            return proportional(base, cap, factor=factor, ratio=draw(RATIOS)), 0.0, cap
         case "decorrelated":
             return decorrelated_jitter(base, cap), base, cap
         case "fixed":
@@ -167,7 +167,7 @@ def test_a_chain_of_waits_stays_below_the_cap(strategy: tuple[Backoff, float, fl
 @exactly
 @given(base=SECONDS, factor=FACTORS, retry=st.integers(1, 9_999))
 def test_the_ceiling_never_falls(base: float, factor: float, retry: int) -> None:
-    strategy = full_jitter(base, 1e9, factor)
+    strategy = full_jitter(base, 1e9, factor=factor)
 
     assert base <= strategy.ceiling(retry) <= strategy.ceiling(retry + 1) <= 1e9
 
@@ -175,9 +175,9 @@ def test_the_ceiling_never_falls(base: float, factor: float, retry: int) -> None
 @pytest.mark.parametrize("kind", [full_jitter, equal_jitter, proportional])
 @pytest.mark.parametrize("factor", [2.0, 1e308])
 def test_a_power_that_overflows_is_the_cap(
-    kind: Callable[[float, float, float], full_jitter | equal_jitter | proportional], factor: float
+    kind: type[full_jitter | equal_jitter | proportional], factor: float
 ) -> None:
-    strategy = kind(0.1, 10.0, factor)
+    strategy = kind(0.1, 10.0, factor=factor)
 
     assert strategy.ceiling(10_000) == strategy.ceiling(10**6) == 10.0
     with drawing(ALMOST_ONE):
@@ -185,7 +185,7 @@ def test_a_power_that_overflows_is_the_cap(
 
 
 def test_a_factor_of_one_never_grows() -> None:
-    assert full_jitter(0.1, 10.0, 1.0).ceiling(10_000) == 0.1
+    assert full_jitter(0.1, 10.0, factor=1.0).ceiling(10_000) == 0.1
 
 
 # Settings
@@ -270,7 +270,7 @@ def test_a_base_may_be_the_cap() -> None:
     ("strategy", "text"),
     [
         (full_jitter(), "full_jitter(base=0.1, cap=10, factor=2)"),
-        (equal_jitter(1, 2, 3), "equal_jitter(base=1, cap=2, factor=3)"),
+        (equal_jitter(1, 2, factor=3), "equal_jitter(base=1, cap=2, factor=3)"),
         (proportional(), "proportional(base=0.1, cap=10, factor=2, ratio=0.25)"),
         (decorrelated_jitter(), "decorrelated_jitter(base=0.1, cap=10)"),
         (fixed(1.5), "fixed(1.5)"),

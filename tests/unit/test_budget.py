@@ -210,7 +210,7 @@ OPERATIONS = st.lists(st.sampled_from(["deposit", "withdraw", "failed", "tokens"
 )
 def test_it_agrees_with_fractions(ratio: int, capacity: int, share: int, operations: list[str]) -> None:
     initial = capacity * share // 1000
-    budget = RetryBudget(ratio / 1000, capacity / 1000, initial / 1000)
+    budget = RetryBudget(ratio / 1000, capacity / 1000, initial=initial / 1000)
     most, start = Fraction(capacity, 1000), Fraction(initial, 1000)
     balance = start
 

@@ -8,8 +8,10 @@ import pytest
 from resilience.errors import (
     BadResult,
     BulkheadFullError,
+    CarriedResult,
     CircuitOpenError,
     DeadlineExceededError,
+    LateResult,
     RateLimitedError,
     RejectedError,
     RejectReason,
@@ -68,7 +70,8 @@ def test_the_tree_of_errors() -> None:
     for kind in REJECTIONS[1:]:
         assert kind.__bases__ == (RejectedError,)
     assert not issubclass(RejectedError, TimeoutError)
-    assert BadResult.__bases__ == (Exception,)
+    assert BadResult.__bases__ == LateResult.__bases__ == (CarriedResult,)
+    assert CarriedResult.__bases__ == (Exception,)
     assert ResilienceWarning.__bases__ == (UserWarning,)
 
 
@@ -97,13 +100,13 @@ def test_a_copied_rejection_keeps_everything(kind: type[RejectedError], way: Cal
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("unprocessed", [True, False])
 def test_a_copied_deadline_keeps_everything(unprocessed: bool, way: Callable[[Any], Any]) -> None:
-    error = DeadlineExceededError("late", unprocessed=unprocessed, policy="timeout", pipeline="payments")
+    error = DeadlineExceededError("late", unprocessed=unprocessed, policy="timeout", pipeline="payments", scored=False)
 
     twin = way(error)
 
     assert type(twin) is DeadlineExceededError
     assert str(twin) == "late"
-    assert vars(twin) == {"unprocessed": unprocessed, "policy": "timeout", "pipeline": "payments"}
+    assert vars(twin) == {"unprocessed": unprocessed, "policy": "timeout", "pipeline": "payments", "scored": False}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -37,8 +37,8 @@ Wait: TypeAlias = "Backoff | Mapping[FailureKind, Backoff]"
 class RetrySettings:
     """What a Retry goes by; see there."""
 
-    attempts: int
-    wait: Wait
+    attempts: int | None
+    wait: Wait | None
     on: Allowlist | None
     budget: RetryBudget | Inherit | None
     max_retry_after: float
@@ -46,17 +46,11 @@ class RetrySettings:
     waits: Mapping[FailureKind, Backoff] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check everything."""
+        """Check everything, and put in what None stands for."""
+        object.__setattr__(self, "attempts", 3 if self.attempts is None else self.attempts)
         checks.integer("attempts", self.attempts, low=1)
-        waits: list[Any] = list(self.wait.values()) if isinstance(self.wait, Mapping) else [self.wait]
-        if isinstance(self.wait, Mapping) and set(self.wait) != set(FailureKind):
-            raise ValueError(f"wait must have an entry for each of {', '.join(FailureKind)}, not {self.wait!r}")
-        for one in waits:
-            if not isinstance(one, Backoff):
-                raise TypeError(f"wait must be a backoff, or a mapping of FailureKind to backoffs, not {one!r}")
-        one_for_all: Any = self.wait
-        by_kind = self.wait if isinstance(self.wait, Mapping) else dict.fromkeys(FailureKind, one_for_all)
-        object.__setattr__(self, "waits", by_kind)
+        object.__setattr__(self, "wait", DEFAULT_WAIT if self.wait is None else self.wait)
+        object.__setattr__(self, "waits", _by_kind(self.wait))
         if self.on is not None:
             object.__setattr__(self, "on", Allowlist.of(self.on))
         budget: Any = self.budget
@@ -66,12 +60,27 @@ class RetrySettings:
         checks.flag("nested", self.nested)
 
 
+DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
+
+
+def _by_kind(wait: Any) -> dict[FailureKind, Backoff]:
+    mapping: Any = wait if issubclass(type(wait), Mapping) else dict.fromkeys(FailureKind, wait)
+    given: dict[Any, Any] = dict(mapping)
+    by_kind: dict[FailureKind, Backoff] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
+    for kind, one in given.items():
+        if not isinstance(one, Backoff):
+            raise TypeError(f"wait must be a backoff, or a mapping of FailureKind to backoffs, not {one!r}")
+        by_kind[checks.choice("a key of wait", kind, FailureKind)] = one
+    return by_kind
+
+
 class Retry(Loop):
     """Call again after a failure.
 
     Args:
         attempts: calls in all, the first included, >= 1; None means 3.
-        wait: the wait before each retry; a mapping by FailureKind gives each kind its own.
+        wait: the wait before each retry; None means full jitter, 0.1 s doubling up to 10 s. A mapping by FailureKind
+            gives each kind its own; one that it does not have keeps the default.
         on: what counts as a failure here; None means the pipeline's failures.
         budget: who pays for retries; by default the pipeline's budget. None: nobody, there is no limit.
         max_retry_after: the longest hint of a server's, in seconds >= 0, that is waited for. A hint is a floor under
@@ -108,8 +117,8 @@ class Retry(Loop):
     ) -> None:
         super().__init__(
             RetrySettings(
-                attempts=3 if attempts is None else attempts,
-                wait=backoff.full_jitter(0.1, cap=10.0) if wait is None else wait,
+                attempts=attempts,
+                wait=wait,
                 on=None if on is None else Allowlist.of(on),
                 budget=budget,
                 max_retry_after=max_retry_after,
@@ -142,14 +151,14 @@ class Retry(Loop):
         failure = ending.failure_by(settings.on)
         budget = self._budget(call.site)
         if failure is None:
-            if budget is not None and ending.kind is EndingKind.OK:
+            if budget is not None and ending.kind_by(settings.on) is EndingKind.OK:
                 budget.deposit()
             return None
         if not settings.nested and given_up.marked_since(error, series.stamp):
             if not series.shadow:
                 self._tell(call, series, GiveUpReason.NESTED)
-                self._note_nested(call, error)
                 given_up.mark(error)
+                self._note_nested(call, error)
             return None
         if budget is not None and failure.counted:
             budget.failed()
@@ -157,8 +166,8 @@ class Retry(Loop):
         reason = self._reason(call, failure, series, wait)
         if reason is None and budget is not None:
             # A retry that is not made is not paid for.
-            paid = budget.affordable if series.shadow else budget.withdraw()
-            reason = None if paid else GiveUpReason.BUDGET
+            series.paid = budget.affordable if series.shadow else budget.withdraw()
+            reason = None if series.paid else GiveUpReason.BUDGET
         if reason is not None:
             if not series.shadow:
                 self._give_up(call, error, series, reason)
@@ -172,10 +181,13 @@ class Retry(Loop):
     def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
         """Say on the last real failure why there was no other attempt, and take back what was paid for it."""
         budget = self._budget(call.site)
-        if budget is not None:
+        if budget is not None and series.paid:
+            series.paid = False
             budget.refund()
         refusal = ending.error
-        why = refusal.reason or type(refusal).__name__ if isinstance(refusal, RejectedError) else "draining"
+        why: str = "draining" if refusal is None else "deadline"
+        if isinstance(refusal, RejectedError):
+            why = refusal.reason or type(refusal).__name__
         given_up.note(error, f"attempt {series.number + 1} not made: {_REFUSALS.get(why, why)}")
 
     def _budget(self, site: Site) -> RetryBudget | None:
@@ -199,7 +211,7 @@ class Retry(Loop):
             return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
-        if series.number >= settings.attempts:
+        if series.number >= (settings.attempts or FOREVER):
             return GiveUpReason.ATTEMPTS
         if 0 < settings.max_retry_after < (failure.retry_after or 0.0):
             return GiveUpReason.RETRY_AFTER
@@ -208,13 +220,12 @@ class Retry(Loop):
         return None
 
     def _give_up(self, call: Call, error: Exception, series: Series, reason: GiveUpReason) -> None:
-        if self.settings.attempts == 1 and reason is GiveUpReason.ATTEMPTS:
-            return  # it never meant to retry; another level may
         elapsed = self._tell(call, series, reason)
+        # A Retry of one attempt never meant to retry; another level may.
+        if reason not in _UNMARKED and self.settings.attempts != 1:
+            given_up.mark(error)
         made = "1 attempt" if series.number == 1 else f"{series.number} attempts"
         given_up.note(error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {_WORDS[reason]}")
-        if reason not in (GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE):
-            given_up.mark(error)
 
     def _tell(self, call: Call, series: Series, reason: GiveUpReason) -> float:
         elapsed = ambient.monotonic() - series.started
@@ -231,6 +242,7 @@ class Retry(Loop):
         return f"{name} of {call.site.name}" if call.site.name else name
 
 
+_UNMARKED: Final = frozenset({GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE})
 _NESTED: Final = "; retries at several levels do not multiply"
 _WORDS: Final[dict[str, str]] = {
     GiveUpReason.ATTEMPTS: "no attempts are left",

@@ -1,15 +1,18 @@
-"""Waiting, for threads, asyncio and trio: the only place, with `testing`, that names them.
+"""Waiting and cutting, for threads, asyncio and trio: the only place, with `testing`, that names them.
 
 Each module has `park(waiter, until)` for queues and `sleep(waiter, until)` between attempts: wait until somebody
-wakes the waiter, or until that time.
+wakes the waiter, or until that time; and `in_time(call)`: call the function, until the call's deadline.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Awaitable
+from typing import Any
 
-from resilience.call import Waiter
-from resilience.clock import ambient
+from resilience.call import Call, Waiter
+from resilience.clock import FOREVER, ambient
 
 
 def in_trio() -> bool:
@@ -18,19 +21,44 @@ def in_trio() -> bool:
     return sniffio is not None and sniffio.thread_local.name == "trio"
 
 
+class _Loops:
+    """The modules for event loops, imported when first needed: asyncio takes 45 ms, and trio may not be there."""
+
+    asyncio: Any = None
+    trio: Any = None
+
+
+def here() -> Any:
+    """Return the module for the event loop that is running."""
+    if in_trio():
+        if _Loops.trio is None:
+            _Loops.trio = importlib.import_module("resilience.runtime.trio")
+        return _Loops.trio
+    if _Loops.asyncio is None:
+        _Loops.asyncio = importlib.import_module("resilience.runtime.asyncio")
+    return _Loops.asyncio
+
+
 async def park(waiter: Waiter, until: float) -> None:
     """Wait in whichever event loop is running."""
-    if in_trio():
-        from resilience.runtime import trio
-
-        await trio.park(waiter, until)
-    else:
-        from resilience.runtime import asyncio
-
-        await asyncio.park(waiter, until)
+    await here().park(waiter, until)
 
 
 async def sleep(waiter: Waiter, until: float) -> None:
     """Sleep between two attempts in whichever event loop is running."""
     ambient.sleeping(until - ambient.monotonic())
-    await park(waiter, until)
+    await here().park(waiter, until)
+
+
+def in_time(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
+    """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
+    attempt: Awaitable[Any] = here().in_time(call, value)
+    return attempt
+
+
+def effective_deadline() -> float:
+    """Return when the cancel scopes around the running task end, on the ambient clock; FOREVER outside of tasks."""
+    if in_trio() or "anyio" in sys.modules:
+        at: float = here().effective_deadline()
+        return at
+    return FOREVER

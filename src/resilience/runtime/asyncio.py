@@ -1,42 +1,221 @@
-"""Waiting in an asyncio task, on any event loop."""
+"""Waiting in an asyncio task, on any event loop, and cutting it."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from resilience.call import Waiter
-from resilience.clock import FOREVER, Alarm, ambient
+from resilience import misuse, timing
+from resilience.call import Call, Limit, Waiter
+from resilience.clock import FOREVER, Alarm, ambient, inherited
+from resilience.errors import DeadlineExceededError
+
+
+class _Nap:
+    """A wait in a loop, until woken from whatever thread, or until some time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
+        self._loop = loop
+        self._until = until
+        self._timer: Alarm | None = None
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if asyncio._get_running_loop() is self._loop:
+            self.done()
+        else:
+            self._loop.call_soon_threadsafe(self.done)
+
+    def done(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def arm(self) -> None:
+        left = self._until - ambient.monotonic()
+        if left > 0:  # timers of an event loop may come early by the clock's resolution
+            self._timer = ambient.alarm(self._until, self.arm) or self._loop.call_later(left, self.arm)
+        else:
+            self.done()
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 async def park(waiter: Waiter, until: float) -> None:
     """Wait until woken, from whatever thread, or until that time."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    timer: Alarm | None = None
-
-    def done() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    def wake() -> None:
-        if asyncio._get_running_loop() is loop:
-            done()
-        else:
-            loop.call_soon_threadsafe(done)
-
-    def due() -> None:
-        nonlocal timer
-        left = until - ambient.monotonic()
-        if left <= 0:
-            done()
-        else:  # timers of an event loop may come early by the clock's resolution
-            timer = loop.call_later(left, due)
-
-    if waiter.park(wake):
+    nap = _Nap(asyncio.get_running_loop(), until)
+    if waiter.park(nap.wake):
         if until != FOREVER:
-            timer = ambient.alarm(until, due) or loop.call_later(max(0.0, until - ambient.monotonic()), due)
+            nap.arm()
         try:
-            await future
+            await nap.future
         finally:
-            if timer is not None:
-                timer.cancel()
+            nap.disarm()
+
+
+class _Cut:
+    """The cut that hangs over one attempt."""
+
+    __slots__ = ("_before", "_task", "fired")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = ref(task)  # weak: a task that is dropped with its loop must not be kept by its own timer
+        self._before = task.cancelling()
+        self.fired = False
+
+    def fire(self) -> None:
+        """Cancel the task. If somebody else is cancelling it, too, their message is kept: anyio knows its own by it."""
+        task = self._task()
+        if task is not None:
+            self.fired = True
+            other = task.cancelling() > self._before
+            task.cancel(getattr(task, "_cancel_message", None) if other else None)
+
+    def ours(self, error: BaseException | None) -> bool:
+        """Take the cancellation back; returns whether it is the reason for `error`, and not one from outside."""
+        task = self._task()
+        left = 0 if task is None else task.uncancel()
+        if isinstance(error, asyncio.CancelledError):
+            return left <= self._before
+        return isinstance(error, Exception | BaseExceptionGroup)
+
+
+class _Timer:
+    """The one timer of a loop for all attempts under one limit.
+
+    Their deadlines mostly come in the order in which the attempts start, so the first one is the next to be cut; where
+    that does not hold, they are sorted when the timer rings. It is armed lazily: an attempt that is over in time, as
+    most are, costs an entry in a dict.
+    """
+
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cuts", "_last", "_ordered", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
+        self._cuts: dict[_Cut, float] = {}
+        self._armed = FOREVER
+        self._alarm: Alarm | None = None
+        self._last = 0.0
+        self._ordered = True
+
+    def add(self, cut: _Cut, at: float) -> None:
+        """Cut at that time."""
+        if at < self._last and self._cuts:
+            self._ordered = False
+        self._last = at
+        self._cuts[cut] = at
+        if at < self._armed:
+            self._arm(at)
+
+    def discard(self, cut: _Cut) -> None:
+        """The attempt is over. Virtual time must not run on to a deadline that nobody has any more."""
+        self._cuts.pop(cut, None)
+        if self._alarm is not None and not self._cuts:
+            self._alarm.cancel()
+            self._alarm = None
+            self._armed = FOREVER
+
+    def _arm(self, at: float) -> None:
+        self._armed = at
+        loop = asyncio.get_running_loop()
+        alarm = ambient.alarm(at, self._ring)
+        timer = None if alarm is not None else loop.call_later(max(0.0, at - ambient.monotonic()), self._ring)
+        if not ambient.real:
+            self._alarm = alarm or timer
+
+    def _ring(self) -> None:
+        self._armed = FOREVER
+        self._alarm = None
+        if not self._ordered:
+            self._cuts = dict(sorted(self._cuts.items(), key=_when))
+            self._ordered = True
+            self._last = max(self._cuts.values(), default=0.0)
+        now = ambient.monotonic()
+        for cut, at in list(self._cuts.items()):
+            if at > now:
+                self._arm(at)
+                return
+            del self._cuts[cut]
+            cut.fire()
+
+
+def _when(item: tuple[_Cut, float]) -> float:
+    return item[1]
+
+
+_timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Limit, _Timer]] = WeakKeyDictionary()
+
+
+def _timer_of(limit: Limit) -> _Timer:
+    loop = asyncio.get_running_loop()
+    known: ReferenceType[_Timer] | None = limit.timer
+    timer = None if known is None else known()
+    if timer is None or timer.loop() is not loop:
+        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(limit, _Timer(loop))
+        limit.timer = ref(timer)
+    return timer
+
+
+async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
+    """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    started = ambient.monotonic()
+    deadline = call.deadline
+    if started >= deadline and value is None:
+        raise timing.expired(call)
+    task = asyncio.current_task()
+    assert task is not None, "an asyncio coroutine runs in a task"
+    cut = _Cut(task)
+    timer = _timer_of(call.limit)
+    token = inherited.set(deadline)
+    try:
+        timer.add(cut, deadline)
+        if value is None:
+            call.made += 1
+            result = call.function(*call.args, **call.kwargs)
+        else:
+            result = value
+        if hasattr(result.__class__, "__await__"):
+            result = await result
+        elif result.__class__ in misuse.GENERATORS:
+            misuse.refuse_generator(call.function)
+    except BaseException as error:
+        if cut.fired:
+            if cut.ours(error):
+                raise timing.cut(call, started) from error
+        elif isinstance(error, DeadlineExceededError) and ambient.monotonic() >= deadline:
+            raise timing.cut(call, started) from error  # what is further in had our deadline
+        raise
+    finally:
+        timer.discard(cut)
+        _reset(token)
+    if cut.fired:
+        cut.ours(None)
+        raise timing.late(call, result)
+    if ambient.monotonic() >= deadline:
+        raise timing.late(call, result)
+    return result
+
+
+def _reset(token: Any) -> None:
+    try:
+        inherited.reset(token)
+    except ValueError:  # a dropped coroutine is closed in another context
+        return
+
+
+def effective_deadline() -> float:
+    """Return when anyio's cancel scopes around the running task end, on the ambient clock."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return FOREVER
+    anyio: Any = sys.modules.get("anyio")
+    if anyio is None or asyncio.current_task() is None:
+        return FOREVER
+    at: float = anyio.current_effective_deadline()
+    return at if at in (FOREVER, -FOREVER) else at - loop.time() + ambient.monotonic()

@@ -1,15 +1,16 @@
-"""Waiting in a trio task."""
+"""Waiting in a trio task, and cutting it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 
-from resilience.call import Waiter
-from resilience.clock import FOREVER, ambient
+from resilience import misuse, timing
+from resilience.call import Call, Waiter
+from resilience.clock import FOREVER, ambient, inherited
 
 
 async def park(waiter: Waiter, until: float) -> None:
@@ -50,3 +51,54 @@ async def park(waiter: Waiter, until: float) -> None:
         sleeping = False
         if alarm is not None:
             alarm.cancel()
+
+
+async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
+    """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    started = ambient.monotonic()
+    deadline = call.deadline
+    if started >= deadline and value is None:
+        raise timing.expired(call)
+    scope = trio.CancelScope()
+    alarm = None if ambient.real else ambient.alarm(deadline, scope.cancel)
+    if alarm is None:
+        scope.deadline = trio.current_time() + (deadline - started)
+    token = inherited.set(deadline)
+    result: Any = None
+    try:
+        with scope:
+            if value is None:
+                call.made += 1
+                result = call.function(*call.args, **call.kwargs)
+            else:
+                result = value
+            if hasattr(result.__class__, "__await__"):
+                result = await result
+            elif result.__class__ in misuse.GENERATORS:
+                misuse.refuse_generator(call.function)
+    except Exception as error:
+        if scope.cancel_called:  # what came out came of the cut
+            raise timing.cut(call, started) from error
+        raise
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        _reset(token)
+    if scope.cancelled_caught:
+        raise timing.cut(call, started)
+    if ambient.monotonic() >= deadline:
+        raise timing.late(call, result)
+    return result
+
+
+def _reset(token: Any) -> None:
+    try:
+        inherited.reset(token)
+    except ValueError:  # a dropped coroutine is closed in another context
+        return
+
+
+def effective_deadline() -> float:
+    """Return when the cancel scopes around the running task end, on the ambient clock."""
+    at = trio.current_effective_deadline()
+    return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + ambient.monotonic()

@@ -1,0 +1,69 @@
+"""The ambient deadline: until when whoever called us wants an answer. It only shrinks on its way in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar, overload
+
+from resilience import checks, runtime
+from resilience.clock import FOREVER, ambient, inherited
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def current_deadline() -> float | None:
+    """Return the point in time by which an answer is wanted, on the ambient monotonic clock; None: no deadline.
+
+    Cancel scopes of anyio and trio around the running task count, too.
+    """
+    at = min(inherited.get(), runtime.effective_deadline())
+    return None if at == FOREVER else at
+
+
+@overload
+def remaining() -> float | None: ...
+@overload
+def remaining(default: T) -> float | T: ...
+def remaining(default: object = None) -> object:
+    """Return the seconds left until the deadline, never less than 0; `default` where there is no deadline."""
+    at = current_deadline()
+    return default if at is None else max(0.0, at - ambient.monotonic())
+
+
+@contextmanager
+def deadline_after(seconds: float) -> Generator[float]:
+    """Set the ambient deadline for what is called inside, unless an earlier one is in force; gives that deadline.
+
+    Args:
+        seconds: from now, >= 0.
+
+    It cuts nothing by itself: guarded calls inside obey it, and whatever asks `remaining()`.
+    """
+    at = min(ambient.monotonic() + checks.number("seconds", seconds), inherited.get())
+    token = inherited.set(at)
+    try:
+        yield at
+    finally:
+        inherited.reset(token)
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` with the deadline of this moment, to be run elsewhere, such as in a thread pool.
+
+    Where it runs, a deadline that is in force there and earlier still counts.
+    """
+    at = inherited.get()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = inherited.set(min(at, inherited.get()))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            inherited.reset(token)
+
+    return carried

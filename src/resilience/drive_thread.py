@@ -1,0 +1,46 @@
+"""The driver for a part of a plain call that runs on a thread of its own; awaited calls do not need one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from resilience import consult, timing
+from resilience.call import Call, Limit
+from resilience.clock import ambient
+from resilience.errors import RejectedError
+from resilience.events import Mode
+from resilience.runtime import threads
+from resilience.shapes import Scope
+
+
+def threaded(policy: Scope, inner: Callable[[Call], Any], limit: Limit) -> Callable[[Call], Any]:
+    """Drive a Scope whose inside runs on a thread, which is left behind when time is up."""
+
+    def sent(call: Call) -> Any:
+        outer, whose = call.deadline, call.limit
+        started = ambient.monotonic()
+        deadline = policy.deadline(call, started)
+        if deadline < outer:
+            call.deadline, call.limit = deadline, limit
+        try:
+            if started >= call.deadline:
+                raise timing.expired(call)
+            try:
+                policy.send(call)
+            except RejectedError as error:
+                consult.announce(policy, call, error, Mode.ENFORCE)
+                raise
+            errand = threads.Errand(inner, call)
+            try:
+                errand.start()
+                if not errand.wait(call.deadline):
+                    raise timing.cut(call, started)
+            finally:
+                if errand.left is not None:
+                    policy.left_behind(errand.left)
+            return errand.outcome()
+        finally:
+            call.deadline, call.limit = outer, whose
+
+    return sent
