@@ -11,6 +11,7 @@ from resilience import backoff, logs
 from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failure, FailureKind
 from resilience.budget import RetryBudget
 from resilience.call import Call
+from resilience.deadlines import carry, current_deadline, deadline_after, remaining
 from resilience.ending import Ending, EndingKind
 from resilience.engine import set_mode
 from resilience.errors import (
@@ -36,10 +37,13 @@ from resilience.events import (
     RetryGivenUp,
     RetryScheduled,
     Subscription,
+    TimedOut,
+    TimeoutScope,
     subscribe,
 )
 from resilience.pipeline import Pipeline, pipelines
 from resilience.policies.retry import Retry
+from resilience.policies.timeout import Timeout
 from resilience.policy import Policy
 from resilience.settling import Deferred
 from resilience.shapes import Gate, Loop, Race, Scope, Series, Substitute
@@ -86,9 +90,16 @@ __all__ = [
     "Subscription",
     "Substitute",
     "Ticket",
+    "TimedOut",
+    "Timeout",
+    "TimeoutScope",
     "backoff",
+    "carry",
+    "current_deadline",
+    "deadline_after",
     "logs",
     "pipelines",
+    "remaining",
     "set_mode",
     "subscribe",
 ]

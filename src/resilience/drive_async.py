@@ -15,7 +15,7 @@ from resilience.errors import BadResult, RejectedError
 from resilience.events import Mode
 from resilience.given_up import next_stamp
 from resilience.misuse import GENERATORS
-from resilience.settling import Deferred, conclude, unwind
+from resilience.settling import Deferred, unwind
 from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -59,7 +59,10 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
         else:
-            conclude(settle, token, OK)
+            try:
+                settle(token, OK)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
         return result
 
     return gated
@@ -101,7 +104,10 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
         else:
-            conclude(settle, token, OK)
+            try:
+                settle(token, OK)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
         return result
 
     return watched
@@ -124,7 +130,7 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
                     result = await inner(call)
                 except Exception as error:
                     if series is None:
-                        series = Series(started)
+                        series = Series(started, runtime.effective_deadline)
                     elif last is not None and consult.refusal(error):
                         consult.not_made(policy, call, Ending(None, error, failures), last, series)
                         break
@@ -162,7 +168,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
     failures = site.failures
 
     async def watched(call: Call) -> Any:
-        series = Series(ambient.monotonic(), shadow=True)
+        series = Series(ambient.monotonic(), runtime.effective_deadline, shadow=True)
         series.stamp = next_stamp()
         try:
             result = await inner(call)

@@ -20,7 +20,7 @@ from resilience.errors import BadResult, RejectedError
 from resilience.events import Mode
 from resilience.given_up import next_stamp
 from resilience.runtime import threads as runtime
-from resilience.settling import Deferred, conclude, unwind
+from resilience.settling import Deferred, unwind
 from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -64,7 +64,10 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
         else:
-            conclude(settle, token, OK)
+            try:
+                settle(token, OK)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
         return result
 
     return gated
@@ -106,7 +109,10 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
         else:
-            conclude(settle, token, OK)
+            try:
+                settle(token, OK)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
         return result
 
     return watched
@@ -129,7 +135,7 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
                     result = inner(call)
                 except Exception as error:
                     if series is None:
-                        series = Series(started)
+                        series = Series(started, runtime.effective_deadline)
                     elif last is not None and consult.refusal(error):
                         consult.not_made(policy, call, Ending(None, error, failures), last, series)
                         break
@@ -167,7 +173,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
     failures = site.failures
 
     def watched(call: Call) -> Any:
-        series = Series(ambient.monotonic(), shadow=True)
+        series = Series(ambient.monotonic(), runtime.effective_deadline, shadow=True)
         series.stamp = next_stamp()
         try:
             result = inner(call)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from resilience.call import Call, Site
 from resilience.calling import D_co
+from resilience.clock import FOREVER, ambient
 from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError, RejectReason
 from resilience.policy import Policy
@@ -65,15 +66,23 @@ class Series:
     was paid for from a budget. `shadow`: the loop may only say what it would do.
     """
 
-    __slots__ = ("number", "paid", "previous", "shadow", "stamp", "started")
+    __slots__ = ("_horizon", "number", "paid", "previous", "shadow", "stamp", "started")
 
-    def __init__(self, started: float, *, shadow: bool = False) -> None:
+    def __init__(self, started: float, horizon: Callable[[], float], *, shadow: bool = False) -> None:
+        self._horizon = horizon
         self.shadow = shadow
         self.paid = False
         self.started = started
         self.number = 0
         self.stamp = 0
         self.previous: float | None = None
+
+    def in_time(self, call: Call, wait: float) -> bool:
+        """Return whether a wait that begins now ends before the deadline; those of cancel scopes count, too."""
+        if wait == 0 and call.deadline == FOREVER:
+            return True
+        end = ambient.monotonic() + wait
+        return end < call.deadline and (wait == 0 or end < self._horizon())
 
 
 Reward: TypeAlias = "Callable[[], object]"

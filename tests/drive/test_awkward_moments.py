@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import resilience
 from resilience import (
@@ -330,9 +331,14 @@ def test_a_task_dropped_in_a_retry_wait_with_its_loop_goes() -> None:
 def test_trio_alarms_are_forgotten_with_their_run() -> None:
     pipeline = Pipeline(Retry(2, wait=backoff.fixed(5)))
 
+    async def retried() -> None:
+        await pipeline.acall(down)
+
     async def cancelled() -> None:
-        with trio.move_on_after(0):
-            await pipeline.acall(down)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(retried)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
 
     async def main() -> None:
         with pytest.raises(ConnectionError):

@@ -123,7 +123,7 @@ def test_the_drivers_are_mirror_images() -> None:
 
 def test_a_planted_difference_is_caught() -> None:
     source = (SOURCE / "drive_async.py").read_text()
-    planted = source.replace("conclude(settle, token, OK)", "pass", 1)
+    planted = source.replace("settle(token, OK)", "pass", 1)
 
     assert planted != source
     assert functions(planted) != functions(source)

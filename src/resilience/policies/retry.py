@@ -215,7 +215,7 @@ class Retry(Loop):
             return GiveUpReason.ATTEMPTS
         if 0 < settings.max_retry_after < (failure.retry_after or 0.0):
             return GiveUpReason.RETRY_AFTER
-        if call.deadline != FOREVER and ambient.monotonic() + wait >= call.deadline:
+        if not series.in_time(call, wait):
             return GiveUpReason.DEADLINE
         return None
 

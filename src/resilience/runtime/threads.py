@@ -57,6 +57,11 @@ def in_time(call: Call) -> Any:
     return result
 
 
+def effective_deadline() -> float:
+    """Threads have no cancel scopes."""
+    return FOREVER
+
+
 class Errand:
     """A part of a call that a thread of its own does, so that it can be left behind.
 
