@@ -42,6 +42,7 @@ from resilience.events import (
     subscribe,
 )
 from resilience.pipeline import Pipeline, pipelines
+from resilience.policies.bulkhead import Bulkhead
 from resilience.policies.retry import Retry
 from resilience.policies.timeout import Timeout
 from resilience.policy import Policy
@@ -54,6 +55,7 @@ __all__ = [
     "Allowlist",
     "AttemptEnded",
     "BadResult",
+    "Bulkhead",
     "BulkheadFullError",
     "Call",
     "CallEnded",

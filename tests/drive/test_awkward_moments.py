@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 import resilience
 from resilience import (
@@ -337,7 +336,8 @@ def test_trio_alarms_are_forgotten_with_their_run() -> None:
     async def cancelled() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(retried)
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
 
     async def main() -> None:
