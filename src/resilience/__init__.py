@@ -27,6 +27,7 @@ from resilience.errors import (
 )
 from resilience.events import (
     AttemptEnded,
+    BreakerChanged,
     CallEnded,
     Event,
     FallbackUsed,
@@ -36,12 +37,14 @@ from resilience.events import (
     Rejected,
     RetryGivenUp,
     RetryScheduled,
+    State,
     Subscription,
     TimedOut,
     TimeoutScope,
     subscribe,
 )
 from resilience.pipeline import Pipeline, pipelines
+from resilience.policies.breaker import CircuitBreaker
 from resilience.policies.bulkhead import Bulkhead
 from resilience.policies.retry import Retry
 from resilience.policies.timeout import Timeout
@@ -55,10 +58,12 @@ __all__ = [
     "Allowlist",
     "AttemptEnded",
     "BadResult",
+    "BreakerChanged",
     "Bulkhead",
     "BulkheadFullError",
     "Call",
     "CallEnded",
+    "CircuitBreaker",
     "CircuitOpenError",
     "DeadlineExceededError",
     "Deferred",
@@ -89,6 +94,7 @@ __all__ = [
     "RetryScheduled",
     "Scope",
     "Series",
+    "State",
     "Subscription",
     "Substitute",
     "Ticket",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 from resilience import checks
+from resilience.complaints import hook_failed
 from resilience.errors import BadResult, RejectedError
 
 
@@ -253,6 +254,17 @@ def _check_types(what: str, types: Any) -> None:
 
 def _name(hook: object) -> str:
     return getattr(hook, "__qualname__", type(hook).__qualname__)
+
+
+def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:
+    """Return whether any allowlist of the pipeline lists a returned value."""
+    for allowlist in allowlists:
+        try:
+            if allowlist.classify(result) is not None:
+                return True
+        except Exception as error:
+            hook_failed("predicate of an allowlist", allowlist, error)
+    return False
 
 
 NETWORK_ERRORS = Allowlist(ConnectionError, TimeoutError)

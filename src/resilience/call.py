@@ -6,9 +6,9 @@ import contextlib
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from resilience.allowlist import Allowlist
+from resilience.allowlist import NETWORK_ERRORS, Allowlist
 from resilience.budget import RetryBudget
 from resilience.clock import inherited
 from resilience.events import Bus, Event, TimeoutScope
@@ -16,11 +16,14 @@ from resilience.settling import Deferred
 
 
 class Site:
-    """What a policy knows of the pipeline it stands in: the name, the failures, the budget, the listeners."""
+    """What a policy knows of the pipeline it stands in: the name, the failures, the budget, the listeners.
+
+    `failures` is None where the pipeline was given none: then those of the call site count.
+    """
 
     __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "names", "patience")
 
-    def __init__(self, name: str, failures: Allowlist, budget: RetryBudget | None, bus: Bus) -> None:
+    def __init__(self, name: str, failures: Allowlist | None, budget: RetryBudget | None, bus: Bus) -> None:
         self.name = name
         self.failures = failures
         self.budget = budget
@@ -49,14 +52,21 @@ class Site:
 class Binding:
     """What is known about the calls of one call site before they are made.
 
-    `idempotent` says whether repeating a call does no harm: True, False, or None for unknown.
+    `idempotent` says whether repeating a call does no harm: True, False, or None for unknown. `failures` are those of
+    an integration, such as HTTP's; they count in pipelines that were given none of their own.
     """
 
-    __slots__ = ("idempotent", "operation", "site", "target")
+    __slots__ = ("failures", "idempotent", "operation", "site", "target")
 
     def __init__(
-        self, site: Site, operation: str | None = None, target: str | None = None, idempotent: bool | None = None
+        self,
+        site: Site,
+        operation: str | None = None,
+        target: str | None = None,
+        idempotent: bool | None = None,
+        failures: Allowlist = NETWORK_ERRORS,
     ) -> None:
+        self.failures = failures
         self.site = site
         self.operation = operation
         self.target = target
@@ -97,14 +107,18 @@ class Call:
     """One logical call: what is called with what, which attempt it is, and until when it may take.
 
     `attempt` counts from 1, `made` says how often the function was called. `deadline` is a point in time of the
-    ambient clock, `limit` says whose it is. `site` is the pipeline that the call is in at the moment. It never holds
-    an exception: the cycle would keep the user's frames alive.
+    ambient clock, `limit` says whose it is; `whole` is that of the whole call, a streamed result included. `site` is
+    the pipeline that the call is in at the moment. It never holds an exception: the cycle would keep the user's
+    frames alive.
     """
 
     __slots__ = (
         "__weakref__", "_interrupted", "_nap", "args", "attempt", "binding", "deadline", "deferred", "function",
-        "kwargs", "limit", "made", "site",
+        "kwargs", "limit", "made", "site", "whole",
     )  # fmt: skip
+
+    gentle: ClassVar[bool] = False
+    """Whether a task is to be cut by a cancel scope of anyio: a client that shields its clean-up with one needs it."""
 
     def __init__(
         self, binding: Binding, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -116,7 +130,7 @@ class Call:
         self.kwargs = kwargs
         self.attempt = 1
         self.made = 0
-        self.deadline = inherited.get()
+        self.deadline = self.whole = inherited.get()
         self.limit = INHERITED
         self.deferred: Deferred | None = None
 
@@ -136,6 +150,12 @@ class Call:
         return self.binding.idempotent
 
     @property
+    def failures(self) -> Allowlist:
+        """What counts as a failure, in the eyes of the pipeline that the call is in."""
+        own = self.site.failures
+        return self.binding.failures if own is None else own
+
+    @property
     def replayable(self) -> bool:
         """Whether what the call sends can be sent again."""
         return True
@@ -148,6 +168,7 @@ class Call:
         other.made = self.made
         other.deadline = self.deadline
         other.limit = self.limit
+        other.whole = self.whole
         return other
 
     def renew(self) -> None:

@@ -7,9 +7,10 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from resilience import checks
+from resilience.allowlist import Allowlist, is_bad
 from resilience.call import Binding, Call, unwrapped
 from resilience.errors import CarriedResult
 from resilience.misuse import check_function
@@ -51,6 +52,31 @@ class Entry(Protocol):
     def adopt(self, function: Callable[..., Any]) -> None:
         """Take the name of the first function decorated, if there is none yet."""
         ...
+
+    def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
+        """Return the allowlists that look at returned values; `default` is that of pipelines without one."""
+        ...
+
+    def whoami(self) -> object:
+        """Return the running task, or else the thread."""
+        ...
+
+    def let_in(self, gate: Any, binding: Binding) -> Passage:
+        """Pass a gate by hand; a thread may have to wait."""
+        ...
+
+    async def let_in_async(self, gate: Any, binding: Binding) -> Passage:
+        """Pass a gate by hand; a task may have to wait."""
+        ...
+
+
+class Passage(NamedTuple):
+    """A gate that was passed by hand: the call that stands for the block, whose it is, and the token to settle."""
+
+    call: Call
+    owner: object
+    admitted: bool
+    token: Any
 
 
 class Caller(ABC, Generic[D_co]):
@@ -128,6 +154,52 @@ class Caller(ABC, Generic[D_co]):
                 entry.live.discard(call)
             else:
                 entry.leave(call)
+
+    def run(self, call: Call) -> Any:
+        """Pass a call of your own making through the policies; for integrations, which subclass `Call`.
+
+        `call.function` is called for each attempt. A failure that is a value is raised by it as a `BadResult`.
+        """
+        entry, _ = self.entry()
+        if lost:
+            sweep()
+        try:
+            entry.live.add(call)
+            return entry.run(call)
+        except CarriedResult as carried:
+            return carried.result
+        finally:
+            entry.leave(call)
+
+    async def arun(self, call: Call) -> Any:
+        """Pass an awaited call of your own making through the policies; see `run`."""
+        entry, _ = self.entry()
+        if lost:
+            sweep()
+        try:
+            entry.live.add(call)
+            return await entry.arun(call)
+        except CarriedResult as carried:
+            return carried.result
+        finally:
+            entry.leave(call)
+
+    def binding(self, failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None) -> Binding:
+        """Return what an integration makes its calls with.
+
+        Args:
+            failures: what counts as a failure in a pipeline that was given no failures of its own.
+            target: whom it calls, such as a host.
+            idempotent: whether repeating a call does no harm; None leaves that to each call.
+        """
+        _, old = self.entry()
+        known = old.idempotent if idempotent is None else idempotent
+        return Binding(old.site, old.operation, target or old.target, known, failures)
+
+    def is_bad(self, result: object, failures: Allowlist) -> bool:
+        """Return whether a returned value is a failure: by `failures`, those of the pipeline, or a policy's own."""
+        entry, _ = self.entry()
+        return is_bad(result, entry.result_lists(failures))
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None

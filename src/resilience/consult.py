@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from contextvars import Token
 from typing import Any
 
 from resilience import checks, given_up, timing
-from resilience.allowlist import Allowlist
 from resilience.call import Call, Site
 from resilience.clock import ambient
 from resilience.complaints import hook_failed
@@ -137,17 +135,6 @@ def replacement(left: Deferred | None) -> Deferred:
 def replaced(substitute: Substitute[Any], call: Call, site: Site, mode: Mode) -> None:
     """Publish that a substitute stood in, or would have."""
     site.publish(FallbackUsed, substitute, call, mode=mode)
-
-
-def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:
-    """Return whether any allowlist of the pipeline lists a returned value."""
-    for allowlist in allowlists:
-        try:
-            if allowlist.classify(result) is not None:
-                return True
-        except Exception as error:
-            hook_failed("predicate of an allowlist", allowlist, error)
-    return False
 
 
 def open_ledger() -> Token[given_up.Ledger | None]:

@@ -43,12 +43,13 @@ def deadline_after(seconds: float) -> Generator[float]:
 
     It cuts nothing by itself: guarded calls inside obey it, and whatever asks `remaining()`.
     """
-    at = min(ambient.monotonic() + checks.number("seconds", seconds), inherited.get())
-    token = inherited.set(at)
+    before = inherited.get()
+    at = min(ambient.monotonic() + checks.number("seconds", seconds), before)
     try:
+        inherited.set(at)
         yield at
     finally:
-        inherited.reset(token)
+        inherited.set(before)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
@@ -60,10 +61,11 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        token = inherited.set(min(at, inherited.get()))
+        before = inherited.get()
         try:
+            inherited.set(min(at, before))
             return function(*args, **kwargs)
         finally:
-            inherited.reset(token)
+            inherited.set(before)
 
     return carried

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from resilience import consult, misuse, runtime, timing
-from resilience.allowlist import Allowlist
+from resilience.allowlist import Allowlist, is_bad
 from resilience.call import Call, Limit, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import BadResult, RejectedError
-from resilience.events import Mode
+from resilience.events import Mode, TimeoutScope
 from resilience.given_up import next_stamp
 from resilience.misuse import GENERATORS
 from resilience.settling import Deferred, unwind
@@ -35,10 +35,9 @@ async def invoke(call: Call) -> Any:
     return result
 
 
-def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+def gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate: admit, call, settle exactly once."""
     admit, settle = policy.admit, policy.settle
-    failures = site.failures
 
     async def gated(call: Call) -> Any:
         try:
@@ -52,9 +51,9 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
             result = await inner(call)
         except BaseException as error:
             if call.deferred is None:
-                unwind(settle, token, Ending(None, error, failures))
+                unwind(settle, token, Ending(None, error, call.failures))
             else:
-                call.deferred.raised(policy, token, Ending(None, error, failures))
+                call.deferred.raised(policy, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -84,10 +83,9 @@ async def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
             del refusal  # its traceback holds this frame
 
 
-def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+def shadow_gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate that only watches."""
     settle = policy.settle
-    failures = site.failures
 
     async def watched(call: Call) -> Any:
         admitted, token = consult.shadow_admit(policy, call)
@@ -97,9 +95,9 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
             result = await inner(call)
         except BaseException as error:
             if call.deferred is None:
-                unwind(settle, token, Ending(None, error, failures))
+                unwind(settle, token, Ending(None, error, call.failures))
             else:
-                call.deferred.raised(policy, token, Ending(None, error, failures))
+                call.deferred.raised(policy, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -113,10 +111,9 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     return watched
 
 
-def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
+def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop: call again as long as it says so."""
     now = ambient
-    failures = site.failures
 
     async def attempts(call: Call) -> Any:
         started = now.monotonic()
@@ -132,10 +129,10 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
                     if series is None:
                         series = Series(started, runtime.effective_deadline)
                     elif last is not None and consult.refusal(error):
-                        consult.not_made(policy, call, Ending(None, error, failures), last, series)
+                        consult.not_made(policy, call, Ending(None, error, call.failures), last, series)
                         break
                     series.stamp = stamp
-                    wait = consult.decide(policy, call, Ending(None, error, failures), series)
+                    wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
                     if wait is None:
                         raise
                     last = error
@@ -163,9 +160,8 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     return attempts
 
 
-def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
+def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
-    failures = site.failures
 
     async def watched(call: Call) -> Any:
         series = Series(ambient.monotonic(), runtime.effective_deadline, shadow=True)
@@ -173,7 +169,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
         try:
             result = await inner(call)
         except Exception as error:
-            consult.decide(policy, call, Ending(None, error, failures), series)
+            consult.decide(policy, call, Ending(None, error, call.failures), series)
             raise
         if reward is not None:
             try:
@@ -188,6 +184,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
 def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
     """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` sees to it."""
     now = ambient
+    whole = limit.word is TimeoutScope.CALL
 
     async def bounded(call: Call) -> Any:
         outer, whose = call.deadline, call.limit
@@ -196,6 +193,8 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
             return await inner(call)
         call.deadline = deadline
         call.limit = limit
+        if whole:
+            call.whole = deadline
         try:
             return await inner(call)
         finally:
@@ -221,13 +220,12 @@ def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
 
 def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     """Drive a Substitute: put something in the place of an ending that it covers."""
-    failures = site.failures
 
     async def replacing(call: Call) -> Any:
         try:
             return await inner(call)
         except Exception as error:
-            value = consult.substitution(policy, call, Ending(None, error, failures))
+            value = consult.substitution(policy, call, Ending(None, error, call.failures))
             if value is consult.PASS:
                 raise
         if hasattr(value.__class__, "__await__"):
@@ -246,13 +244,12 @@ async def stand_in(value: Any, call: Call) -> Any:
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     """Drive a Substitute that only says when it would stand in."""
-    failures = site.failures
 
     async def watched(call: Call) -> Any:
         try:
             return await inner(call)
         except Exception as error:
-            if consult.covers(policy, call, Ending(None, error, failures)):
+            if consult.covers(policy, call, Ending(None, error, call.failures)):
                 consult.replaced(policy, call, site, Mode.SHADOW)
             raise
 
@@ -264,7 +261,7 @@ def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
     async def judged(call: Call) -> Any:
         result = await inner(call)
-        if consult.is_bad(result, allowlists):
+        if is_bad(result, allowlists):
             raise BadResult(result)
         return result
 

@@ -11,13 +11,13 @@ from types import GeneratorType
 from typing import Any, TypeAlias
 
 from resilience import consult, misuse, timing
-from resilience.allowlist import Allowlist
+from resilience.allowlist import Allowlist, is_bad
 from resilience.call import Call, Limit, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import BadResult, RejectedError
-from resilience.events import Mode
+from resilience.events import Mode, TimeoutScope
 from resilience.given_up import next_stamp
 from resilience.runtime import threads as runtime
 from resilience.settling import Deferred, unwind
@@ -40,10 +40,9 @@ def invoke(call: Call) -> Any:
     return result
 
 
-def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+def gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate: admit, call, settle exactly once."""
     admit, settle = policy.admit, policy.settle
-    failures = site.failures
 
     def gated(call: Call) -> Any:
         try:
@@ -57,9 +56,9 @@ def gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
             result = inner(call)
         except BaseException as error:
             if call.deferred is None:
-                unwind(settle, token, Ending(None, error, failures))
+                unwind(settle, token, Ending(None, error, call.failures))
             else:
-                call.deferred.raised(policy, token, Ending(None, error, failures))
+                call.deferred.raised(policy, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -89,10 +88,9 @@ def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
             del refusal  # its traceback holds this frame
 
 
-def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
+def shadow_gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate that only watches."""
     settle = policy.settle
-    failures = site.failures
 
     def watched(call: Call) -> Any:
         admitted, token = consult.shadow_admit(policy, call)
@@ -102,9 +100,9 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
             result = inner(call)
         except BaseException as error:
             if call.deferred is None:
-                unwind(settle, token, Ending(None, error, failures))
+                unwind(settle, token, Ending(None, error, call.failures))
             else:
-                call.deferred.raised(policy, token, Ending(None, error, failures))
+                call.deferred.raised(policy, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -118,10 +116,9 @@ def shadow_gate(policy: Gate[Any], inner: Step, site: Site) -> Step:
     return watched
 
 
-def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
+def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop: call again as long as it says so."""
     now = ambient
-    failures = site.failures
 
     def attempts(call: Call) -> Any:
         started = now.monotonic()
@@ -137,10 +134,10 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
                     if series is None:
                         series = Series(started, runtime.effective_deadline)
                     elif last is not None and consult.refusal(error):
-                        consult.not_made(policy, call, Ending(None, error, failures), last, series)
+                        consult.not_made(policy, call, Ending(None, error, call.failures), last, series)
                         break
                     series.stamp = stamp
-                    wait = consult.decide(policy, call, Ending(None, error, failures), series)
+                    wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
                     if wait is None:
                         raise
                     last = error
@@ -168,9 +165,8 @@ def loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
     return attempts
 
 
-def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) -> Step:
+def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
-    failures = site.failures
 
     def watched(call: Call) -> Any:
         series = Series(ambient.monotonic(), runtime.effective_deadline, shadow=True)
@@ -178,7 +174,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
         try:
             result = inner(call)
         except Exception as error:
-            consult.decide(policy, call, Ending(None, error, failures), series)
+            consult.decide(policy, call, Ending(None, error, call.failures), series)
             raise
         if reward is not None:
             try:
@@ -193,6 +189,7 @@ def shadow_loop(policy: Loop, inner: Step, site: Site, reward: Reward | None) ->
 def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
     """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` sees to it."""
     now = ambient
+    whole = limit.word is TimeoutScope.CALL
 
     def bounded(call: Call) -> Any:
         outer, whose = call.deadline, call.limit
@@ -201,6 +198,8 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
             return inner(call)
         call.deadline = deadline
         call.limit = limit
+        if whole:
+            call.whole = deadline
         try:
             return inner(call)
         finally:
@@ -226,13 +225,12 @@ def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
 
 def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     """Drive a Substitute: put something in the place of an ending that it covers."""
-    failures = site.failures
 
     def replacing(call: Call) -> Any:
         try:
             return inner(call)
         except Exception as error:
-            value = consult.substitution(policy, call, Ending(None, error, failures))
+            value = consult.substitution(policy, call, Ending(None, error, call.failures))
             if value is consult.PASS:
                 raise
         if hasattr(value.__class__, "__await__"):
@@ -251,13 +249,12 @@ def stand_in(value: Any, call: Call) -> Any:
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     """Drive a Substitute that only says when it would stand in."""
-    failures = site.failures
 
     def watched(call: Call) -> Any:
         try:
             return inner(call)
         except Exception as error:
-            if consult.covers(policy, call, Ending(None, error, failures)):
+            if consult.covers(policy, call, Ending(None, error, call.failures)):
                 consult.replaced(policy, call, site, Mode.SHADOW)
             raise
 
@@ -269,7 +266,7 @@ def judge(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
     def judged(call: Call) -> Any:
         result = inner(call)
-        if consult.is_bad(result, allowlists):
+        if is_bad(result, allowlists):
             raise BadResult(result)
         return result
 

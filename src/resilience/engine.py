@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
-from resilience import checks, drive_async, drive_sync, drive_thread
-from resilience.allowlist import Allowlist
+from resilience import checks, doorway, drive_async, drive_sync, drive_thread
+from resilience.allowlist import NETWORK_ERRORS, Allowlist
 from resilience.budget import RetryBudget
-from resilience.call import Call, Limit, Site, name_of
-from resilience.calling import D_co
-from resilience.clock import ambient
+from resilience.call import Binding, Call, Limit, Site, name_of
+from resilience.calling import D_co, Passage
+from resilience.census import Census
 from resilience.consult import announce
-from resilience.ending import Ending
 from resilience.errors import RejectedError, RejectReason
 from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, TimeoutScope
 from resilience.locks import members, new_lock
 from resilience.meter import Meter
 from resilience.policy import Policy
-from resilience.runtime import park, threads
-from resilience.settling import sweep
+from resilience.runtime import whoami
 from resilience.shapes import Gate, Loop, Reward, Scope, Substitute
 
 _STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
@@ -55,7 +51,7 @@ def _weaker(one: Mode, other: Mode) -> Mode:
     return max(one, other, key=_STRENGTH.index)
 
 
-class Engine:
+class Engine(Census):
     """Composes policies into chains, and counts calls in and out.
 
     Args:
@@ -71,7 +67,7 @@ class Engine:
         self,
         policies: tuple[Policy[Any], ...],
         name: str,
-        failures: Allowlist,
+        failures: Allowlist | None,
         budget: RetryBudget | None,
         changed: Callable[[], object],
         named: Callable[[str], object],
@@ -79,15 +75,11 @@ class Engine:
         for policy in policies:
             if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
+        super().__init__()
         self.policies = policies
         self._changed = changed
         self._named = named
         self.site = Site(name, failures, budget, Bus(self.rewire))
-        self.live: set[Call] = set()
-        self.guests: dict[object, Call] = {}
-        self.streams: set[object] = set()
-        self.waiting: deque[Callable[[], object]] = deque()
-        self.draining = False
         self.mode = Mode.ENFORCE
         self._lock = new_lock()
         self.run: Callable[[Call], Any] = drive_sync.invoke
@@ -97,17 +89,12 @@ class Engine:
         engines.add(self)
         self.site.bus.open()
 
-    @property
-    def in_flight(self) -> int:
-        """How many calls are running, streamed results included."""
-        return len(self.live) + len(self.guests) + len(self.streams)
-
     def rewire(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
         self.site.patience = self.patience()
         with self._lock:
             if self.draining:
-                self.run = self._metered(drive_sync, CallEnded, self._refuse)
+                self.run = self._metered(drive_sync, CallEnded, self.refuse)
                 self.arun = self._metered(drive_async, CallEnded, self._refuse_async)
             else:
                 allowlists = self.result_lists()
@@ -127,12 +114,17 @@ class Engine:
         step = drive.judge(drive.invoke, allowlists)
         return self.compose(drive, step, switch.mode, [], results=True)
 
-    def result_lists(self) -> tuple[Allowlist, ...]:
-        """Return the allowlists in this pipeline, and in those within it, that look at returned values."""
-        found = [self.site.failures] if self.site.failures.lists_results else []
+    def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
+        """Return the allowlists in this pipeline, and in those within it, that look at returned values.
+
+        Args:
+            default: what counts in a pipeline that was given no failures of its own.
+        """
+        own = self.site.failures or default
+        found = [own] if own.lists_results else []
         for policy in self.policies:
             if isinstance(policy, Composite):
-                found += policy.engine.result_lists()
+                found += policy.engine.result_lists(default)
             elif policy.failures is not None and policy.failures.lists_results:
                 found.append(policy.failures)
         return tuple(found)
@@ -154,7 +146,7 @@ class Engine:
         return self._metered(drive, CallEnded, step)
 
     def _metered(self, drive: Any, event: type[Event], step: Any) -> Any:
-        return drive.gate(Meter(self.site, event), step, self.site) if self.site.bus.wants(event) else step
+        return drive.gate(Meter(self.site, event), step) if self.site.bus.wants(event) else step
 
     def _drive(
         self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool
@@ -167,14 +159,14 @@ class Engine:
             return step
         shadow = mode is Mode.SHADOW
         if isinstance(policy, Gate):
-            return (drive.shadow_gate if shadow else drive.gate)(policy, step, self.site)
+            return (drive.shadow_gate if shadow else drive.gate)(policy, step)
         if isinstance(policy, Loop):
             reward = policy.reward(self.site)
             if reward in paid:
                 reward = None
             elif reward is not None:
                 paid.append(reward)
-            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, self.site, reward)
+            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, reward)
             return drive.remember(step) if results else step
         if isinstance(policy, Scope):
             return self._scope(drive, policy, step, shadow=shadow)
@@ -198,45 +190,20 @@ class Engine:
                 found.append((not isinstance(policy, Scope), seconds))
         return min(found)[1] if found else None
 
-    def come_in(self, guest: object, call: Call) -> None:
-        """Count in a call that comes from an outer pipeline, or refuse it."""
-        self.guests[guest] = call  # before the look, so that a drain which begins now sees it
-        if self.draining:
-            self._refuse(call)
+    def whoami(self) -> object:
+        """Return the running task, or else the thread."""
+        return whoami()
 
-    def go_out(self, guest: object, call: Call) -> None:
-        """Count a guest out, or have its stream do so."""
-        self._follow(call)
-        self.guests.pop(guest, None)
-        self._tell_if_empty()
+    def let_in(self, gate: Gate[Any], binding: Binding) -> Passage:
+        """Pass a gate by hand; a thread may have to wait."""
+        return doorway.let_in(self, gate, binding, _weaker(gate.mode, switch.mode))
 
-    def leave(self, call: Call) -> None:
-        """Count a call out, or have its stream do so."""
-        try:
-            self._follow(call)
-        finally:
-            self.live.discard(call)
-        self._tell_if_empty()
+    async def let_in_async(self, gate: Gate[Any], binding: Binding) -> Passage:
+        """Pass a gate by hand; a task may have to wait."""
+        return await doorway.let_in_async(self, gate, binding, _weaker(gate.mode, switch.mode))
 
-    def _follow(self, call: Call) -> None:
-        """Count what the call has left running. Not the call itself: it holds the deferred, which then never drops."""
-        if call.deferred is not None and not call.deferred.ended:
-            stream = object()
-            self.streams.add(stream)
-            call.deferred.then(self._left, stream)
-
-    def _left(self, stream: object, ending: Ending) -> None:
-        del ending
-        self.streams.discard(stream)
-        self._tell_if_empty()
-
-    def _tell_if_empty(self) -> None:
-        if not self.in_flight:
-            while self.waiting:
-                with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
-                    self.waiting.popleft()()
-
-    def _refuse(self, call: Call) -> Any:
+    def refuse(self, call: Call) -> NoReturn:
+        """Refuse a call because of a drain."""
         error = RejectedError(
             f"{self.site.name or 'the pipeline'} is being drained and takes no new calls",
             pipeline=self.site.name,
@@ -249,38 +216,7 @@ class Engine:
             del error  # its traceback holds this frame
 
     async def _refuse_async(self, call: Call) -> Any:
-        self._refuse(call)
-
-    def start_drain(self) -> None:
-        """Refuse new calls, and end the waits between attempts."""
-        self.draining = True
-        self.rewire()
-        for call in (*self.live, *self.guests.values()):
-            call.interrupt()
-
-    def park(self, wake: Callable[[], object]) -> bool:
-        """Wait until nothing is in flight."""
-        sweep()
-        self.waiting.append(wake)
-        return bool(self.in_flight)
-
-    def drain(self, timeout: float) -> bool:
-        """Drain from a thread."""
-        until = ambient.monotonic() + checks.number("timeout", timeout)
-        self.start_drain()
-        while self.in_flight and ambient.monotonic() < until:
-            threads.park(self, until)
-            sweep()
-        return not self.in_flight
-
-    async def adrain(self, timeout: float) -> bool:
-        """Drain from a task."""
-        until = ambient.monotonic() + checks.number("timeout", timeout)
-        self.start_drain()
-        while self.in_flight and ambient.monotonic() < until:
-            await park(self, until)
-            sweep()
-        return not self.in_flight
+        self.refuse(call)
 
     def reset(self) -> None:
         """Forget the state of all policies and of the budget, and take calls again."""
@@ -289,11 +225,6 @@ class Engine:
         if self.site.budget is not None:
             self.site.budget.reset()
         self.resume()
-
-    def resume(self) -> None:
-        """Take calls again."""
-        self.draining = False
-        self.rewire()
 
 
 class Composite(Policy[D_co]):
@@ -305,10 +236,7 @@ class Composite(Policy[D_co]):
 def _forget_calls_in_child() -> None:
     """The threads that made them do not exist in a forked child."""
     for engine in members(engines):
-        engine.live.clear()
-        engine.guests.clear()
-        engine.streams.clear()
-        engine.waiting.clear()
+        engine.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -45,23 +45,44 @@ ledger: ContextVar[Ledger | None] = ContextVar("resilience_ledger", default=None
 
 def mark(error: Exception) -> None:
     """Mark what a Retry has given up on."""
-    if isinstance(error, BadResult):
-        current = ledger.get()
-        if current is not None and current.outer is not None and not current.outer.closed:
-            current.outer.values.append((next_stamp(), error.result))
-    else:
+    if not isinstance(error, BadResult):
         error.__dict__[MARK] = next_stamp()
+        return
+    notes = _extensions(error.result)
+    if notes is not None:
+        notes[MARK] = next_stamp()
+    current = ledger.get()
+    if current is not None and current.outer is not None and not current.outer.closed:
+        current.outer.values.append((next_stamp(), error.result))
 
 
 def marked_since(error: BaseException, stamp: int) -> bool:
     """Return whether a Retry further in has given up on it, or on what caused it, after `stamp`."""
     if isinstance(error, BadResult):
+        if _marked_response(error.result) > stamp:
+            return True
         current = ledger.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
     if error.__cause__ is None and error.__context__ is None and not issubclass(type(error), BaseExceptionGroup):
-        alone: int = error.__dict__.get(MARK, 0)  # nothing to search: the usual case
-        return alone > stamp
-    return any(one.__dict__.get(MARK, 0) > stamp for one in _related(error))
+        return _mark_of(error) > stamp  # nothing to search: the usual case
+    return any(_mark_of(one) > stamp for one in _related(error))
+
+
+def _mark_of(error: BaseException) -> int:
+    """Return the mark on an exception, or on the response that it is about, such as an HTTPStatusError's."""
+    own: int = error.__dict__.get(MARK, 0)
+    return own or _marked_response(error.__dict__.get("response"))
+
+
+def _marked_response(response: object) -> int:
+    notes = _extensions(response)
+    return 0 if notes is None else notes.get(MARK, 0)
+
+
+def _extensions(result: object) -> dict[str, Any] | None:
+    """Return the place for notes that a response of httpx has."""
+    there: Any = getattr(result, "__dict__", {}).get("extensions")
+    return there if issubclass(type(there), dict) else None
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:

@@ -28,7 +28,7 @@ def any_locked() -> bool:
 
 
 def members(those: Iterable[T]) -> list[T]:
-    """List a weak set or mapping that other threads may add to at the same time."""
+    """List a weak set, or the keys of a weak mapping, that other threads may add to at the same time."""
     while True:
         try:
             return list(those)

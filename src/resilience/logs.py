@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from resilience.events import Event, Mode, RetryGivenUp, RetryScheduled, Subscription, subscribe
+from resilience.events import BreakerChanged, Event, Mode, RetryGivenUp, RetryScheduled, State, Subscription, subscribe
 
 logger = logging.getLogger("resilience")
 
@@ -53,9 +53,30 @@ def log_given_up(event: RetryGivenUp) -> None:
     )
 
 
+def log_breaker(event: BreakerChanged) -> None:
+    """Log at WARNING that a breaker opened, or was isolated; at INFO that it closed."""
+    level = {State.OPEN: logging.WARNING, State.ISOLATED: logging.WARNING, State.CLOSED: logging.INFO}
+    logger.log(
+        level.get(event.state, logging.DEBUG),
+        "circuit breaker %s/%s is %s%s",
+        event.pipeline,
+        event.policy,
+        str(event.state).replace("_", "-"),
+        " (by hand)" if event.manual else "",
+        extra=_facts(
+            event,
+            previous=str(event.previous),
+            state=str(event.state),
+            manual=event.manual,
+            failure_rate=event.failure_rate,
+        ),
+    )
+
+
 def install() -> tuple[Subscription, ...]:
     """Log the rare events of all pipelines; `import resilience` does it once."""
     return (
         subscribe(log_retry, events=(RetryScheduled,), when=lambda: logger.isEnabledFor(logging.INFO)),
+        subscribe(log_breaker, events=(BreakerChanged,), when=lambda: logger.isEnabledFor(logging.INFO)),
         subscribe(log_given_up, events=(RetryGivenUp,), when=lambda: logger.isEnabledFor(logging.WARNING)),
     )

@@ -12,6 +12,7 @@ from resilience.budget import RetryBudget
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
 from resilience.complaints import warn
+from resilience.contradictions import contradictions
 from resilience.engine import Composite, Engine
 from resilience.events import Event, Listener, Mode, Subscription
 from resilience.locks import members
@@ -46,11 +47,8 @@ class _Pipelines(Mapping[str, "Pipeline[Any]"]):
 
 
 def _by_name() -> dict[str, Pipeline[Any]]:
-    return {pipeline.name: pipeline for _, pipeline in sorted(members(_all.items()), key=_age)}
-
-
-def _age(item: tuple[int, Pipeline[Any]]) -> int:
-    return item[0]
+    found = (_all.get(age) for age in sorted(members(_all)))
+    return {pipeline.name: pipeline for pipeline in found if pipeline is not None}
 
 
 _view = _Pipelines()
@@ -103,7 +101,7 @@ class Pipeline(Composite[D_co]):
         self.engine = Engine(
             policies,
             name or "",
-            NETWORK_ERRORS if failures is None else Allowlist.of(failures),
+            None if failures is None else Allowlist.of(failures),
             RetryBudget() if isinstance(budget, Inherit) else budget,
             lambda: _changed(me()),
             lambda given: _enter(given, me()),
@@ -113,6 +111,8 @@ class Pipeline(Composite[D_co]):
         self._binding = Binding(self.engine.site)
         if name is not None:
             _enter(name, self)
+        for sentence in contradictions(self.flattened()):
+            warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
 
     @property
     def name(self) -> str:
@@ -128,6 +128,13 @@ class Pipeline(Composite[D_co]):
     def budget(self) -> RetryBudget | None:
         """Who pays for retries and hedges; None for no limit."""
         return self.engine.site.budget
+
+    def flattened(self) -> list[tuple[str, Policy[Any]]]:
+        """Return the policies and their names, with those of pipelines further in, outermost first."""
+        found: list[tuple[str, Policy[Any]]] = []
+        for name, policy in self._by_name.items():
+            found += policy.flattened() if isinstance(policy, Pipeline) else [(name, policy)]
+        return found
 
     def entry(self) -> tuple[Entry, Binding]:
         """Return what guards the calls, and what is known about them beforehand."""
@@ -189,7 +196,7 @@ class Pipeline(Composite[D_co]):
             "kind": self.kind,
             "name": self.name,
             "mode": str(self.mode),
-            "failures": repr(site.failures),
+            "failures": repr(site.failures or NETWORK_ERRORS),
             "budget": None if site.budget is None else site.budget.describe(),
             "policies": [{**policy.describe(), "name": name} for name, policy in self._by_name.items()],
         }

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from resilience import checks
 from resilience.allowlist import Allowlist
-from resilience.call import Binding
+from resilience.call import Binding, Site
 from resilience.calling import Caller, D_co, Entry
 from resilience.events import Mode
 from resilience.locks import members, new_lock
@@ -20,6 +20,8 @@ _firsts = new_lock()
 
 class Rewired(Protocol):
     """Something that composes policies, and does so anew when one of them changes."""
+
+    site: Site
 
     def rewire(self) -> None:
         """Compose anew."""

@@ -8,14 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 import trio
 
-from resilience import BulkheadFullError, Pipeline
-from resilience.policies.bulkhead import Bulkhead
+from resilience import Bulkhead, Pipeline, RejectedError
 
 ENOUGH = 10_000
 OF_EACH = 500
@@ -29,7 +29,7 @@ class Storm:
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self.bulkhead = bulkhead
-        self.pipeline = Pipeline(bulkhead)
+        self.pipeline: Pipeline[Any] = Pipeline(bulkhead)
         self.lock = threading.Lock()
         self.ended: Counter[str] = Counter()
         self.inside = 0
@@ -72,7 +72,7 @@ class Storm:
             try:
                 self.pipeline.call(work)
                 self.count("ok")
-            except BulkheadFullError as error:
+            except RejectedError as error:
                 self.count(str(error.reason))
             except ConnectionError:
                 self.count("failed")
@@ -91,7 +91,7 @@ class Storm:
         try:
             await self.pipeline.acall(self.work, chance.randrange(12))
             self.count("ok")
-        except BulkheadFullError as error:
+        except RejectedError as error:
             self.count(str(error.reason))
         except ConnectionError:
             self.count("failed")

@@ -13,6 +13,7 @@ from resilience import (
     Pipeline,
     Rejected,
     RejectReason,
+    ResilienceWarning,
     Timeout,
     current_deadline,
     deadline_after,
@@ -109,7 +110,8 @@ def test_the_function_sees_the_deadline(virtual_time: VirtualClock) -> None:
         seen.append(remaining())
 
     Pipeline(Timeout(5), Timeout(2)).call(look)
-    Pipeline(Timeout(2), Timeout(5)).call(look)
+    with pytest.warns(ResilienceWarning, match=r"timeout_2 \(5 s\) stands inside timeout \(2 s\)"):
+        Pipeline(Timeout(2), Timeout(5)).call(look)
     with deadline_after(1):
         Pipeline(Timeout(2)).call(look)
 

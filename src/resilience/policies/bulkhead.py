@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 from resilience import checks
+from resilience.by_hand import ByHand
 from resilience.call import Call
 from resilience.clock import ambient
 from resilience.ending import Ending
 from resilience.errors import BulkheadFullError, RejectReason
 from resilience.events import Mode
-from resilience.shapes import Gate
 from resilience.tickets import Line, Ticket
 
 
@@ -31,7 +31,7 @@ class BulkheadSettings:
         object.__setattr__(self, "max_wait", checks.number("max_wait", self.max_wait))
 
 
-class Bulkhead(Gate[None]):
+class Bulkhead(ByHand[None]):
     """Let at most `limit` calls in at once; a few more may wait in a queue, first come first served.
 
     Args:

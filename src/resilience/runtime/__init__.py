@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Awaitable
 from typing import Any
 
@@ -54,6 +55,18 @@ def in_time(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
     attempt: Awaitable[Any] = here().in_time(call, value)
     return attempt
+
+
+def whoami() -> object:
+    """Return the running task, or else the number of the thread."""
+    return here().current_task() if in_a_task() else threading.get_ident()
+
+
+def in_a_task() -> bool:
+    """Return whether a task of an event loop runs in this thread."""
+    if in_trio():
+        return True
+    return "asyncio" in sys.modules and bool(here().in_a_task())
 
 
 def effective_deadline() -> float:

@@ -163,6 +163,8 @@ def _timer_of(limit: Limit) -> _Timer:
 
 async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    if call.gentle:
+        return await _in_a_scope(call, value)
     started = ambient.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
@@ -171,8 +173,9 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     assert task is not None, "an asyncio coroutine runs in a task"
     cut = _Cut(task)
     timer = _timer_of(call.limit)
-    token = inherited.set(deadline)
+    before = inherited.get()
     try:
+        inherited.set(deadline)
         timer.add(cut, deadline)
         if value is None:
             call.made += 1
@@ -192,7 +195,8 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
         raise
     finally:
         timer.discard(cut)
-        _reset(token)
+        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
+            inherited.set(before)
     if cut.fired:
         cut.ours(None)
         raise timing.late(call, result)
@@ -201,21 +205,53 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     return result
 
 
-def _reset(token: Any) -> None:
+async def _in_a_scope(call: Call, value: Awaitable[Any] | None) -> Any:
+    """Do the same with a cancel scope of anyio, for clients that shield their clean-up with one."""
+    import anyio
+
+    started = ambient.monotonic()
+    deadline = call.deadline
+    if started >= deadline and value is None:
+        raise timing.expired(call)
+    before = inherited.get()
+    result: Any = None
+    scope = anyio.CancelScope(deadline=anyio.current_time() + deadline - started)
     try:
-        inherited.reset(token)
-    except ValueError:  # a dropped coroutine is closed in another context
-        return
+        inherited.set(deadline)
+        with scope:
+            if value is None:
+                call.made += 1
+                result = await call.function(*call.args, **call.kwargs)
+            else:
+                result = await value
+    except Exception as error:
+        if scope.cancel_called:  # what came out came of the cut
+            raise timing.cut(call, started) from error
+        raise
+    finally:
+        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
+            inherited.set(before)
+    if scope.cancelled_caught:
+        raise timing.cut(call, started)
+    if ambient.monotonic() >= deadline:
+        raise timing.late(call, result)
+    return result
 
 
 def effective_deadline() -> float:
     """Return when anyio's cancel scopes around the running task end, on the ambient clock."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return FOREVER
     anyio: Any = sys.modules.get("anyio")
-    if anyio is None or asyncio.current_task() is None:
+    if anyio is None or not in_a_task():
         return FOREVER
     at: float = anyio.current_effective_deadline()
-    return at if at in (FOREVER, -FOREVER) else at - loop.time() + ambient.monotonic()
+    return at if at in (FOREVER, -FOREVER) else at - asyncio.get_running_loop().time() + ambient.monotonic()
+
+
+def current_task() -> object:
+    """Return the running task."""
+    return asyncio.current_task()
+
+
+def in_a_task() -> bool:
+    """Return whether a task of an event loop runs in this thread."""
+    return asyncio._get_running_loop() is not None and asyncio.current_task() is not None

@@ -38,8 +38,9 @@ def in_time(call: Call) -> Any:
     started = ambient.monotonic()
     if started >= call.deadline:
         raise timing.expired(call)
-    token = inherited.set(call.deadline)
+    before = inherited.get()
     try:
+        inherited.set(call.deadline)
         call.made += 1
         result = call.function(*call.args, **call.kwargs)
     except DeadlineExceededError as error:
@@ -47,7 +48,7 @@ def in_time(call: Call) -> Any:
             raise timing.cut(call, started) from error
         raise
     finally:
-        inherited.reset(token)
+        inherited.set(before)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
     if hasattr(result.__class__, "__await__"):
         raise misuse.unawaited(result, call.function)
     if result.__class__ is GeneratorType:

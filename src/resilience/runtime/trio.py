@@ -63,9 +63,10 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     alarm = None if ambient.real else ambient.alarm(deadline, scope.cancel)
     if alarm is None:
         scope.deadline = trio.current_time() + (deadline - started)
-    token = inherited.set(deadline)
+    before = inherited.get()
     result: Any = None
     try:
+        inherited.set(deadline)
         with scope:
             if value is None:
                 call.made += 1
@@ -83,7 +84,8 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     finally:
         if alarm is not None:
             alarm.cancel()
-        _reset(token)
+        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
+            inherited.set(before)
     if scope.cancelled_caught:
         raise timing.cut(call, started)
     if ambient.monotonic() >= deadline:
@@ -91,14 +93,12 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     return result
 
 
-def _reset(token: Any) -> None:
-    try:
-        inherited.reset(token)
-    except ValueError:  # a dropped coroutine is closed in another context
-        return
-
-
 def effective_deadline() -> float:
     """Return when the cancel scopes around the running task end, on the ambient clock."""
     at = trio.current_effective_deadline()
     return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + ambient.monotonic()
+
+
+def current_task() -> object:
+    """Return the running task."""
+    return trio.lowlevel.current_task()

@@ -1,0 +1,80 @@
+"""Gates that can also be passed by hand, with `with` or `async with`: the way to guard a block, or a generator."""
+
+from __future__ import annotations
+
+from typing import Generic, Self, TypeVar
+
+from resilience.calling import Passage
+from resilience.ending import OK, Ending
+from resilience.locks import new_lock
+from resilience.settling import unwind
+from resilience.shapes import Gate
+
+Token = TypeVar("Token")
+
+
+class Passages:
+    """The blocks that are running, by task or thread."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._running: dict[object, list[Passage]] = {}
+
+    def begin(self, passage: Passage) -> None:
+        """Note a block that begins."""
+        with self._lock:
+            self._running.setdefault(passage.owner, []).append(passage)
+
+    def end(self, owner: object) -> Passage:
+        """Return the innermost block of a task or thread. A generator may be closed by another than ran it."""
+        with self._lock:
+            if owner not in self._running:
+                owner = next(reversed(self._running))
+            mine = self._running[owner]
+            passage = mine.pop()
+            if not mine:
+                del self._running[owner]
+            return passage
+
+
+class ByHand(Gate[Token], Generic[Token]):
+    """A gate that works as `with gate:` and `async with gate:`, too.
+
+    What leaves the block is judged by the policy's own `on=`, or else by NETWORK_ERRORS. One object may guard many
+    blocks at once, in many threads and tasks, and one within another.
+    """
+
+    _passages: Passages | None = None
+
+    def _running(self) -> Passages:
+        if self._passages is None:
+            with _firsts:
+                self._passages = self._passages or Passages()
+        return self._passages
+
+    def __enter__(self) -> Self:
+        """Pass the gate, or raise its refusal. A thread may have to wait; a task has to use `async with` for that."""
+        entry, binding = self.entry()
+        self._running().begin(entry.let_in(self, binding))
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Settle."""
+        entry, _ = self.entry()
+        passage = self._running().end(entry.whoami())
+        entry.live.discard(passage.call)
+        if passage.admitted:
+            unwind(self.settle, passage.token, OK if error is None else Ending(None, error, passage.call.failures))
+
+    async def __aenter__(self) -> Self:
+        """Pass the gate, or raise its refusal. The task may have to wait."""
+        entry, binding = self.entry()
+        self._running().begin(await entry.let_in_async(self, binding))
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Settle."""
+        self.__exit__(kind, error, traceback)
+
+
+_firsts = new_lock()

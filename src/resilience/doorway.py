@@ -1,0 +1,71 @@
+"""Passing a gate by hand, for `with` and `async with`: what the drivers do around a call, in two halves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilience import consult, drive_async, drive_sync, runtime
+from resilience.call import Binding, Call
+from resilience.calling import Passage
+from resilience.census import Census
+from resilience.errors import Misuse, RejectedError
+from resilience.events import Mode
+from resilience.settling import sweep
+from resilience.shapes import Gate
+from resilience.tickets import Ticket
+
+
+def let_in(census: Census, gate: Gate[Any], binding: Binding, mode: Mode) -> Passage:
+    """Pass a gate, waiting in a thread if need be; an event loop is not blocked."""
+    call = _count_in(census, binding)
+    try:
+        passage = _admit(gate, call, mode)
+        if isinstance(passage.token, Ticket):
+            if runtime.in_a_task():
+                passage.token.leave()
+                raise Misuse(f"`with {gate.name}:` would block the event loop while it waits; use `async with`")
+            drive_sync.wait_in_line(gate, passage.token, call)
+    except BaseException:
+        census.live.discard(call)
+        raise
+    return passage
+
+
+async def let_in_async(census: Census, gate: Gate[Any], binding: Binding, mode: Mode) -> Passage:
+    """Pass a gate, waiting in a task if need be."""
+    call = _count_in(census, binding)
+    try:
+        passage = _admit(gate, call, mode)
+        if isinstance(passage.token, Ticket):
+            await drive_async.wait_in_line(gate, passage.token, call)
+    except BaseException:
+        census.live.discard(call)
+        raise
+    return passage
+
+
+def _count_in(census: Census, binding: Binding) -> Call:
+    sweep()
+    call = Call(binding, _block, (), {})
+    census.live.add(call)
+    if census.draining:
+        census.live.discard(call)
+        census.refuse(call)
+    return call
+
+
+def _admit(gate: Gate[Any], call: Call, mode: Mode) -> Passage:
+    owner = runtime.whoami()
+    if mode is Mode.OFF:
+        return Passage(call, owner, False, None)
+    if mode is Mode.SHADOW:
+        return Passage(call, owner, *consult.shadow_admit(gate, call))
+    try:
+        return Passage(call, owner, True, gate.admit(call))
+    except RejectedError as error:
+        consult.announce(gate, call, error, Mode.ENFORCE)
+        raise
+
+
+def _block() -> None:
+    """Stand for the block that is guarded by hand."""

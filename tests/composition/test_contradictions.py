@@ -1,0 +1,67 @@
+"""Pipelines whose parts are right, each by itself, and wrong together: a warning at the user's line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilience import Bulkhead, CircuitBreaker, Pipeline, ResilienceWarning, Retry, Timeout
+
+WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
+    (
+        lambda: Pipeline(Timeout(1), Retry(), Timeout(1)),
+        "timeout_2 (1 s) stands inside timeout (1 s), which always ends first; give the inner one less time",
+    ),
+    (
+        lambda: Pipeline(Timeout(1), Pipeline(Retry(), Timeout(3, name="attempt"))),
+        "attempt (3 s) stands inside timeout (1 s), which always ends first; give the inner one less time",
+    ),
+    (
+        lambda: Pipeline(CircuitBreaker(), Retry()),
+        "breaker stands outside retry: it sees only what is left after all retries, and does not stop them while it is "
+        "open; put it inside",
+    ),
+    (
+        lambda: Pipeline(CircuitBreaker(slow_after=2), Timeout(1)),
+        "breaker calls slow what takes 2 s (slow_after), but timeout cuts after 1 s; make slow_after less than that",
+    ),
+    (
+        lambda: Pipeline(Timeout(2), CircuitBreaker(slow_after=2)),
+        "breaker calls slow what takes 2 s (slow_after), but timeout cuts after 2 s; make slow_after less than that",
+    ),
+    (
+        lambda: Pipeline(CircuitBreaker(min_calls=20, window_calls=10)),
+        "breaker wants min_calls=20 before it judges, but its window holds only window_calls=10; its failure rate "
+        "never opens it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), WRONG)
+def test_a_contradiction_warns_where_the_pipeline_is_built(make: Callable[[], Pipeline[Any]], sentence: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make()
+
+    assert [(one.category, str(one.message), one.filename) for one in caught] == [
+        (ResilienceWarning, sentence, __file__)
+    ]
+
+
+def test_the_warning_names_the_pipeline() -> None:
+    with pytest.warns(ResilienceWarning, match="in pipeline 'contradictory': breaker stands outside retry"):
+        Pipeline(CircuitBreaker(), Retry(), name="contradictory")
+
+
+def test_what_fits_together_is_quiet() -> None:
+    Pipeline(
+        Timeout(2),
+        Retry(),
+        Bulkhead(5),
+        CircuitBreaker(slow_after=0.4, window_calls=20),
+        Timeout(0.5),
+        Timeout(None, share=0.5),
+    )

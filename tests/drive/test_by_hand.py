@@ -1,0 +1,259 @@
+"""`with gate:` and `async with gate:`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from resilience import (
+    Bulkhead,
+    BulkheadFullError,
+    CircuitBreaker,
+    Rejected,
+    RejectedError,
+    deadline_after,
+)
+from resilience.testing import Recorder, VirtualClock, virtual_time
+from tests.harness import RUNNERS, Report, Scenario
+
+Main: TypeAlias = "Callable[[], Awaitable[Any]]"
+
+
+def on_asyncio(main: Main) -> Any:
+    async def run() -> Any:
+        return await main()
+
+    with virtual_time():
+        return asyncio.run(run())
+
+
+def on_trio(main: Main) -> Any:
+    with virtual_time() as clock:
+        return trio.run(main, clock=clock.trio())
+
+
+each_loop = pytest.mark.parametrize("run", [on_asyncio, on_trio])
+
+
+def test_a_block_holds_a_permit() -> None:
+    bulkhead = Bulkhead(2)
+
+    with bulkhead:
+        assert bulkhead.in_flight == 1
+        with bulkhead:
+            assert bulkhead.in_flight == 2
+            with pytest.raises(BulkheadFullError, match="full"), bulkhead:
+                pytest.fail("nobody gets in here")
+        assert bulkhead.in_flight == 1
+
+    assert bulkhead.in_flight == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_a_permit_comes_back_whatever_leaves_the_block(error: type[BaseException]) -> None:
+    bulkhead = Bulkhead(1)
+
+    with pytest.raises(error), bulkhead:
+        raise error
+
+    assert bulkhead.in_flight == 0
+
+
+def test_a_breaker_scores_blocks() -> None:
+    breaker = CircuitBreaker(consecutive_failures=2, on=OSError)
+
+    for error in (OSError, ValueError, OSError):
+        with pytest.raises(error), breaker:
+            raise error
+    assert breaker.state == "open"
+    with pytest.raises(RejectedError, match="open"), breaker:
+        pytest.fail("nobody gets in here")
+
+
+def test_without_a_list_of_its_own_a_block_is_judged_by_network_errors() -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+
+    with pytest.raises(ValueError, match="mine"), breaker:
+        raise ValueError("mine")
+    assert breaker.state == "closed"
+    with pytest.raises(ConnectionError), breaker:
+        raise ConnectionError
+    assert breaker.state == "open"
+
+
+def test_a_generator_is_guarded_by_hand() -> None:
+    bulkhead = Bulkhead(2)
+
+    def pages() -> Generator[int]:
+        with bulkhead:
+            yield 1
+            yield 2
+
+    first, second = pages(), pages()
+    assert (next(first), next(second), bulkhead.in_flight) == (1, 1, 2)
+    assert list(first) == [2]
+    assert bulkhead.in_flight == 1
+    second.close()
+
+    assert bulkhead.in_flight == 0
+
+
+def test_a_generator_may_be_closed_by_another_thread() -> None:
+    bulkhead = Bulkhead(1)
+
+    def pages() -> Generator[int]:
+        with bulkhead:
+            yield 1
+
+    generator = pages()
+    next(generator)
+    thread = threading.Thread(target=generator.close)
+    thread.start()
+    thread.join()
+
+    assert bulkhead.in_flight == 0
+
+
+def test_a_thread_waits_for_its_permit() -> None:
+    bulkhead = Bulkhead(1, queue=1, max_wait=10)
+    inside = threading.Event()
+
+    def wait() -> None:
+        with bulkhead:
+            inside.set()
+
+    thread = threading.Thread(target=wait)
+    with bulkhead:
+        thread.start()
+        while not bulkhead.queued:
+            pass
+        assert not inside.is_set()
+    thread.join(10)
+
+    assert inside.is_set()
+    assert bulkhead.in_flight == 0
+
+
+def test_a_wait_in_vain_is_refused(virtual_time: VirtualClock) -> None:
+    bulkhead = Bulkhead(1, queue=1, max_wait=0.5)
+
+    with bulkhead, pytest.raises(BulkheadFullError, match="longest wait"), bulkhead:
+        pytest.fail("nobody gets in here")
+    with bulkhead, deadline_after(0.1), pytest.raises(TimeoutError), bulkhead:
+        pytest.fail("nobody gets in here")
+
+    assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+
+@each_loop
+def test_a_task_waits_for_its_permit(run: Callable[[Main], Any]) -> None:
+    bulkhead = Bulkhead(1, queue=5, max_wait=10)
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        async with bulkhead:
+            order.append(number)
+            await anyio.sleep(1)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(one, number)
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+
+    run(main)
+
+    assert sorted(order) == [0, 1, 2, 3]
+    assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+
+@each_loop
+def test_a_plain_block_does_not_block_a_loop(run: Callable[[Main], Any]) -> None:
+    bulkhead = Bulkhead(1, queue=1)
+
+    async def main() -> None:
+        with bulkhead:
+            with pytest.raises(TypeError, match="use `async with`"), bulkhead:
+                pytest.fail("nobody gets in here")
+            assert bulkhead.queued == 0
+
+    run(main)
+
+    assert bulkhead.in_flight == 0
+
+
+@each_loop
+def test_blocks_of_different_tasks_are_kept_apart(run: Callable[[Main], Any]) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+
+    async def fails() -> None:
+        with pytest.raises(ConnectionError):
+            async with breaker:
+                await anyio.sleep(1)
+                raise ConnectionError
+
+    async def cancelled() -> None:
+        with anyio.move_on_after(2):
+            async with breaker:
+                await anyio.sleep(60)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails)
+            group.start_soon(cancelled)
+
+    run(main)
+
+    assert breaker.snapshot()["failures"] == 1
+
+
+@pytest.mark.parametrize("run", RUNNERS)
+def test_cancellation_at_every_suspension(run: Callable[[Callable[[], Scenario]], Report]) -> None:
+    def make() -> Scenario:
+        bulkhead = Bulkhead(1, queue=10, max_wait=10)
+
+        async def block() -> None:
+            async with bulkhead:
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+
+        def check() -> str | None:
+            left = (bulkhead.in_flight, bulkhead.queued)
+            return None if left == (0, 0) else f"in flight and queued: {left}"
+
+        return Scenario(call=block, check=check, helpers=[block, block])
+
+    with virtual_time():
+        report = run(make)
+
+    report.must_hold()
+
+
+def test_modes(virtual_time: VirtualClock) -> None:
+    bulkhead = Bulkhead(1, mode="off")
+    with bulkhead:
+        assert bulkhead.in_flight == 0
+
+    bulkhead.mode = "shadow"
+    with Recorder(events=[Rejected]) as recorder, bulkhead, bulkhead:
+        assert bulkhead.in_flight == 1
+    assert [event.mode for event in recorder.of(Rejected)] == ["shadow"]
+    assert bulkhead.in_flight == 0
+
+
+def test_one_object_by_hand_and_in_a_pipeline_shares_its_state() -> None:
+    bulkhead = Bulkhead(1)
+
+    with bulkhead, pytest.raises(BulkheadFullError):
+        bulkhead.call(print)
+
+    assert bulkhead.call(functools.partial(int, "7")) == 7

@@ -1,0 +1,281 @@
+"""The windows that a breaker counts in, against plain lists."""
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilience.windows import BUCKETS, NONE, CallWindow, Counts, TimeWindow
+
+exactly = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+START = 1000.0
+SPAN = 10.0
+THREADS = 8
+PATIENCE = 60.0
+
+
+def succeed(window: TimeWindow, now: float) -> None:
+    """Count a success as the breaker does: without the lock, but for the first one in a bucket."""
+    if now >= window.edge:
+        window.turn(now)
+    next(window.count)
+
+
+# Counts
+
+
+def test_rates() -> None:
+    assert (NONE.rate, NONE.slow_rate) == (0.0, 0.0)
+    assert (Counts(4, 3, 1).rate, Counts(4, 3, 1).slow_rate) == (0.75, 0.25)
+    assert Counts(20, 14, 0).rate >= 0.7
+
+
+# The time window
+
+
+def test_a_call_is_forgotten_after_the_span() -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(START, failed=True, slow=False)
+    assert window.counts(START + 9.75) == (1, 1, 0)
+    assert window.counts(START + 10) == NONE
+
+
+def test_every_kind_of_call() -> None:
+    window = TimeWindow(SPAN, START)
+    succeed(window, START)
+    window.add(START, failed=True, slow=False)
+    window.add(START, failed=True, slow=True)
+    window.add(START, failed=False, slow=True)
+    window.add(START, failed=False, slow=False)
+    assert window.counts(START) == (5, 2, 2)
+    assert window.held() == (5, 2, 2)
+
+
+def test_the_edges_of_buckets() -> None:
+    window = TimeWindow(SPAN, START)
+    succeed(window, START + 0.75)
+    assert window.edge == START + 1
+    succeed(window, START + 1)
+    assert window.edge == START + 2
+    assert window.counts(START + 9.75).calls == 2
+    assert window.counts(START + 10).calls == 1
+    assert window.counts(START + 10.75).calls == 1
+    assert window.counts(START + 11).calls == 0
+
+
+@pytest.mark.parametrize("span", [0.001, 0.1, 1.0, 3.0, 7.7, 3600.0])
+@pytest.mark.parametrize("start", [0.0, 0.1, 12345.678])
+def test_each_bucket_begins_at_its_edge(span: float, start: float) -> None:
+    window = TimeWindow(span, start)
+    for _ in range(100):
+        edge = window.edge
+        window.turn(edge)
+        if window.edge == edge:  # by a rounding, the edge itself may still belong to the bucket before it
+            window.turn(edge * (1 + 1e-12))
+        assert window.edge == pytest.approx(edge + span / BUCKETS, rel=1e-9)
+
+
+def test_after_a_long_rest_it_is_empty_and_goes_on() -> None:
+    for rest in (10.0, 11.25, 1e3, 1e9, 1e15, 1e300):
+        window = TimeWindow(SPAN, START)
+        window.add(START, failed=True, slow=True)
+        succeed(window, START + rest)
+        assert window.counts(START + rest) == (1, 0, 0)
+        assert window.counts(START + rest) == (1, 0, 0)
+
+
+def test_after_a_rest_its_buckets_begin_anew() -> None:
+    window = TimeWindow(SPAN, START)
+    succeed(window, START + 10.5)
+    assert window.edge == START + 11.5
+    window = TimeWindow(SPAN, START)
+    succeed(window, START + 100.75)
+    assert window.edge == START + 101.75
+    assert window.counts(START + 110.5).calls == 1
+    assert window.counts(START + 110.75).calls == 0
+
+
+def test_standing_time() -> None:
+    window = TimeWindow(SPAN, START)
+    for _ in range(1000):
+        succeed(window, START)
+        window.add(START, failed=True, slow=False)
+    assert window.counts(START) == (2000, 1000, 0)
+
+
+def test_a_moment_that_is_a_little_late_counts_in_the_bucket_of_now() -> None:
+    window = TimeWindow(SPAN, START)
+    window.turn(START + 5)
+    edge = window.edge
+    window.add(START + 4.99, failed=True, slow=False)
+    window.add(START - 4.99, failed=True, slow=False)
+    assert window.edge == edge
+    assert window.counts(START + 5).failures == 2
+
+
+def test_another_clock_empties_it() -> None:
+    window = TimeWindow(SPAN, START)
+    window.turn(START + 5)
+    window.add(START + 5, failed=True, slow=False)
+    assert window.counts(START - 500) == NONE
+    window.add(START - 500, failed=True, slow=False)
+    assert window.counts(START - 491) == (1, 1, 0)
+    assert window.counts(START - 490) == NONE
+
+
+def test_looking_changes_nothing() -> None:
+    window = TimeWindow(SPAN, START)
+    succeed(window, START)
+    for _ in range(10):
+        assert window.counts(START) == window.held() == (1, 0, 0)
+
+
+def test_the_row_of_failures() -> None:
+    window = TimeWindow(SPAN, START)
+    rows: list[int] = []
+    for word in "FFsFFFSFFwFF":
+        match word:
+            case "s":
+                succeed(window, START)
+            case "S" | "w":
+                window.add(START, failed=False, slow=word == "w")
+            case _:
+                window.add(START, failed=True, slow=False)
+        rows.append(window.row)
+    assert rows == [1, 2, 2, 1, 2, 3, 0, 1, 2, 0, 1, 2]
+
+
+def test_a_row_is_not_broken_by_time() -> None:
+    window = TimeWindow(SPAN, START)
+    for number in range(5):
+        window.add(START + number * 1000, failed=True, slow=False)
+        window.counts(START + number * 1000 + 500)
+    assert window.row == 5
+
+
+@dataclass
+class TimeModel:
+    """Lists of all calls, and of when a bucket begins."""
+
+    start: float = START
+    latest: int = 0
+    calls: list[tuple[int, bool, bool]] = field(default_factory=list)
+    row: int = 0
+
+    def bucket(self, now: float) -> int:
+        bucket = int((now - self.start) // (SPAN / BUCKETS))
+        if bucket - self.latest >= BUCKETS:
+            self.start, self.calls, bucket = now, [], 0
+        self.latest = bucket
+        return bucket
+
+    def add(self, now: float, *, failed: bool, slow: bool) -> None:
+        bucket = self.bucket(now)
+        self.calls.append((bucket, failed, slow))
+        self.row = self.row + 1 if failed else 0
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        oldest = self.bucket(now) - BUCKETS + 1
+        held = [call for call in self.calls if call[0] >= oldest]
+        return len(held), sum(call[1] for call in held), sum(call[2] for call in held)
+
+
+steps = st.one_of(
+    st.sampled_from(["success", "fine", "failed", "slow", "both", "look"]),
+    st.sampled_from([0.25, 0.75, 1.0, 3.5, 9.75, 10.0, 12.25, 1000.0]),
+)
+
+
+@exactly
+@given(st.lists(steps, max_size=80))
+def test_a_time_window_agrees_with_a_list(script: list[str | float]) -> None:
+    window, model, now = TimeWindow(SPAN, START), TimeModel(), START
+    seen: list[tuple[float, bool]] = []
+    for step in script:
+        if isinstance(step, float):
+            now += step
+        elif step == "success":
+            succeed(window, now)
+            model.add(now, failed=False, slow=False)
+            seen.append((now, False))
+        elif step == "look":
+            counts = window.counts(now)
+            assert counts == model.counts(now)
+            # Whatever the buckets: what is younger than nine tenths is there, and what is too old is not.
+            assert (
+                sum(at >= now - SPAN * 0.9 for at, _ in seen) <= counts.calls <= sum(at > now - SPAN for at, _ in seen)
+            )
+            assert counts.failures <= sum(at > now - SPAN for at, failed in seen if failed)
+        else:
+            failed, slow = step in ("failed", "both"), step in ("slow", "both")
+            window.add(now, failed=failed, slow=slow)
+            model.add(now, failed=failed, slow=slow)
+            seen.append((now, failed))
+            assert window.held() == model.counts(now)
+            assert window.row == model.row
+    assert window.counts(now) == model.counts(now)
+
+
+# The window of calls
+
+
+def test_only_the_last_calls_count() -> None:
+    window = CallWindow(3)
+    for failed in (True, True, True, False):
+        window.add(START, failed=failed, slow=failed)
+    assert window.counts(START) == (3, 2, 2)
+    assert window.row == 0
+    assert window.counts(START + 1e9) == (3, 2, 2)
+
+
+@exactly
+@given(st.integers(1, 8), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool, bool]]) -> None:
+    window = CallWindow(span)
+    for number, (failed, slow) in enumerate(calls, start=1):
+        window.add(START, failed=failed, slow=slow)
+        last = calls[:number][-span:]
+        assert window.held() == (len(last), sum(call[0] for call in last), sum(call[1] for call in last))
+        assert window.row == len(list(itertools.takewhile(lambda call: call[0], reversed(calls[:number]))))
+
+
+# Threads
+
+
+@pytest.fixture
+def _frantic_switching() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_frantic_switching")
+def test_successes_without_the_lock_are_exact() -> None:
+    window = TimeWindow(1e6, START)
+    lock = threading.Lock()
+    barrier = threading.Barrier(THREADS, timeout=PATIENCE)
+
+    def work() -> None:
+        barrier.wait()
+        for number in range(400):
+            now = START + number * 200.0  # everybody meets every edge of a bucket, and none is forgotten
+            if now >= window.edge:
+                with lock:
+                    window.turn(now)
+            next(window.count)
+            if number % 10 == 0:
+                with lock:
+                    window.add(now, failed=True, slow=number % 20 == 0)
+                    window.counts(now)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(work) for _ in range(THREADS)]:
+            future.result(PATIENCE)
+    assert window.counts(START + 400 * 200.0) == (THREADS * 440, THREADS * 40, THREADS * 20)
