@@ -13,12 +13,14 @@ import pytest
 import trio
 
 from resilience import (
+    Allowlist,
     Bulkhead,
     Call,
     CircuitBreaker,
     DeadlineExceededError,
     Ending,
     EndingKind,
+    Gate,
     Pipeline,
     RejectedError,
     Retry,
@@ -27,6 +29,7 @@ from resilience import (
     deadline_after,
 )
 from resilience.clock import ambient
+from resilience.locks import any_locked
 from resilience.testing import VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
 
@@ -280,3 +283,51 @@ def test_sixteen_threads_at_a_half_open_breaker(virtual_time: VirtualClock) -> N
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_no_lock_is_held_while_code_of_the_users_runs(virtual_time: VirtualClock) -> None:
+    held: list[str] = []
+
+    def look(where: str) -> None:
+        if any_locked():
+            held.append(where)
+
+    def listed(error: Exception) -> bool:
+        look("predicate")
+        return True
+
+    class Looks(Gate[None]):
+        def admit(self, call: Call) -> None:
+            look("admit")
+
+        def settle(self, token: Any, ending: Ending) -> None:
+            look("settle")
+
+    class Waits(backoff.fixed):
+        def seconds(self, retry: int, previous: float | None) -> float:
+            look("backoff")
+            return 1.0
+
+    breaker = CircuitBreaker(consecutive_failures=2, on=Allowlist(when=listed))
+    pipeline = Pipeline(
+        Looks(), Retry(3, wait=Waits(1)), Bulkhead(1), breaker, Looks(), Timeout(5), failures=Allowlist(when=listed)
+    )
+    seen: list[str] = []
+
+    def listen(event: Any) -> None:
+        seen.append(type(event).__name__)
+        look("listener")
+
+    pipeline.subscribe(listen)
+
+    def fails() -> None:
+        look("function")
+        raise ConnectionError("down")
+
+    for _ in range(3):
+        with pytest.raises((ConnectionError, RejectedError)):
+            pipeline.call(fails)
+        virtual_time.advance(1)
+
+    assert held == []
+    assert {"BreakerChanged", "Rejected", "RetryScheduled", "CallEnded"} <= set(seen)
