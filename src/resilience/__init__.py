@@ -8,7 +8,7 @@ import warnings as _warnings
 from typing import Any
 
 from resilience import backoff, logs
-from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failure, FailureKind
+from resilience.allowlist import Allowlist, Failure, FailureKind
 from resilience.budget import RetryBudget
 from resilience.call import Call
 from resilience.deadlines import carry, current_deadline, deadline_after, remaining
@@ -43,6 +43,7 @@ from resilience.events import (
     TimeoutScope,
     subscribe,
 )
+from resilience.network import NETWORK_ERRORS
 from resilience.pipeline import Pipeline, pipelines
 from resilience.policies.breaker import CircuitBreaker
 from resilience.policies.bulkhead import Bulkhead

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from enum import StrEnum
-from typing import Any, TypeAlias
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeAlias
 
-from resilience import checks
+from tenacity.retry import retry_base
+
+from resilience import checks, strategies
 from resilience.complaints import hook_failed
 from resilience.errors import BadResult, RejectedError
 
@@ -54,11 +56,18 @@ class Failure:
             object.__setattr__(self, "retry_after", None)
 
 
-Verdict: TypeAlias = "bool | Failure | None"
+class Answer(Enum):
+    """What a predicate says of a good outcome."""
+
+    ANSWER = "a known answer of a healthy dependency"
+
+
+ANSWER: Final = Answer.ANSWER
+Verdict: TypeAlias = "bool | Failure | Answer | None"
 ErrorPredicate: TypeAlias = "Callable[[Exception], Verdict]"
 ResultPredicate: TypeAlias = "Callable[[Any], Verdict]"
-Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate"
-"""What is taken wherever an allowlist is: one, an exception type, a tuple of types, or a predicate."""
+Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate | retry_base"
+"""What is taken wherever an allowlist is: one, an exception type, a tuple of types, a predicate, or a `retry_if_*`."""
 
 
 class Allowlist:
@@ -66,7 +75,8 @@ class Allowlist:
 
     Args:
         *types: exceptions that are failures, subclasses included. None given, and `when` given: every exception.
-        when: narrows them. Gets the exception; True or a `Failure` says failure, False or None says not.
+        when: narrows them. Gets the exception; True or a `Failure` says failure, False or None says not, and `ANSWER`
+            that it is a known answer of a healthy dependency, such as a status code that says "not found".
         answers: exceptions that are known answers of a healthy dependency, such as `CardDeclined`. They are good
             outcomes, even where a listed type covers them.
 
@@ -91,6 +101,7 @@ class Allowlist:
         _check_types("answers", answers)
         if when is not None and not callable(when):
             raise TypeError(f"when must be a callable that takes the exception, not {when!r}")
+        _refuse_async(when)
         rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...] = ()
         if when is not None:
             rules = ((types or (Exception,), when),)
@@ -114,14 +125,24 @@ class Allowlist:
         """List returned values: `predicate` gets the value; True or a `Failure` says that it is a failure."""
         if not callable(predicate):
             raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
+        _refuse_async(predicate)
         return cls.__new__(cls)._set((), (), (predicate,), ())
 
     @classmethod
     def of(cls, failures: Failures) -> Allowlist:
-        """Make an allowlist of an exception type, a tuple of types or a predicate; one that is one stays itself."""
+        """Make an allowlist of an exception type, a tuple of types, a predicate, or a `retry_if_*` of tenacity.
+
+        One that is an allowlist stays itself.
+        """
         if isinstance(failures, Allowlist):
             return failures
         given: Any = failures
+        if isinstance(given, retry_base):
+            _refuse_async(given)
+            errors = cls(when=strategies.about_errors(given))
+            if not strategies.looks_at_results(given):
+                return errors
+            return errors | cls.of_results(strategies.about_results(given))
         if issubclass(type(given), type):
             return cls(given)
         if issubclass(type(given), tuple):
@@ -177,7 +198,7 @@ class Allowlist:
         for types, when in self._error_rules:
             if isinstance(outcome, types):
                 verdict = when(outcome)
-                if verdict:
+                if verdict and verdict is not ANSWER:
                     return verdict if isinstance(verdict, Failure) else default_failure(outcome)
         return None
 
@@ -186,13 +207,15 @@ class Allowlist:
         if isinstance(outcome, BadResult):
             return self._classify_result(outcome.result) is None
         if isinstance(outcome, BaseException):
-            return isinstance(outcome, self._answers)
+            return isinstance(outcome, self._answers) or any(
+                isinstance(outcome, types) and when(outcome) is ANSWER for types, when in self._error_rules
+            )
         return self._classify_result(outcome) is None
 
     def _classify_result(self, result: object) -> Failure | None:
         for rule in self._result_rules:
             verdict = rule(result)
-            if verdict:
+            if verdict and verdict is not ANSWER:
                 return verdict if isinstance(verdict, Failure) else _TRANSIENT
         return None
 
@@ -244,6 +267,13 @@ def _inside(group: Any) -> tuple[Any, ...]:
     return exceptions
 
 
+def _refuse_async(predicate: object) -> None:
+    if strategies.is_async(predicate):
+        raise TypeError(
+            f"{_name(predicate)} is an async predicate; only Retry(on=...) takes one, and only for awaited calls"
+        )
+
+
 def _check_types(what: str, types: Any) -> None:
     if not issubclass(type(types), tuple):
         raise TypeError(f"{what} must be a tuple of exception types, not {types!r}")
@@ -265,7 +295,3 @@ def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:
         except Exception as error:
             hook_failed("predicate of an allowlist", allowlist, error)
     return False
-
-
-NETWORK_ERRORS = Allowlist(ConnectionError, TimeoutError)
-"""What is a failure where nothing else is said: the connection broke, or nobody answered in time."""

@@ -6,14 +6,24 @@ others once many clients compete (Brooker, "Exponential Backoff And Jitter", AWS
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
 
 from resilience import checks
 from resilience.clock import ambient
 
 
-class Backoff(ABC):
-    """A way to compute waits. Subclass it and write `seconds` to make your own."""
+class Backoff(wait_base):
+    """A way to compute waits. Subclass it and write `seconds` to make your own.
+
+    It is a `wait_base` of tenacity: it works in a plain `@tenacity.retry(wait=...)`, and `+` adds others to it.
+    """
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the seconds to wait, in the way in which tenacity asks."""
+        return self.seconds(retry_state.attempt_number, retry_state.upcoming_sleep or None)
 
     @abstractmethod
     def seconds(self, retry: int, previous: float | None) -> float:

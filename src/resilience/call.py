@@ -8,10 +8,12 @@ import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-from resilience.allowlist import NETWORK_ERRORS, Allowlist
+from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
 from resilience.clock import inherited
+from resilience.errors import DeadlineExceededError
 from resilience.events import Bus, Event, TimeoutScope
+from resilience.network import NETWORK_ERRORS
 from resilience.settling import Deferred
 
 
@@ -44,7 +46,7 @@ class Site:
                 pipeline=self.name,
                 policy=self.name_of(policy),
                 operation=call.operation,
-                target=call.binding.target,
+                target=call.target,
                 **facts,
             )
 
@@ -113,8 +115,8 @@ class Call:
     """
 
     __slots__ = (
-        "__weakref__", "_interrupted", "_nap", "args", "attempt", "binding", "deadline", "deferred", "function",
-        "kwargs", "limit", "made", "site", "whole",
+        "__weakref__", "_interrupted", "_nap", "_whose_whole", "args", "attempt", "binding", "deadline", "deferred",
+        "function", "kwargs", "limit", "made", "site", "whole",
     )  # fmt: skip
 
     gentle: ClassVar[bool] = False
@@ -160,15 +162,44 @@ class Call:
         """Whether what the call sends can be sent again."""
         return True
 
+    @property
+    def queued(self) -> bool:
+        """Whether this attempt still waits for something of our own, such as a connection of a client's pool.
+
+        A cut then says that nothing was called, and nobody scores it.
+        """
+        return False
+
+    def overdue(self, error: Exception) -> bool:
+        """Return whether an exception that came at the deadline, or later, came of the deadline."""
+        return isinstance(error, DeadlineExceededError)
+
+    def dispose(self, result: Any) -> None:
+        """Let go of a result that nobody waits for any more: the thread that made it was left behind."""
+
+    @property
+    def whose_whole(self) -> Limit:
+        """Whose deadline `whole` is."""
+        limit: Limit = getattr(self, "_whose_whole", INHERITED)
+        return limit
+
+    def bound(self, deadline: float, limit: Limit) -> None:
+        """Set the deadline of the whole call."""
+        self.whole = deadline
+        self._whose_whole = limit
+
     def copy(self) -> Call:
         """Return a copy, for an attempt that goes on while the call itself does."""
-        other = Call(self.binding, self.function, self.args, self.kwargs)
+        return self.imprint(Call(self.binding, self.function, self.args, self.kwargs))
+
+    def imprint(self, other: Call) -> Call:
+        """Bring another call to the state of this one, and return it."""
         other.site = self.site
         other.attempt = self.attempt
         other.made = self.made
         other.deadline = self.deadline
         other.limit = self.limit
-        other.whole = self.whole
+        other.bound(self.whole, self.whose_whole)
         return other
 
     def renew(self) -> None:

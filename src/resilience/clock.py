@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 FOREVER = float("inf")
+TIME_IS_UP = object()
+"""What comes in the place of a value that was not there in time."""
 inherited: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
 """The ambient deadline: until when whoever called us wants an answer, on the ambient clock."""
 

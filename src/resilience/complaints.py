@@ -9,7 +9,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from resilience.errors import ResilienceWarning
+from resilience.errors import Misuse, ResilienceWarning
 
 logger = logging.getLogger("resilience")
 logger.addHandler(logging.NullHandler())
@@ -50,6 +50,22 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
         type(error).__qualname__,
         exc_info=error,
     )
+
+
+def unlisted(pipeline: str, error: Exception) -> None:
+    """Log, once for each type and pipeline, that an exception was let through because no allowlist lists it."""
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if not isinstance(error, Misuse) and first_time("unlisted", pipeline, name):
+        logger.warning(
+            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. If it is a failure of the "
+            "dependency, give failures=NETWORK_ERRORS | %s to the pipeline, or on= to the policy; if it is a known "
+            "answer, answers=(%s,) (this is said once)",
+            pipeline or "a pipeline",
+            name,
+            kind.__qualname__,
+            kind.__qualname__,
+        )
 
 
 def warn(message: str) -> None:

@@ -21,7 +21,7 @@ PASS = object()
 """A substitute does not cover this ending."""
 
 
-def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> float | None:
+def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
     """Ask a Loop. If its hook fails, that is logged once and the ending comes out."""
     series.number += 1
     if isinstance(ending.error, LateResult):
@@ -30,7 +30,8 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> float | No
         if call.interrupted and isinstance(ending.error, Exception):
             loop.not_made(call, OK, ending.error, series)
             return None
-        return checked(loop.delay(call, ending, series))
+        wait = loop.delay(call, ending, series)
+        return wait if hasattr(wait.__class__, "__await__") else checked(wait)
     except Exception as error:
         hook_failed("delay of a policy", loop, error)
         return None

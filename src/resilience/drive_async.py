@@ -133,6 +133,8 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                         break
                     series.stamp = stamp
                     wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
+                    if hasattr(wait.__class__, "__await__"):
+                        wait = await ponder(wait, policy)
                     if wait is None:
                         raise
                     last = error
@@ -160,6 +162,15 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     return attempts
 
 
+async def ponder(wait: Any, policy: Loop) -> float | None:
+    """Await a decision that takes its time."""
+    try:
+        return consult.checked(await wait)
+    except Exception as error:
+        hook_failed("delay of a policy", policy, error)
+        return None
+
+
 def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
 
@@ -169,7 +180,9 @@ def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
         try:
             result = await inner(call)
         except Exception as error:
-            consult.decide(policy, call, Ending(None, error, call.failures), series)
+            wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
+            if hasattr(wait.__class__, "__await__"):
+                await ponder(wait, policy)
             raise
         if reward is not None:
             try:
@@ -194,7 +207,7 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
         call.deadline = deadline
         call.limit = limit
         if whole:
-            call.whole = deadline
+            call.bound(deadline, limit)
         try:
             return await inner(call)
         finally:

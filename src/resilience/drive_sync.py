@@ -138,6 +138,8 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                         break
                     series.stamp = stamp
                     wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
+                    if hasattr(wait.__class__, "__await__"):
+                        wait = ponder(wait, policy)
                     if wait is None:
                         raise
                     last = error
@@ -165,6 +167,11 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     return attempts
 
 
+def ponder(wait: Any, policy: Loop) -> float | None:
+    """Refuse a decision that a plain call cannot await."""
+    raise misuse.undecided(wait, policy.name)
+
+
 def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop that only says what it would do."""
 
@@ -174,7 +181,9 @@ def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
         try:
             result = inner(call)
         except Exception as error:
-            consult.decide(policy, call, Ending(None, error, call.failures), series)
+            wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
+            if hasattr(wait.__class__, "__await__"):
+                ponder(wait, policy)
             raise
         if reward is not None:
             try:
@@ -199,7 +208,7 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
         call.deadline = deadline
         call.limit = limit
         if whole:
-            call.whole = deadline
+            call.bound(deadline, limit)
         try:
             return inner(call)
         finally:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from resilience import checks, doorway, drive_async, drive_sync, drive_thread
-from resilience.allowlist import NETWORK_ERRORS, Allowlist
+from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
 from resilience.call import Binding, Call, Limit, Site, name_of
 from resilience.calling import D_co, Passage
@@ -18,6 +18,7 @@ from resilience.errors import RejectedError, RejectReason
 from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, TimeoutScope
 from resilience.locks import members, new_lock
 from resilience.meter import Meter
+from resilience.network import NETWORK_ERRORS
 from resilience.policy import Policy
 from resilience.runtime import whoami
 from resilience.shapes import Gate, Loop, Reward, Scope, Substitute

@@ -10,10 +10,11 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from resilience.allowlist import leaves
 from resilience.errors import BadResult
+from resilience.events import GiveUpReason
 
 MARK = "_resilience_given_up"
 DEPTH = 8
@@ -123,3 +124,27 @@ def noted(error: BaseException) -> str:
         if isinstance(one, str) and one.startswith(PREFIX):
             return one.removeprefix(PREFIX)
     return ""
+
+
+UNMARKED: Final = frozenset({GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE})
+NESTED_WORDS: Final = "; retries at several levels do not multiply"
+WORDS: Final[dict[str, str]] = {
+    GiveUpReason.ATTEMPTS: "no attempts are left",
+    GiveUpReason.STOP: "its stop condition was met",
+    GiveUpReason.DEADLINE: "the next wait would end past the deadline",
+    GiveUpReason.BUDGET: "the retry budget is empty",
+    GiveUpReason.NOT_IDEMPOTENT: "the call is not idempotent, and may have been processed",
+    GiveUpReason.NOT_RETRYABLE: "the server said not to retry",
+    GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
+    GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
+}
+REFUSALS: Final[dict[str, str]] = {
+    "open": "circuit open",
+    "isolated": "circuit isolated",
+    "full": "bulkhead full",
+    "queue_timeout": "waited in the queue too long",
+    "abandoned_full": "too many calls left behind",
+    "rate": "rate limit reached",
+    "draining": "draining",
+    "deadline": "deadline passed",
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Coroutine
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
@@ -32,6 +33,13 @@ def refuse_generator(function: Any) -> None:
                 "nothing could be guarded. Decorate the function that fetches one item or page, or guard the call "
                 "that opens the stream."
             )
+
+
+def undecided(decision: Any, policy: str) -> Misuse:
+    """Return the error for a policy that wants to await something in a plain call."""
+    if isinstance(decision, Coroutine):
+        decision.close()
+    return Misuse(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
 
 
 def unawaited(returned: object, function: Any) -> Misuse:

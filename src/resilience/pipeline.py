@@ -7,7 +7,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Va
 from typing import Any
 from weakref import WeakValueDictionary, ref
 
-from resilience.allowlist import NETWORK_ERRORS, Allowlist, Failures
+from resilience.allowlist import Allowlist, Failures
 from resilience.budget import RetryBudget
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
@@ -16,6 +16,7 @@ from resilience.contradictions import contradictions
 from resilience.engine import Composite, Engine
 from resilience.events import Event, Listener, Mode, Subscription
 from resilience.locks import members
+from resilience.network import NETWORK_ERRORS
 from resilience.policies.retry import PIPELINE, Inherit
 from resilience.policy import Policy
 

@@ -13,7 +13,7 @@ To write a policy, subclass a shape and fill in its hooks. Hooks must not block,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from resilience.call import Call, Site
@@ -63,15 +63,16 @@ class Series:
     """How one call has fared in a Loop: attempts made, when the first began, the last wait.
 
     `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `paid`: the latest wait
-    was paid for from a budget. `shadow`: the loop may only say what it would do.
+    was paid for from a budget. `state`: a place for the loop itself. `shadow`: the loop may only say what it would do.
     """
 
-    __slots__ = ("_horizon", "number", "paid", "previous", "shadow", "stamp", "started")
+    __slots__ = ("_horizon", "number", "paid", "previous", "shadow", "stamp", "started", "state")
 
     def __init__(self, started: float, horizon: Callable[[], float], *, shadow: bool = False) -> None:
         self._horizon = horizon
         self.shadow = shadow
         self.paid = False
+        self.state: Any = None
         self.started = started
         self.number = 0
         self.stamp = 0
@@ -94,9 +95,10 @@ class Loop(Policy[Never]):
 
     kind = "loop"
 
-    def delay(self, call: Call, ending: Ending, series: Series) -> float | None:
+    def delay(self, call: Call, ending: Ending, series: Series) -> float | Awaitable[float | None] | None:
         """Return the seconds to wait before another attempt, 0 for at once; None to let the ending out.
 
+        For awaited calls it may return an awaitable of that.
         `ending.error` is what was raised, `series.number` says how many attempts this loop has made.
         """
         raise NotImplementedError

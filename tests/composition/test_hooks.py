@@ -178,7 +178,7 @@ def test_the_mode_comes_from_the_environment() -> None:
 def test_the_import_is_light() -> None:
     code = """
 import sys, resilience
-heavy = {"httpx", "httpx2", "grpc", "prometheus_client", "trio", "asyncio", "anyio", "tenacity"}
+heavy = {"httpx", "httpx2", "grpc", "prometheus_client", "trio", "asyncio", "anyio"}
 print(sorted(heavy & set(sys.modules)))
 """
     assert run_python(code).strip() == "[]"

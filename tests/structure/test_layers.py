@@ -11,8 +11,9 @@ SOURCE = Path(__file__).parents[2] / "src" / "resilience"
 
 LAYERS = [
     ["errors", "checks", "locks", "clock", "complaints"],
+    ["strategies"],
     ["allowlist", "budget", "backoff", "windows"],
-    ["ending"],
+    ["ending", "network"],
     ["settling", "events"],
     ["call"],
     ["misuse", "timing", "tickets", "given_up"],
@@ -106,7 +107,7 @@ class Unawaited(ast.NodeTransformer):
         return ast.copy_location(plain, node)
 
 
-DIFFER = {"invoke", "stand_in"}  # what the user's own function returns is awaited in one, and refused in the other
+DIFFER = {"invoke", "ponder", "stand_in"}  # what a hook or function returns is awaited in one, refused in the other
 
 
 def functions(source: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from resilience.allowlist import (
-    NETWORK_ERRORS,
     Allowlist,
     Failure,
     FailureKind,
@@ -17,6 +16,7 @@ from resilience.allowlist import (
     leaves,
 )
 from resilience.errors import BadResult, CircuitOpenError, DeadlineExceededError, RejectedError
+from resilience.network import NETWORK_ERRORS
 
 TRANSIENT = Failure()
 TIMEOUT = Failure(FailureKind.TIMEOUT)

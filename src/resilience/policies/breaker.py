@@ -24,7 +24,8 @@ from resilience.circuit import (
     Window,
 )
 from resilience.clock import ambient
-from resilience.ending import OK, Ending
+from resilience.complaints import unlisted
+from resilience.ending import OK, Ending, EndingKind
 from resilience.errors import CircuitOpenError, RejectReason
 from resilience.events import BreakerChanged, Mode, State
 from resilience.locks import members, new_lock
@@ -160,9 +161,15 @@ class CircuitBreaker(ByHand[Token]):
         elif not isinstance(token, Ticket):
             self._score(token, ending)
 
+    def _say_if_unlisted(self, ending: Ending, error: Exception) -> None:
+        if ending.kind_by(self.settings.on) is EndingKind.ERROR:
+            unlisted(next((pipeline.site.name for pipeline in members(self._attached or ())), ""), error)
+
     def _score(self, token: Token, ending: Ending) -> None:
         # It may ask a predicate of the user's, so this is not done under the lock.
         verdict = GOOD if ending is OK else self.settings.verdict(ending)
+        if verdict.good is None and isinstance(ending.error, Exception):
+            self._say_if_unlisted(ending, ending.error)
         now = ambient.monotonic()
         limit = self.settings.slow_after
         slow = False

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from resilience import backoff, checks, given_up
-from resilience.allowlist import Allowlist, Failure, FailureKind, Failures
+from tenacity import RetryCallState, TryAgain
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from resilience import backoff, checks, given_up, strategies
+from resilience.allowlist import Allowlist, Failure, FailureKind, Failures, default_failure
 from resilience.backoff import Backoff
 from resilience.budget import RetryBudget
 from resilience.call import Call, Site
 from resilience.clock import FOREVER, ambient
+from resilience.complaints import unlisted
 from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError
 from resilience.events import GiveUpReason, Mode, RetryGivenUp, RetryScheduled
 from resilience.shapes import Loop, Series
+from resilience.strategies import State
 
 
 class Inherit(Enum):
@@ -30,7 +35,11 @@ class Inherit(Enum):
 
 
 PIPELINE: Final = Inherit.PIPELINE
-Wait: TypeAlias = "Backoff | Mapping[FailureKind, Backoff]"
+AGAIN: Final = Failure(counted=False)
+"""What tenacity's TryAgain means: the function asks for another attempt, and nobody has failed."""
+Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"
+Stop: TypeAlias = "stop_base | Callable[[RetryCallState], bool]"
+On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,21 +47,28 @@ class RetrySettings:
     """What a Retry goes by; see there."""
 
     attempts: int | None
-    wait: Wait | None
-    on: Allowlist | None
+    wait: Wait | Mapping[FailureKind, Wait] | None
+    on: Any
+    stop: Stop | None
     budget: RetryBudget | Inherit | None
     max_retry_after: float
     nested: bool
-    waits: Mapping[FailureKind, Backoff] = field(init=False)
+    waits: Mapping[FailureKind, Wait] = field(init=False)
 
     def __post_init__(self) -> None:
         """Check everything, and put in what None stands for."""
-        object.__setattr__(self, "attempts", 3 if self.attempts is None else self.attempts)
-        checks.integer("attempts", self.attempts, low=1)
+        if self.attempts is None and self.stop is None:
+            object.__setattr__(self, "attempts", 3)
+        if self.attempts is not None:
+            checks.integer("attempts", self.attempts, low=1)
+        if self.stop is not None and not callable(self.stop):
+            raise TypeError(f"stop must be a stop_* of tenacity or a callable that takes its state, not {self.stop!r}")
         object.__setattr__(self, "wait", DEFAULT_WAIT if self.wait is None else self.wait)
         object.__setattr__(self, "waits", _by_kind(self.wait))
-        if self.on is not None:
+        if self.on is not None and not strategies.is_async(self.on):
             object.__setattr__(self, "on", Allowlist.of(self.on))
+        elif strategies.asks_about_results(self.on):
+            raise TypeError("on: an async predicate of returned values is not supported; use a plain one")
         budget: Any = self.budget
         if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
             raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
@@ -63,13 +79,16 @@ class RetrySettings:
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
 
 
-def _by_kind(wait: Any) -> dict[FailureKind, Backoff]:
+def _by_kind(wait: Any) -> dict[FailureKind, Any]:
     mapping: Any = wait if issubclass(type(wait), Mapping) else dict.fromkeys(FailureKind, wait)
     given: dict[Any, Any] = dict(mapping)
-    by_kind: dict[FailureKind, Backoff] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
+    by_kind: dict[FailureKind, Any] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
     for kind, one in given.items():
-        if not isinstance(one, Backoff):
-            raise TypeError(f"wait must be a backoff, or a mapping of FailureKind to backoffs, not {one!r}")
+        if isinstance(one, type) or not callable(one):
+            raise TypeError(
+                "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
+                f"FailureKind to those, not {one!r}"
+            )
         by_kind[checks.choice("a key of wait", kind, FailureKind)] = one
     return by_kind
 
@@ -78,10 +97,14 @@ class Retry(Loop):
     """Call again after a failure.
 
     Args:
-        attempts: calls in all, the first included, >= 1; None means 3.
+        attempts: calls in all, the first included, >= 1; None means 3, or no limit where `stop` is given.
         wait: the wait before each retry; None means full jitter, 0.1 s doubling up to 10 s. A mapping by FailureKind
-            gives each kind its own; one that it does not have keeps the default.
-        on: what counts as a failure here; None means the pipeline's failures.
+            gives each kind its own; one that it does not have keeps the default. tenacity's `wait_*` and their `+`
+            are taken, too, and plain callables that take its state.
+        on: what counts as a failure here; None means the pipeline's failures. For awaited calls it may be an async
+            predicate of exceptions, or an async `retry_if_*` of tenacity.
+        stop: when to give up besides: a `stop_*` of tenacity, their `|` and `&`, or a callable that takes its state.
+            Its times are those of the ambient clock.
         budget: who pays for retries; by default the pipeline's budget. None: nobody, there is no limit.
         max_retry_after: the longest hint of a server's, in seconds >= 0, that is waited for. A hint is a floor under
             the wait; with a longer one, the Retry gives up at once, since coming back early would be refused and
@@ -107,8 +130,9 @@ class Retry(Loop):
         self,
         attempts: int | None = None,
         *,
-        wait: Wait | None = None,
-        on: Failures | None = None,
+        wait: Wait | Mapping[FailureKind, Wait] | None = None,
+        on: On | None = None,
+        stop: Stop | None = None,
         budget: RetryBudget | Inherit | None = PIPELINE,
         max_retry_after: float = 60.0,
         nested: bool = False,
@@ -119,7 +143,8 @@ class Retry(Loop):
             RetrySettings(
                 attempts=attempts,
                 wait=wait,
-                on=None if on is None else Allowlist.of(on),
+                on=on,
+                stop=stop,
                 budget=budget,
                 max_retry_after=max_retry_after,
                 nested=nested,
@@ -143,16 +168,38 @@ class Retry(Loop):
         budget = self.settings.budget
         return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
 
-    def delay(self, call: Call, ending: Ending, series: Series) -> float | None:
+    @property
+    def failures(self) -> Allowlist | None:
+        """This policy's own allowlist; None: that of the pipeline, or an async predicate."""
+        own: object = self.settings.on
+        return own if isinstance(own, Allowlist) else None
+
+    def delay(self, call: Call, ending: Ending, series: Series) -> Any:
+        """Decide; an async predicate makes that something to be awaited."""
+        if self.settings.on is not None and self.failures is None:
+            return self._delay_later(call, ending, series)
+        return self._decide(call, ending, series, ending.failure_by(self.failures))
+
+    async def _delay_later(self, call: Call, ending: Ending, series: Series) -> float | None:
+        error = ending.error
+        assert isinstance(error, Exception)
+        listed = not isinstance(error, RejectedError) and await strategies.ask_async(self.settings.on, error)
+        return self._decide(call, ending, series, default_failure(error) if listed else None)
+
+    def _decide(self, call: Call, ending: Ending, series: Series, failure: Failure | None) -> float | None:
         """Decide; the cheap and certain reasons come first, the budget last: what is not made costs nothing."""
         error = ending.error
         assert isinstance(error, Exception)
         settings = self.settings
-        failure = ending.failure_by(settings.on)
         budget = self._budget(call.site)
+        if failure is None and isinstance(error, TryAgain):
+            failure = AGAIN
         if failure is None:
-            if budget is not None and ending.kind_by(settings.on) is EndingKind.OK:
+            kind = ending.kind_by(self.failures)
+            if budget is not None and kind is EndingKind.OK:
                 budget.deposit()
+            elif kind is EndingKind.ERROR:
+                unlisted(call.site.name, error)
             return None
         if not settings.nested and given_up.marked_since(error, series.stamp):
             if not series.shadow:
@@ -162,8 +209,8 @@ class Retry(Loop):
             return None
         if budget is not None and failure.counted:
             budget.failed()
-        wait = self._wait(failure, series)
-        reason = self._reason(call, failure, series, wait)
+        wait, stopped = self._wait(call, error, failure, series)
+        reason = self._reason(call, failure, series, wait, stopped=stopped)
         if reason is None and budget is not None:
             # A retry that is not made is not paid for.
             series.paid = budget.affordable if series.shadow else budget.withdraw()
@@ -188,22 +235,40 @@ class Retry(Loop):
         why: str = "draining" if refusal is None else "deadline"
         if isinstance(refusal, RejectedError):
             why = refusal.reason or type(refusal).__name__
-        given_up.note(error, f"attempt {series.number + 1} not made: {_REFUSALS.get(why, why)}")
+        given_up.note(error, f"attempt {series.number + 1} not made: {given_up.REFUSALS.get(why, why)}")
 
     def _budget(self, site: Site) -> RetryBudget | None:
         budget = self.settings.budget
         return site.budget if isinstance(budget, Inherit) else budget
 
-    def _wait(self, failure: Failure, series: Series) -> float:
-        strategy = self.settings.waits[failure.kind]
-        wait = strategy.seconds(series.number, series.previous)
-        if not (math.isfinite(wait) and wait >= 0):
-            raise ValueError(f"{strategy!r} gave a wait of {wait!r} s, which is no finite number >= 0")
+    def _wait(self, call: Call, error: Exception, failure: Failure, series: Series) -> tuple[float, bool]:
+        """Return the wait, and whether the stop condition is met."""
+        strategy, stop = self.settings.waits[failure.kind], self.settings.stop
+        if isinstance(strategy, Backoff) and stop is None:
+            return self._floored(strategy, strategy.seconds(series.number, series.previous), failure), False
+        state = series.state
+        if state is None:
+            state = series.state = State(series.started, call.function, call.args, call.kwargs)
+        state.ended(series.number, error)
+        try:
+            wait = self._floored(strategy, strategy(state), failure)
+            state.about_to_sleep(wait)
+            stopped = stop is not None and bool(stop(state))
+            state.idle_for += wait
+            return wait, stopped
+        finally:
+            state.forget()
+
+    def _floored(self, strategy: object, seconds: Any, failure: Failure) -> float:
+        """Return the wait of a strategy, or the server's hint if that is longer."""
+        wait = checks.number(f"what {strategy!r} returns", seconds)
         if failure.retry_after is not None and self.settings.max_retry_after > 0:
             wait = max(wait, failure.retry_after)
         return wait
 
-    def _reason(self, call: Call, failure: Failure, series: Series, wait: float) -> GiveUpReason | None:
+    def _reason(
+        self, call: Call, failure: Failure, series: Series, wait: float, *, stopped: bool
+    ) -> GiveUpReason | None:
         settings = self.settings
         if not failure.retryable:
             return GiveUpReason.NOT_RETRYABLE
@@ -213,6 +278,8 @@ class Retry(Loop):
             return GiveUpReason.BODY_NOT_REPLAYABLE
         if series.number >= (settings.attempts or FOREVER):
             return GiveUpReason.ATTEMPTS
+        if stopped:
+            return GiveUpReason.STOP
         if 0 < settings.max_retry_after < (failure.retry_after or 0.0):
             return GiveUpReason.RETRY_AFTER
         if not series.in_time(call, wait):
@@ -222,10 +289,10 @@ class Retry(Loop):
     def _give_up(self, call: Call, error: Exception, series: Series, reason: GiveUpReason) -> None:
         elapsed = self._tell(call, series, reason)
         # A Retry of one attempt never meant to retry; another level may.
-        if reason not in _UNMARKED and self.settings.attempts != 1:
+        if reason not in given_up.UNMARKED and self.settings.attempts != 1:
             given_up.mark(error)
         made = "1 attempt" if series.number == 1 else f"{series.number} attempts"
-        given_up.note(error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {_WORDS[reason]}")
+        given_up.note(error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {given_up.WORDS[reason]}")
 
     def _tell(self, call: Call, series: Series, reason: GiveUpReason) -> float:
         elapsed = ambient.monotonic() - series.started
@@ -233,34 +300,10 @@ class Retry(Loop):
         return elapsed
 
     def _note_nested(self, call: Call, error: Exception) -> None:
-        inner = given_up.noted(error).partition(_NESTED)[0]
+        inner = given_up.noted(error).partition(given_up.NESTED_WORDS)[0]
         first = inner or "a Retry further in had given up on the cause"
-        given_up.note(error, f"{first}{_NESTED}, so {self._where(call)} did not (nested=True would)")
+        given_up.note(error, f"{first}{given_up.NESTED_WORDS}, so {self._where(call)} did not (nested=True would)")
 
     def _where(self, call: Call) -> str:
         name = call.site.name_of(self) or self.name
         return f"{name} of {call.site.name}" if call.site.name else name
-
-
-_UNMARKED: Final = frozenset({GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE})
-_NESTED: Final = "; retries at several levels do not multiply"
-_WORDS: Final[dict[str, str]] = {
-    GiveUpReason.ATTEMPTS: "no attempts are left",
-    GiveUpReason.STOP: "its stop condition was met",
-    GiveUpReason.DEADLINE: "the next wait would end past the deadline",
-    GiveUpReason.BUDGET: "the retry budget is empty",
-    GiveUpReason.NOT_IDEMPOTENT: "the call is not idempotent, and may have been processed",
-    GiveUpReason.NOT_RETRYABLE: "the server said not to retry",
-    GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
-    GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
-}
-_REFUSALS: Final[dict[str, str]] = {
-    "open": "circuit open",
-    "isolated": "circuit isolated",
-    "full": "bulkhead full",
-    "queue_timeout": "waited in the queue too long",
-    "abandoned_full": "too many calls left behind",
-    "rate": "rate limit reached",
-    "draining": "draining",
-    "deadline": "deadline passed",
-}

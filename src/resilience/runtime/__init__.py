@@ -9,11 +9,25 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
 
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, ambient
+
+
+class Shelter(Protocol):
+    """Says when a step must not be cancelled: a cancellation then waits for `leave`."""
+
+    def enter(self) -> None:
+        """From here on, do not cancel."""
+
+    def leave(self) -> None:
+        """From here on, cancel again."""
+
+
+Step: TypeAlias = "Callable[[Shelter], Awaitable[Any]]"
+Dispose: TypeAlias = "Callable[[Any], Awaitable[None]]"
 
 
 def in_trio() -> bool:
@@ -55,6 +69,21 @@ def in_time(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
     attempt: Awaitable[Any] = here().in_time(call, value)
     return attempt
+
+
+async def apart(step: Step, dispose: Dispose) -> Any:
+    """Run a step that has moments in which it must not be cancelled; what it returns too late is disposed of."""
+    return await here().apart(step, dispose)
+
+
+async def finish(step: Callable[[], Awaitable[Any]]) -> None:
+    """Run a step to its end, also when the task is cancelled meanwhile; the cancellation comes out afterwards."""
+    await here().finish(step)
+
+
+async def by(until: float, value: Awaitable[Any]) -> Any:
+    """Await something until that time; TIME_IS_UP if it was not there by then."""
+    return await here().by(until, value)
 
 
 def whoami() -> object:

@@ -11,7 +11,6 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from resilience import misuse, timing
 from resilience.call import Call, Limit, Waiter
 from resilience.clock import FOREVER, Alarm, ambient, inherited
-from resilience.errors import DeadlineExceededError
 
 
 class _Nap:
@@ -190,7 +189,7 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
         if cut.fired:
             if cut.ours(error):
                 raise timing.cut(call, started) from error
-        elif isinstance(error, DeadlineExceededError) and ambient.monotonic() >= deadline:
+        elif isinstance(error, Exception) and ambient.monotonic() >= deadline and call.overdue(error):
             raise timing.cut(call, started) from error  # what is further in had our deadline
         raise
     finally:
@@ -225,7 +224,7 @@ async def _in_a_scope(call: Call, value: Awaitable[Any] | None) -> Any:
             else:
                 result = await value
     except Exception as error:
-        if scope.cancel_called:  # what came out came of the cut
+        if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
             raise timing.cut(call, started) from error
         raise
     finally:

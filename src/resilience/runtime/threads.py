@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import GeneratorType
 from typing import Any
 
@@ -12,7 +14,7 @@ from resilience import misuse, timing
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, ambient, inherited
 from resilience.ending import Ending, EndingKind
-from resilience.errors import DeadlineExceededError
+from resilience.errors import CarriedResult
 from resilience.settling import Deferred
 
 
@@ -30,7 +32,58 @@ def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Waiter, until: 
     lock = threading.Lock()
     lock.acquire()
     if waiter.park(lock.release):
-        wait(lock, FOREVER if until == FOREVER else until - ambient.monotonic())
+        seconds = FOREVER if until == FOREVER else until - ambient.monotonic()
+        stop = stopping.get()
+        if stop is None:
+            wait(lock, seconds)
+        else:
+            stop.over(wait, lock, seconds)
+
+
+class Stopped(BaseException):
+    """The thread was told to stop, as a task is that is cancelled: nobody's failure, and never retried."""
+
+
+class Stop:
+    """Ends the waits of threads of our own from outside: those that wait, now or later, raise `Stopped`."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._bells: set[threading.Lock] = set()
+        self.told = False
+
+    def tell(self) -> None:
+        """Have them stop."""
+        with self._mutex:
+            self.told = True
+            bells = list(self._bells)
+        for bell in bells:
+            with contextlib.suppress(RuntimeError):  # it has just been woken by what it waited for
+                bell.release()
+
+    def over(self, wait: Callable[[threading.Lock, float], bool], bell: threading.Lock, seconds: float) -> None:
+        """Wait, unless told to stop."""
+        try:
+            with self._mutex:
+                told = self.told
+                self._bells.add(bell)
+            if not told:
+                wait(bell, seconds)
+        finally:
+            self._bells.discard(bell)
+        if self.told:
+            raise Stopped
+
+
+stopping: ContextVar[Stop | None] = ContextVar("resilience_stop", default=None)
+"""What ends the waits in this context; None in threads that are not ours."""
+
+
+def start(function: Callable[[], object], stop: Stop) -> None:
+    """Run a function on a thread of its own, in a copy of this context. It does not keep the process from ending."""
+    context = contextvars.copy_context()
+    context.run(stopping.set, stop)
+    threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
 
 
 def in_time(call: Call) -> Any:
@@ -43,8 +96,8 @@ def in_time(call: Call) -> Any:
         inherited.set(call.deadline)
         call.made += 1
         result = call.function(*call.args, **call.kwargs)
-    except DeadlineExceededError as error:
-        if ambient.monotonic() >= call.deadline:  # what is further in had our deadline
+    except Exception as error:
+        if ambient.monotonic() >= call.deadline and call.overdue(error):  # what is further in had our deadline
             raise timing.cut(call, started) from error
         raise
     finally:
@@ -99,8 +152,13 @@ class Errand:
             left = self.left
         self._bell.release()
         if left is not None:
+            if isinstance(self._error, CarriedResult):
+                self._result = self._error.result
             self._error = None
-            left.end(Ending(EndingKind.TIMED_OUT))
+            try:
+                self._copy.dispose(self._result)
+            finally:
+                left.end(Ending(EndingKind.TIMED_OUT))
 
     def wait(self, until: float) -> bool:
         """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""

@@ -10,7 +10,7 @@ import trio
 
 from resilience import misuse, timing
 from resilience.call import Call, Waiter
-from resilience.clock import FOREVER, ambient, inherited
+from resilience.clock import FOREVER, TIME_IS_UP, ambient, inherited
 
 
 async def park(waiter: Waiter, until: float) -> None:
@@ -78,7 +78,7 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
             elif result.__class__ in misuse.GENERATORS:
                 misuse.refuse_generator(call.function)
     except Exception as error:
-        if scope.cancel_called:  # what came out came of the cut
+        if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
             raise timing.cut(call, started) from error
         raise
     finally:
@@ -91,6 +91,47 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     if ambient.monotonic() >= deadline:
         raise timing.late(call, result)
     return result
+
+
+class _Shield:
+    """A place where a cancellation from outside waits."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def enter(self) -> None:
+        self._scope.shield = True
+
+    def leave(self) -> None:
+        self._scope.shield = False
+
+
+async def apart(step: Callable[[_Shield], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
+    """Run a step that can shield some of its moments. Nothing comes too late: a task is cancelled where it waits."""
+    del dispose
+    with trio.CancelScope() as scope:
+        return await step(_Shield(scope))
+
+
+async def finish(step: Callable[[], Awaitable[Any]]) -> None:
+    """Run a step to its end, whatever is cancelled."""
+    with trio.CancelScope(shield=True):
+        await step()
+
+
+async def by(until: float, value: Awaitable[Any]) -> Any:
+    """Await something until that time."""
+    scope = trio.CancelScope()
+    alarm = None if ambient.real else ambient.alarm(until, scope.cancel)
+    if alarm is None:
+        scope.deadline = trio.current_time() + (until - ambient.monotonic())
+    try:
+        with scope:
+            return await value
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+    return TIME_IS_UP
 
 
 def effective_deadline() -> float:

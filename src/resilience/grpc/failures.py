@@ -1,0 +1,137 @@
+"""What counts as a failure of a gRPC server, and what a server may say about trying again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from grpc import RpcError, StatusCode
+
+from resilience.allowlist import ANSWER, Allowlist, Failure, FailureKind, Verdict
+
+PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+NEVER_SENT: Final = "_resilience_never_sent"
+"""The attribute of an error whose request surely never left this process; see `guard.Guard.judge`."""
+
+DEFAULT_CODES: Final = frozenset(
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.INTERNAL,
+        StatusCode.UNKNOWN,
+        StatusCode.DATA_LOSS,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.ABORTED,
+    }
+)
+_KINDS: Final = {
+    StatusCode.DEADLINE_EXCEEDED: FailureKind.TIMEOUT,
+    StatusCode.RESOURCE_EXHAUSTED: FailureKind.OVERLOAD,
+}
+_NOT_COUNTED: Final = frozenset({StatusCode.RESOURCE_EXHAUSTED, StatusCode.ABORTED})
+_NOT_RETRIED: Final = frozenset(
+    {StatusCode.DEADLINE_EXCEEDED, StatusCode.UNKNOWN, StatusCode.DATA_LOSS, StatusCode.RESOURCE_EXHAUSTED}
+)
+_RESETS: Final = ("rst_stream", "rst stream", "unexpected eos on data frame")
+"""The details of an INTERNAL that is a stream reset (the same words as in google-cloud-spanner and -bigtable)."""
+_LOCAL_FAULTS: Final = frozenset({"Exception serializing request!", "Exception deserializing response!"})
+"""The details of an INTERNAL that grpcio itself makes when a (de)serializer of the caller's raises."""
+_DELAY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+_LONGEST_DELAY: Final = 2**31 - 1
+
+
+def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
+    """Make an allowlist of status codes.
+
+    Args:
+        codes: the codes that are failures. Those of `RPC_FAILURES` are treated as there; any other is retried when
+            the call is idempotent, and counted. A code that is not given is an answer of a healthy server.
+
+    Raises:
+        TypeError: something in `codes` is no `grpc.StatusCode`.
+        ValueError: it is OK, or CANCELLED, which says nothing about anybody.
+    """
+    listed = frozenset(codes)
+    for code in listed:
+        if not issubclass(type(code), StatusCode):
+            raise TypeError(f"codes must be members of grpc.StatusCode, not {code!r}")
+        if code in (StatusCode.OK, StatusCode.CANCELLED):
+            raise ValueError(f"codes must be those of failures, which {code.name} is not")
+
+    def rpc_failure(error: Exception) -> Verdict:
+        code = code_of(error)
+        if code is None or code is StatusCode.CANCELLED:
+            return None
+        if code not in listed:
+            return ANSWER
+        details = details_of(error)
+        if code is StatusCode.INTERNAL and details in _LOCAL_FAULTS:
+            return None
+        counted = code not in _NOT_COUNTED
+        kind = _KINDS.get(code, FailureKind.TRANSIENT)
+        allowed, delay = pushback(error)
+        if not allowed:
+            return Failure(kind, retryable=False, counted=counted)
+        if delay is not None:
+            # The server answers for the repetition, so that it is safe whatever the method does (gRFC A6, "Pushback").
+            return Failure(kind, delay, unprocessed=True, counted=counted)
+        retryable = code not in _NOT_RETRIED
+        if code is StatusCode.INTERNAL:
+            retryable = any(words in details.lower() for words in _RESETS)
+        return Failure(kind, unprocessed=never_sent(error), retryable=retryable, counted=counted)
+
+    return Allowlist(RpcError, when=rpc_failure)
+
+
+def code_of(error: Any) -> StatusCode | None:
+    """Return the status of an error; None where it has none, as an `RpcError` of somebody's own making."""
+    ask = getattr(error, "code", None)
+    code = ask() if callable(ask) else None
+    return code if isinstance(code, StatusCode) else None
+
+
+def details_of(error: Any) -> str:
+    """Return the details of an error, empty if it has none. They are looked at, and never repeated in any message."""
+    ask = getattr(error, "details", None)
+    details = ask() if callable(ask) else None
+    return details if isinstance(details, str) else ""
+
+
+def pushback(error: Any) -> tuple[bool, float | None]:
+    """Return what the server says about a retry: whether it may be made, and after how many seconds, if it says so.
+
+    gRFC A6: `grpc-retry-pushback-ms` in the trailing metadata is a 32-bit integer in decimal; one that is negative,
+    or cannot be read, means not to retry. Of several, the longest counts.
+    """
+    ask = getattr(error, "trailing_metadata", None)
+    trailing: Any = ask() if callable(ask) else None
+    given = [value for key, value in trailing or () if key == PUSHBACK_KEY]
+    if not given:
+        return True, None
+    if not all(isinstance(value, str) and _DELAY.fullmatch(value) for value in given):
+        return False, None
+    longest = max(int(value) for value in given)
+    return (True, longest / 1000) if longest <= _LONGEST_DELAY else (False, None)
+
+
+def never_sent(error: Exception) -> bool:
+    """Return whether the request surely never left this process."""
+    return NEVER_SENT in error.__dict__
+
+
+RPC_FAILURES: Final = rpc_failures()
+"""What is a failure of a gRPC server. All other codes are answers, except CANCELLED, which is nobody's.
+
+| code | kind | counted | retried, when idempotent |
+|---|---|---|---|
+| UNAVAILABLE | TRANSIENT | yes | yes |
+| DEADLINE_EXCEEDED that the server sent | TIMEOUT | yes | no |
+| INTERNAL | TRANSIENT | yes | after a stream reset, told by the details |
+| UNKNOWN, DATA_LOSS | TRANSIENT | yes | no |
+| RESOURCE_EXHAUSTED | OVERLOAD | no | no |
+| ABORTED | TRANSIENT | no | yes |
+
+`grpc-retry-pushback-ms` in the trailing metadata overrules the last column: a delay permits a retry of any of them,
+idempotent or not, once the delay is over; anything else forbids it.
+"""

@@ -1,0 +1,156 @@
+"""NETWORK_ERRORS: the connection and timeout errors of well-known clients, by qualified name.
+
+None of these packages is imported. An exception is looked up by the names of its class and of the classes it derives
+from, the nearest first; each type is looked up once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from resilience.allowlist import Allowlist, Failure, FailureKind
+
+Rule: TypeAlias = "Failure | Callable[[Any], Failure | None] | None"
+"""What a class means: a failure, nothing, or that which a function makes of the exception."""
+
+BROKEN = Failure()
+"""The connection broke: whether the dependency acted on the call is unknown."""
+UNSENT = Failure(unprocessed=True)
+"""There never was a connection, so the dependency did not act."""
+LATE = Failure(FailureKind.TIMEOUT)
+LATE_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
+LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
+"""Our own pool of connections is exhausted: says nothing about the dependency."""
+BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
+
+_HTTPX: dict[str, Rule] = {
+    "NetworkError": BROKEN,
+    "RemoteProtocolError": BROKEN,
+    "ProxyError": UNSENT,
+    "ConnectError": UNSENT,
+    "TimeoutException": LATE,
+    "ConnectTimeout": LATE_UNSENT,
+    "PoolTimeout": LOCAL,
+}
+
+
+def _by_reason(error: Any) -> Failure:
+    """urllib3 wraps what went wrong in the last of its own attempts; requests wraps that once more."""
+    inner = error.args[0] if error.args and hasattr(error.args[0], "reason") else error
+    reason = getattr(inner, "reason", None)
+    found = rule_of(type(reason)) if isinstance(reason, BaseException) else None
+    return found if isinstance(found, Failure) else BROKEN
+
+
+def _by_code(error: Any) -> Failure | None:
+    """A gRPC error says by its status code whether it is one of the network."""
+    code = error.code() if callable(getattr(error, "code", None)) else None
+    return _GRPC.get(getattr(code, "name", ""))
+
+
+_GRPC = {"UNAVAILABLE": BROKEN, "DEADLINE_EXCEEDED": LATE}
+
+RULES: dict[str, Rule] = {
+    "builtins.ConnectionError": BROKEN,
+    "builtins.ConnectionRefusedError": UNSENT,
+    "builtins.TimeoutError": LATE,
+    "socket.gaierror": UNSENT,
+    **{f"{module}.{name}": rule for module in ("httpx", "httpx2") for name, rule in _HTTPX.items()},
+    "requests.exceptions.ConnectionError": _by_reason,
+    "requests.exceptions.ChunkedEncodingError": BROKEN,
+    "requests.exceptions.Timeout": LATE,
+    "requests.exceptions.ConnectTimeout": LATE_UNSENT,
+    "requests.exceptions.SSLError": None,
+    "urllib3.exceptions.MaxRetryError": _by_reason,
+    "urllib3.exceptions.ProtocolError": BROKEN,
+    "urllib3.exceptions.IncompleteRead": BROKEN,
+    "urllib3.exceptions.ProxyError": UNSENT,
+    "urllib3.exceptions.TimeoutError": LATE,
+    "urllib3.exceptions.ConnectTimeoutError": LATE_UNSENT,
+    "urllib3.exceptions.NewConnectionError": UNSENT,
+    "urllib3.exceptions.EmptyPoolError": LOCAL,
+    "aiohttp.client_exceptions.ClientConnectionError": BROKEN,
+    "aiohttp.client_exceptions.ClientPayloadError": BROKEN,
+    "aiohttp.client_exceptions.ClientConnectorError": UNSENT,
+    "aiohttp.client_exceptions.ServerTimeoutError": LATE,
+    "aiohttp.client_exceptions.ConnectionTimeoutError": LATE_UNSENT,
+    "aiohttp.client_exceptions.ClientSSLError": None,
+    "aiohttp.client_exceptions.ServerFingerprintMismatch": None,
+    "redis.exceptions.ConnectionError": BROKEN,
+    "redis.exceptions.TimeoutError": LATE,
+    "redis.exceptions.BusyLoadingError": BUSY,
+    "redis.exceptions.MaxConnectionsError": LOCAL,
+    "redis.exceptions.AuthenticationError": None,
+    "redis.exceptions.AuthorizationError": None,
+    "redis.exceptions.ExternalAuthProviderError": None,
+    "psycopg.OperationalError": lambda error: BROKEN if type(error).__name__ == "OperationalError" else None,
+    "psycopg.errors.ConnectionTimeout": LATE_UNSENT,
+    "psycopg.errors.ConnectionException": BROKEN,
+    "psycopg.errors.ConnectionDoesNotExist": BROKEN,
+    "psycopg.errors.ConnectionFailure": BROKEN,
+    "psycopg.errors.SqlclientUnableToEstablishSqlconnection": UNSENT,
+    "psycopg.errors.SqlserverRejectedEstablishmentOfSqlconnection": UNSENT,
+    "psycopg.errors.AdminShutdown": BROKEN,
+    "psycopg.errors.CrashShutdown": BROKEN,
+    "psycopg.errors.IdleSessionTimeout": BROKEN,
+    "psycopg.errors.CannotConnectNow": BUSY,
+    "psycopg.errors.TooManyConnections": BUSY,
+    "psycopg_pool.PoolTimeout": LOCAL,
+    "asyncpg.exceptions.PostgresConnectionError": BROKEN,
+    "asyncpg.exceptions.ClientCannotConnectError": UNSENT,
+    "asyncpg.exceptions.ConnectionRejectionError": UNSENT,
+    "asyncpg.exceptions.AdminShutdownError": BROKEN,
+    "asyncpg.exceptions.CrashShutdownError": BROKEN,
+    "asyncpg.exceptions.CannotConnectNowError": BUSY,
+    "asyncpg.exceptions.TooManyConnectionsError": BUSY,
+    "botocore.exceptions.ConnectionError": BROKEN,
+    "botocore.exceptions.ConnectionClosedError": BROKEN,
+    "botocore.exceptions.ResponseStreamingError": BROKEN,
+    "botocore.exceptions.EndpointConnectionError": UNSENT,
+    "botocore.exceptions.ProxyConnectionError": UNSENT,
+    "botocore.exceptions.ConnectTimeoutError": LATE_UNSENT,
+    "botocore.exceptions.ReadTimeoutError": LATE,
+    "botocore.exceptions.SSLError": None,
+    "grpc.RpcError": _by_code,
+    "trio.TooSlowError": LATE,
+    "trio.BrokenResourceError": BROKEN,
+    "anyio.BrokenResourceError": BROKEN,
+    "anyio._core._exceptions.BrokenResourceError": BROKEN,
+    "anyio.ConnectionFailed": UNSENT,
+    "anyio._core._exceptions.ConnectionFailed": UNSENT,
+}
+
+_known: dict[type, Rule] = {}
+MOST_TYPES = 10_000
+"""So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
+
+
+def rule_of(kind: type) -> Rule:
+    """Return what a class of exceptions means."""
+    if kind in _known:
+        return _known[kind]
+    rule: Rule = None
+    for one in kind.__mro__:
+        name = f"{one.__module__}.{one.__qualname__}"
+        if name in RULES:
+            rule = RULES[name]
+            break
+    if len(_known) < MOST_TYPES:
+        _known[kind] = rule
+    return rule
+
+
+def network_error(error: Exception) -> Failure | None:
+    """Return the failure that an exception of one of these clients is; None when it is none."""
+    rule = rule_of(type(error))
+    return rule if rule is None or isinstance(rule, Failure) else rule(error)
+
+
+NETWORK_ERRORS = Allowlist(when=network_error)
+"""What is a failure where nothing else is said: the connection broke, or nobody answered in time.
+
+ConnectionError, TimeoutError, socket.gaierror, and the like of httpx, httpx2, requests, urllib3, aiohttp, redis,
+psycopg, asyncpg, botocore, grpc, trio and anyio. Not among them: what another try will not heal, such as a bad
+certificate.
+"""

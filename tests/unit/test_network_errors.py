@@ -1,0 +1,201 @@
+"""NETWORK_ERRORS against the real packages. A package that is missing fails the test: it is in the test group."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from resilience import NETWORK_ERRORS, Failure, FailureKind
+from resilience.network import RULES
+
+BROKEN = Failure()
+UNSENT = Failure(unprocessed=True)
+LATE = Failure(FailureKind.TIMEOUT)
+LATE_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
+LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
+BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
+
+HTTPX = [
+    ("ConnectError", UNSENT),
+    ("ReadError", BROKEN),
+    ("WriteError", BROKEN),
+    ("CloseError", BROKEN),
+    ("NetworkError", BROKEN),
+    ("RemoteProtocolError", BROKEN),
+    ("ProxyError", UNSENT),
+    ("ConnectTimeout", LATE_UNSENT),
+    ("ReadTimeout", LATE),
+    ("WriteTimeout", LATE),
+    ("PoolTimeout", LOCAL),
+    ("LocalProtocolError", None),
+    ("UnsupportedProtocol", None),
+    ("DecodingError", None),
+    ("TooManyRedirects", None),
+    ("InvalidURL", None),
+]
+CASES: list[tuple[str, str, Failure | None]] = [
+    *(("httpx", name, failure) for name, failure in HTTPX),
+    *(("httpx2", name, failure) for name, failure in HTTPX),
+    ("builtins", "ConnectionResetError", BROKEN),
+    ("builtins", "BrokenPipeError", BROKEN),
+    ("builtins", "ConnectionRefusedError", UNSENT),
+    ("builtins", "TimeoutError", LATE),
+    ("builtins", "OSError", None),
+    ("builtins", "FileNotFoundError", None),
+    ("builtins", "KeyError", None),
+    ("socket", "gaierror", UNSENT),
+    ("asyncio", "TimeoutError", LATE),
+    ("requests.exceptions", "ConnectionError", BROKEN),
+    ("requests.exceptions", "ProxyError", BROKEN),
+    ("requests.exceptions", "ChunkedEncodingError", BROKEN),
+    ("requests.exceptions", "ConnectTimeout", LATE_UNSENT),
+    ("requests.exceptions", "ReadTimeout", LATE),
+    ("requests.exceptions", "SSLError", None),
+    ("requests.exceptions", "HTTPError", None),
+    ("requests.exceptions", "InvalidURL", None),
+    ("aiohttp", "ServerDisconnectedError", BROKEN),
+    ("aiohttp", "ClientOSError", BROKEN),
+    ("aiohttp", "ClientPayloadError", BROKEN),
+    ("aiohttp", "ClientConnectionResetError", BROKEN),
+    ("aiohttp", "ServerTimeoutError", LATE),
+    ("aiohttp", "SocketTimeoutError", LATE),
+    ("aiohttp", "ConnectionTimeoutError", LATE_UNSENT),
+    ("aiohttp", "InvalidURL", None),
+    ("redis.exceptions", "ConnectionError", BROKEN),
+    ("redis.exceptions", "TimeoutError", LATE),
+    ("redis.exceptions", "BusyLoadingError", BUSY),
+    ("redis.exceptions", "MaxConnectionsError", LOCAL),
+    ("redis.exceptions", "AuthenticationError", None),
+    ("redis.exceptions", "ResponseError", None),
+    ("psycopg", "OperationalError", BROKEN),
+    ("psycopg.errors", "ConnectionTimeout", LATE_UNSENT),
+    ("psycopg.errors", "ConnectionFailure", BROKEN),
+    ("psycopg.errors", "AdminShutdown", BROKEN),
+    ("psycopg.errors", "TooManyConnections", BUSY),
+    ("psycopg.errors", "DeadlockDetected", None),
+    ("psycopg.errors", "DiskFull", None),
+    ("psycopg", "IntegrityError", None),
+    ("psycopg_pool", "PoolTimeout", LOCAL),
+    ("asyncpg.exceptions", "ConnectionDoesNotExistError", BROKEN),
+    ("asyncpg.exceptions", "ConnectionFailureError", BROKEN),
+    ("asyncpg.exceptions", "ConnectionRejectionError", UNSENT),
+    ("asyncpg.exceptions", "CannotConnectNowError", BUSY),
+    ("asyncpg.exceptions", "TooManyConnectionsError", BUSY),
+    ("asyncpg.exceptions", "UniqueViolationError", None),
+    ("trio", "TooSlowError", LATE),
+    ("trio", "BrokenResourceError", BROKEN),
+    ("trio", "ClosedResourceError", None),
+    ("anyio", "BrokenResourceError", BROKEN),
+    ("anyio", "ConnectionFailed", UNSENT),
+    ("anyio", "ClosedResourceError", None),
+]
+
+
+def instance(kind: Any) -> Any:
+    """An instance, made without the arguments that its constructor wants."""
+    return kind.__new__(kind)
+
+
+@pytest.mark.parametrize(("module", "name", "failure"), CASES)
+def test_the_exceptions_of_real_packages(module: str, name: str, failure: Failure | None) -> None:
+    kind = getattr(importlib.import_module(module), name)
+
+    assert NETWORK_ERRORS.classify(instance(kind)) == failure
+
+
+def test_every_name_that_is_listed_exists() -> None:
+    missing: list[str] = []
+    for name in RULES:
+        module, _, attribute = name.rpartition(".")
+        if module == "anyio._core._exceptions":
+            continue  # where they live in some versions, whatever they call themselves
+        if not hasattr(importlib.import_module(module), attribute):
+            missing.append(name)
+
+    assert missing == []
+
+
+def test_classes_are_called_as_we_look_them_up() -> None:
+    wrong: list[str] = []
+    for name in RULES:
+        module, _, attribute = name.rpartition(".")
+        kind = getattr(importlib.import_module(module), attribute)
+        if f"{kind.__module__}.{kind.__qualname__}" not in RULES:
+            wrong.append(name)
+
+    assert wrong == []
+
+
+def test_botocore() -> None:
+    exceptions: Any = importlib.import_module("botocore.exceptions")
+    connect = exceptions.EndpointConnectionError(endpoint_url="http://example.invalid")
+    assert NETWORK_ERRORS.classify(connect) == UNSENT
+    assert NETWORK_ERRORS.classify(exceptions.ReadTimeoutError(endpoint_url="http://example.invalid")) == LATE
+    assert NETWORK_ERRORS.classify(exceptions.ConnectTimeoutError(endpoint_url="x")) == LATE_UNSENT
+    assert NETWORK_ERRORS.classify(exceptions.SSLError(endpoint_url="x", error="bad certificate")) is None
+    assert NETWORK_ERRORS.classify(exceptions.NoRegionError()) is None
+
+
+def test_what_urllib3_and_requests_wrap() -> None:
+    requests: Any = importlib.import_module("requests")
+    urllib3: Any = importlib.import_module("urllib3.exceptions")
+    refused = urllib3.NewConnectionError(SimpleNamespace(host="h"), "refused")
+    wrapped = urllib3.MaxRetryError(SimpleNamespace(), "/", refused)
+    assert NETWORK_ERRORS.classify(refused) == UNSENT
+    assert NETWORK_ERRORS.classify(wrapped) == UNSENT
+    assert NETWORK_ERRORS.classify(requests.ConnectionError(wrapped)) == UNSENT
+    broken = urllib3.MaxRetryError(SimpleNamespace(), "/", urllib3.ProtocolError("cut"))
+    assert NETWORK_ERRORS.classify(requests.ConnectionError(broken)) == BROKEN
+    assert NETWORK_ERRORS.classify(requests.ConnectionError("cut")) == BROKEN
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"), [("UNAVAILABLE", BROKEN), ("DEADLINE_EXCEEDED", LATE), ("NOT_FOUND", None)]
+)
+def test_grpc_says_it_by_code(code: str, failure: Failure | None) -> None:
+    import grpc
+    import grpc.aio
+
+    class Failed(grpc.RpcError):
+        def code(self) -> Any:
+            return getattr(grpc.StatusCode, code)
+
+    metadata = grpc.aio.Metadata()
+    assert NETWORK_ERRORS.classify(Failed()) == failure
+    assert NETWORK_ERRORS.classify(grpc.aio.AioRpcError(getattr(grpc.StatusCode, code), metadata, metadata)) == failure
+    assert NETWORK_ERRORS.classify(grpc.RpcError()) is None
+
+
+def test_a_real_refusal() -> None:
+    import httpx
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(httpx.ConnectError) as caught:
+        httpx.get(f"http://127.0.0.1:{port}")
+
+    assert NETWORK_ERRORS.classify(caught.value) == UNSENT
+
+
+def test_groups_are_judged_by_their_leaves() -> None:
+    import httpx
+    import trio
+
+    both = ExceptionGroup("", [httpx.ReadError("cut"), ExceptionGroup("", [trio.TooSlowError()])])
+    assert NETWORK_ERRORS.classify(both) == LATE
+    assert NETWORK_ERRORS.classify(ExceptionGroup("", [httpx.ReadError("cut"), KeyError()])) is None
+
+
+def test_none_of_them_is_imported() -> None:
+    heavy = "{'httpx', 'requests', 'grpc', 'redis', 'trio', 'asyncio'}"
+    code = f"import sys, resilience; print(sorted({heavy} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert shown.stdout.strip() == "[]"
