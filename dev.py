@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "test":
         return test(environment(options.python), rest, everything=options.all)
     if options.command == "bench":
-        return script("benchmarks/run.py", ["--check"] if options.check else [])
-    return script("docs/examples/demo.py", rest)
+        flags = [flag for flag, given in (("--check", options.check), ("--quick", options.quick)) if given]
+        return script("benchmarks/run.py", [*flags, *options.names], environment(group="bench"))
+    return script("docs/examples/demo.py", rest, environment())
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -56,6 +58,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")
     bench = commands.add_parser("bench", help="the benchmarks", allow_abbrev=False)
     bench.add_argument("--check", action="store_true", help="fail where a benchmark misses its bound")
+    bench.add_argument("--quick", action="store_true", help="a tenth of the time; writes no file")
+    bench.add_argument("names", nargs="*", help="sections; without any, all")
     return parser.parse_known_args(arguments)
 
 
@@ -72,16 +76,20 @@ def test(python: Path, arguments: Sequence[str], *, everything: bool) -> int:
     return run([python, "-m", "pytest", *(coverage if everything else ["-m", "not slow"]), *arguments])
 
 
-def script(path: str, arguments: Sequence[str]) -> int:
+def script(path: str, arguments: Sequence[str], python: Path) -> int:
     """Run a script of this repository."""
     if not (ROOT / path).is_file():
         raise DevError(f"{path} does not exist")
-    return run([environment(), ROOT / path, *arguments])
+    return run([python, ROOT / path, *arguments])
 
 
-def environment(interpreter: str | None = None) -> Path:
-    """Make the virtual environment unless it is there and up to date; returns its Python."""
+def environment(interpreter: str | None = None, *, group: str = "dev") -> Path:
+    """Make the virtual environment unless it is there and up to date; returns its Python.
+
+    The benchmarks have one of their own, so that the peers which they install are in nobody's way.
+    """
     base, suffix = (sys.executable, "") if interpreter is None else (find(interpreter), f"-{slug(interpreter)}")
+    suffix += "" if group == "dev" else f"-{group}"
     version = sys.version if interpreter is None else version_of(base)
     venv = ROOT / f".venv{suffix}"
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -98,11 +106,24 @@ def environment(interpreter: str | None = None) -> Path:
     stamp.unlink(missing_ok=True)
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # The pip that comes with Python 3.11 is older than dependency groups.
-    for packages in (["--upgrade", "pip>=25.1"], ["--group", "dev", "--editable", ".[all]"]):
-        if run([*pip, *packages]) != 0:
+    packages = ["--group", group, "--editable", ".[all]" if group == "dev" else "."]
+    if run([*pip, "--upgrade", "pip>=25.1"]) != 0 or run([*pip, *packages]) != 0:
+        if group != "bench" or not install_one_by_one(pip):
             raise DevError("pip could not install what is needed (see above); once that is put right, start me again")
+        wanted[0] = "incomplete"  # what is missing is tried again at the next start
     stamp.write_text("\n".join(wanted), "utf-8")
     return python
+
+
+def install_one_by_one(pip: Sequence[str | Path]) -> bool:
+    """Install what there is of the peers: the benchmarks say which ones are missing. False: not even the project."""
+    if run([*pip, "--editable", "."]) != 0:
+        return False
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    for package in project["dependency-groups"]["bench"]:
+        if run([*pip, package], quiet=True) != 0:
+            print(f"dev.py: pip could not install {package}", file=sys.stderr, flush=True)
+    return True
 
 
 def make_venv(base: str, venv: Path) -> None:

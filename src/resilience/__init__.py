@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os as _os
 import warnings as _warnings
+from types import FunctionType as _FunctionType
 from typing import Any
 
 from resilience import backoff, logs
@@ -114,12 +115,26 @@ __all__ = [
 ]
 
 
+_LAZY = frozenset({"grpc", "httpx", "testing"})
+"""Parts that most programs do not need, or that want an optional package; imported when first asked for."""
+
+
 def __getattr__(name: str) -> Any:
-    """Import the parts that most programs do not need when they are first asked for."""
-    if name == "testing":
+    """Import a part that is imported when first asked for."""
+    if name in _LAZY:
         return importlib.import_module(f"resilience.{name}")
     raise AttributeError(f"module 'resilience' has no attribute {name!r}")
 
+
+def __dir__() -> list[str]:
+    """Show the public names, lazy parts included."""
+    return sorted({*__all__, *_LAZY})
+
+
+for _name in __all__:
+    _thing = globals()[_name]
+    if isinstance(_thing, type | _FunctionType):
+        _thing.__module__ = __name__  # so that tracebacks and reprs show where users find it
 
 logs.install()
 _mode = _os.environ.get("RESILIENCE_MODE")

@@ -65,6 +65,9 @@ class Answer(Enum):
 ANSWER: Final = Answer.ANSWER
 Verdict: TypeAlias = "bool | Failure | Answer | None"
 ErrorPredicate: TypeAlias = "Callable[[Exception], Verdict]"
+Rule: TypeAlias = "Failure | Callable[[Any], Failure | None] | None"
+"""What a type of exceptions means: a failure, nothing, or that which a function makes of the instance."""
+Lookup: TypeAlias = "Callable[[type], Rule]"
 ResultPredicate: TypeAlias = "Callable[[Any], Verdict]"
 Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate | retry_base"
 """What is taken wherever an allowlist is: one, an exception type, a tuple of types, a predicate, or a `retry_if_*`."""
@@ -89,7 +92,7 @@ class Allowlist:
     `RejectedError` never is: the dependency was not called. Allowlists are joined by `|`.
     """
 
-    __slots__ = ("_answers", "_error_rules", "_plain", "_result_rules")
+    __slots__ = ("_answers", "_error_rules", "_lookups", "_plain", "_result_rules", "verdicts")
 
     def __init__(
         self,
@@ -113,7 +116,11 @@ class Allowlist:
         error_rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...],
         result_rules: tuple[ResultPredicate, ...],
         answers: tuple[type[Exception], ...],
+        lookups: tuple[Lookup, ...] = (),
     ) -> Allowlist:
+        self._lookups = lookups
+        self.verdicts: dict[type, Any] = {}
+        """What is known of some types of exceptions, whatever the instance; kept by who judges."""
         self._plain = plain
         self._error_rules = error_rules
         self._result_rules = result_rules
@@ -127,6 +134,11 @@ class Allowlist:
             raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
         _refuse_async(predicate)
         return cls.__new__(cls)._set((), (), (predicate,), ())
+
+    @classmethod
+    def of_types(cls, lookup: Lookup) -> Allowlist:
+        """List exceptions by what `lookup` says of their type: a Failure, None, or a predicate of the instance."""
+        return cls.__new__(cls)._set((), (), (), (), (lookup,))
 
     @classmethod
     def of(cls, failures: Failures) -> Allowlist:
@@ -161,6 +173,7 @@ class Allowlist:
             self._error_rules + more._error_rules,
             self._result_rules + more._result_rules,
             self._answers + more._answers,
+            self._lookups + more._lookups,
         )
 
     def __ror__(self, other: Failures) -> Allowlist:
@@ -171,6 +184,7 @@ class Allowlist:
         parts = [kind.__name__ for kind in self._plain]
         for types, when in self._error_rules:
             parts.append(f"{'|'.join(kind.__name__ for kind in types)} when {_name(when)}")
+        parts += [_name(lookup) for lookup in self._lookups]
         parts += [f"results when {_name(rule)}" for rule in self._result_rules]
         parts += [f"answers={'|'.join(kind.__name__ for kind in self._answers)}"] if self._answers else []
         return f"Allowlist({', '.join(parts)})"
@@ -189,7 +203,9 @@ class Allowlist:
             return self._classify_result(outcome)
         if isinstance(outcome, BadResult):
             return self._classify_result(outcome.result)
-        if not isinstance(outcome, Exception) or isinstance(outcome, (RejectedError, *self._answers)):
+        if not isinstance(outcome, Exception) or isinstance(outcome, RejectedError):
+            return None
+        if self._answers and isinstance(outcome, self._answers):
             return None
         if isinstance(outcome, ExceptionGroup):
             return self._classify_group(list(leaves(outcome)))
@@ -200,7 +216,18 @@ class Allowlist:
                 verdict = when(outcome)
                 if verdict and verdict is not ANSWER:
                     return verdict if isinstance(verdict, Failure) else default_failure(outcome)
+        for lookup in self._lookups:
+            rule = lookup(type(outcome))
+            failure = rule if rule is None or isinstance(rule, Failure) else rule(outcome)
+            if failure is not None:
+                return failure
         return None
+
+    def is_by_type(self, error: Exception) -> bool:
+        """Return whether all exceptions of the same type are judged like this one."""
+        if self._error_rules or isinstance(error, ExceptionGroup | BadResult):
+            return False
+        return not any(callable(lookup(type(error))) for lookup in self._lookups)
 
     def is_answer(self, outcome: object) -> bool:
         """Return whether `outcome` is a good one for sure: a value that is not listed, or one of `answers`."""

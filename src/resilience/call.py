@@ -128,6 +128,7 @@ class Call:
         self.binding = binding
         self.site = binding.site
         self.function = function
+        self._interrupted = False
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
@@ -215,7 +216,7 @@ class Call:
     @property
     def interrupted(self) -> bool:
         """Whether the call must not be retried any more, since its pipeline is being drained."""
-        return getattr(self, "_interrupted", False)
+        return self._interrupted
 
     def interrupt(self) -> None:
         """End the wait between two attempts, now and in the future."""

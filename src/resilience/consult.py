@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextvars import Token
 from typing import Any
 
 from resilience import checks, given_up, timing
 from resilience.call import Call, Site
-from resilience.clock import ambient
+from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import DeadlineExceededError, LateResult, RejectedError
@@ -31,6 +32,8 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
             loop.not_made(call, OK, ending.error, series)
             return None
         wait = loop.delay(call, ending, series)
+        if wait is None or wait.__class__ is float:
+            return checked(wait)
         return wait if hasattr(wait.__class__, "__await__") else checked(wait)
     except Exception as error:
         hook_failed("delay of a policy", loop, error)
@@ -39,7 +42,9 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
 
 def checked(wait: Any) -> float | None:
     """Return a wait, if it is one."""
-    return None if wait is None else checks.number("what delay returns", wait)
+    if wait is None or (wait.__class__ is float and 0.0 <= wait < FOREVER):
+        return wait
+    return checks.number("what delay returns", wait)
 
 
 def refusal(error: Exception) -> bool:
@@ -89,6 +94,20 @@ def refusal_of(gate: Gate[Any], call: Call) -> RejectedError:
 def announce(gate: object, call: Call, error: RejectedError, mode: Mode) -> None:
     """Publish a rejection."""
     call.site.publish(Rejected, gate, call, reason=error.reason, retry_after=error.retry_after, mode=mode)
+
+
+def telling(gate: Gate[Any]) -> Callable[[Call], Any]:
+    """Return what admits and publishes rejections, for while somebody listens to those."""
+    admit = gate.admit
+
+    def told(call: Call) -> Any:
+        try:
+            return admit(call)
+        except RejectedError as error:
+            announce(gate, call, error, Mode.ENFORCE)
+            raise
+
+    return told
 
 
 def shadow_admit(gate: Gate[Any], call: Call) -> tuple[bool, Any]:

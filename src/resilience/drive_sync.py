@@ -7,7 +7,6 @@ own nesting brings permits back, whatever is raised where.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import GeneratorType
 from typing import Any, TypeAlias
 
 from resilience import consult, misuse, timing
@@ -16,11 +15,12 @@ from resilience.call import Call, Limit, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
-from resilience.errors import BadResult, RejectedError
+from resilience.errors import BadResult
 from resilience.events import Mode, TimeoutScope
 from resilience.given_up import next_stamp
+from resilience.misuse import PLAIN
 from resilience.runtime import threads as runtime
-from resilience.settling import Deferred, unwind
+from resilience.settling import Deferred, conclude, unwind
 from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -33,32 +33,28 @@ def invoke(call: Call) -> Any:
         return runtime.in_time(call)
     call.made += 1
     result = call.function(*call.args, **call.kwargs)
-    if hasattr(result.__class__, "__await__"):
+    if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):
         raise misuse.unawaited(result, call.function)
-    if result.__class__ is GeneratorType:
-        misuse.refuse_generator(call.function)
     return result
 
 
-def gate(policy: Gate[Any], inner: Step) -> Step:
-    """Drive a Gate: admit, call, settle exactly once."""
-    admit, settle = policy.admit, policy.settle
+def gate(policy: Gate[Any], inner: Step, admit: Callable[[Call], Any]) -> Step:
+    """Drive a Gate: admit, call, settle exactly once. `admit` is the gate's, or one that tells of rejections."""
+    settle = policy.settle
 
     def gated(call: Call) -> Any:
-        try:
-            token = admit(call)
-        except RejectedError as error:
-            consult.announce(policy, call, error, Mode.ENFORCE)
-            raise
+        token = admit(call)
         if token.__class__ is Ticket:
             wait_in_line(policy, token, call)
         try:
             result = inner(call)
         except BaseException as error:
-            if call.deferred is None:
-                unwind(settle, token, Ending(None, error, call.failures))
-            else:
+            if call.deferred is not None:
                 call.deferred.raised(policy, token, Ending(None, error, call.failures))
+            elif error.__class__ is GeneratorExit:
+                unwind(settle, token, Ending(None, error))
+            else:
+                conclude(settle, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -99,10 +95,12 @@ def shadow_gate(policy: Gate[Any], inner: Step) -> Step:
         try:
             result = inner(call)
         except BaseException as error:
-            if call.deferred is None:
-                unwind(settle, token, Ending(None, error, call.failures))
-            else:
+            if call.deferred is not None:
                 call.deferred.raised(policy, token, Ending(None, error, call.failures))
+            elif error.__class__ is GeneratorExit:
+                unwind(settle, token, Ending(None, error))
+            else:
+                conclude(settle, token, Ending(None, error, call.failures))
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -138,7 +136,7 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                         break
                     series.stamp = stamp
                     wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
-                    if hasattr(wait.__class__, "__await__"):
+                    if wait.__class__ is not float and hasattr(wait.__class__, "__await__"):
                         wait = ponder(wait, policy)
                     if wait is None:
                         raise
@@ -199,10 +197,11 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
     """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` sees to it."""
     now = ambient
     whole = limit.word is TimeoutScope.CALL
+    seconds = limit.seconds
 
     def bounded(call: Call) -> Any:
         outer, whose = call.deadline, call.limit
-        deadline = policy.deadline(call, now.monotonic())
+        deadline = policy.deadline(call, now.monotonic()) if seconds is None else now.monotonic() + seconds
         if deadline >= outer:
             return inner(call)
         call.deadline = deadline

@@ -9,7 +9,7 @@ from resilience import consult, timing
 from resilience.call import Call, Limit
 from resilience.clock import ambient
 from resilience.errors import RejectedError
-from resilience.events import Mode
+from resilience.events import Mode, TimeoutScope
 from resilience.runtime import threads
 from resilience.shapes import Scope
 
@@ -23,6 +23,8 @@ def threaded(policy: Scope, inner: Callable[[Call], Any], limit: Limit) -> Calla
         deadline = policy.deadline(call, started)
         if deadline < outer:
             call.deadline, call.limit = deadline, limit
+            if limit.word is TimeoutScope.CALL:
+                call.bound(deadline, limit)
         try:
             if started >= call.deadline:
                 raise timing.expired(call)

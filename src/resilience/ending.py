@@ -75,6 +75,9 @@ class Ending:
 
 def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
     """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
+    known: tuple[EndingKind, Failure | None] | None = allowlist.verdicts.get(error.__class__)
+    if known is not None:
+        return known
     if not isinstance(error, Exception) or isinstance(error, RejectedError):
         return EndingKind.ABANDONED, None
     if isinstance(error, Misuse):
@@ -87,14 +90,20 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
         return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
     try:
         failure = allowlist.classify(error)
-        if failure is not None:
-            return EndingKind.FAILED, failure
-        return (EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR), None
+        kind = EndingKind.FAILED
+        if failure is None:
+            kind = EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR
+        verdict = kind, failure
+        if len(allowlist.verdicts) < MOST_TYPES and allowlist.is_by_type(error):
+            allowlist.verdicts[error.__class__] = verdict
+        return verdict
     except Exception as broken:
         hook_failed("predicate of an allowlist", allowlist, broken)
         return EndingKind.ERROR, None
 
 
+MOST_TYPES = 1000
+"""So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
 DEADLINE = Failure(FailureKind.TIMEOUT)
 HASTE = Failure(FailureKind.TIMEOUT, counted=False)
 """The caller had too little time for it to say anything about the dependency."""

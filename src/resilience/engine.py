@@ -13,9 +13,9 @@ from resilience.budget import RetryBudget
 from resilience.call import Binding, Call, Limit, Site, name_of
 from resilience.calling import D_co, Passage
 from resilience.census import Census
-from resilience.consult import announce
+from resilience.consult import announce, telling
 from resilience.errors import RejectedError, RejectReason
-from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, TimeoutScope
+from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, Rejected, TimeoutScope
 from resilience.locks import members, new_lock
 from resilience.meter import Meter
 from resilience.network import NETWORK_ERRORS
@@ -147,7 +147,10 @@ class Engine(Census):
         return self._metered(drive, CallEnded, step)
 
     def _metered(self, drive: Any, event: type[Event], step: Any) -> Any:
-        return drive.gate(Meter(self.site, event), step) if self.site.bus.wants(event) else step
+        if not self.site.bus.wants(event):
+            return step
+        meter = Meter(self.site, event)
+        return drive.gate(meter, step, meter.admit)
 
     def _drive(
         self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool
@@ -160,7 +163,10 @@ class Engine(Census):
             return step
         shadow = mode is Mode.SHADOW
         if isinstance(policy, Gate):
-            return (drive.shadow_gate if shadow else drive.gate)(policy, step)
+            if shadow:
+                return drive.shadow_gate(policy, step)
+            told = self.site.bus.wants(Rejected)
+            return drive.gate(policy, step, telling(policy) if told else policy.admit)
         if isinstance(policy, Loop):
             reward = policy.reward(self.site)
             if reward in paid:

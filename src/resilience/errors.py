@@ -62,7 +62,8 @@ class RejectedError(ResilienceError):
         reason: RejectReason | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        if not self.args:  # else it is there already: an exception keeps what it is made with
+            super().__init__(message)
         self.policy = policy
         self.pipeline = pipeline
         self.reason = reason

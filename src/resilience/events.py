@@ -260,8 +260,8 @@ class Bus(_Subscribers):
         if wanted is None:
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
         for one in wanted:
-            if one.when is not None:
-                return [one for one in wanted if one.interested()]
+            if not one.interested():
+                return tuple(one for one in wanted if one.interested())
         return wanted
 
     def wants(self, kind: type[Event]) -> bool:

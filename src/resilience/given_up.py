@@ -65,7 +65,7 @@ def marked_since(error: BaseException, stamp: int) -> bool:
         current = ledger.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
     if error.__cause__ is None and error.__context__ is None and not issubclass(type(error), BaseExceptionGroup):
-        return _mark_of(error) > stamp  # nothing to search: the usual case
+        return bool(error.__dict__) and _mark_of(error) > stamp  # nothing to search: the usual case
     return any(_mark_of(one) > stamp for one in _related(error))
 
 

@@ -10,7 +10,21 @@ from typing import Any
 from resilience.call import name_of, unwrapped
 from resilience.errors import Misuse
 
-GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
+PLAIN: set[type] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
+"""Types of returned values that are known to be just that; those that come up are added."""
+MOST_TYPES = 1000
+
+
+def is_awaitable(returned: object, function: Any) -> bool:
+    """Return whether a returned value of a type that is not in PLAIN is to be awaited; refuse generators."""
+    kind = type(returned)
+    if hasattr(kind, "__await__"):
+        return True
+    if kind in (GeneratorType, AsyncGeneratorType):
+        refuse_generator(function)
+    elif len(PLAIN) < MOST_TYPES:
+        PLAIN.add(kind)
+    return False
 
 
 def check_function(function: Any) -> None:

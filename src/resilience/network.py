@@ -6,13 +6,9 @@ from, the nearest first; each type is looked up once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
-from resilience.allowlist import Allowlist, Failure, FailureKind
-
-Rule: TypeAlias = "Failure | Callable[[Any], Failure | None] | None"
-"""What a class means: a failure, nothing, or that which a function makes of the exception."""
+from resilience.allowlist import Allowlist, Failure, FailureKind, Rule
 
 BROKEN = Failure()
 """The connection broke: whether the dependency acted on the call is unknown."""
@@ -39,7 +35,7 @@ def _by_reason(error: Any) -> Failure:
     """urllib3 wraps what went wrong in the last of its own attempts; requests wraps that once more."""
     inner = error.args[0] if error.args and hasattr(error.args[0], "reason") else error
     reason = getattr(inner, "reason", None)
-    found = rule_of(type(reason)) if isinstance(reason, BaseException) else None
+    found = network_errors(type(reason)) if isinstance(reason, BaseException) else None
     return found if isinstance(found, Failure) else BROKEN
 
 
@@ -126,7 +122,7 @@ MOST_TYPES = 10_000
 """So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
 
 
-def rule_of(kind: type) -> Rule:
+def network_errors(kind: type) -> Rule:
     """Return what a class of exceptions means."""
     if kind in _known:
         return _known[kind]
@@ -141,13 +137,7 @@ def rule_of(kind: type) -> Rule:
     return rule
 
 
-def network_error(error: Exception) -> Failure | None:
-    """Return the failure that an exception of one of these clients is; None when it is none."""
-    rule = rule_of(type(error))
-    return rule if rule is None or isinstance(rule, Failure) else rule(error)
-
-
-NETWORK_ERRORS = Allowlist(when=network_error)
+NETWORK_ERRORS = Allowlist.of_types(network_errors)
 """What is a failure where nothing else is said: the connection broke, or nobody answered in time.
 
 ConnectionError, TimeoutError, socket.gaierror, and the like of httpx, httpx2, requests, urllib3, aiohttp, redis,

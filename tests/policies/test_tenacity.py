@@ -309,14 +309,15 @@ class TestAsyncPredicates:
 
     def test_they_are_taken_by_retry_alone(self) -> None:
         wrong: Any = self.listed
-        for make in (
-            Allowlist.of,
-            lambda on: Allowlist(when=on),
-            Allowlist.of_results,
-            lambda on: Pipeline(failures=on),
-        ):
+        made: list[Callable[[], object]] = [
+            lambda: Allowlist.of(wrong),
+            lambda: Allowlist(when=wrong),
+            lambda: Allowlist.of_results(wrong),
+            lambda: Pipeline(Retry(), failures=wrong),
+        ]
+        for make in made:
             with pytest.raises(TypeError, match="async predicate"):
-                make(wrong)
+                make()
 
     def test_async_predicates_of_results_are_refused(self) -> None:
         async def bad(value: Any) -> bool:

@@ -28,13 +28,13 @@ LAYERS = [
     ["doorway", "contradictions"],
     ["engine"],
     ["pipeline"],
-    ["logs", "testing", "testing_trio", "pytest_plugin"],
+    ["logs", "testing", "testing_trio", "pytest_plugin", "httpx", "grpc"],
     ["__init__"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 SAME_LAYER = {"checks", "errors", "locks", "given_up", "testing", "testing_trio"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
-MAY_NAME_RUNTIMES = {"runtime", "testing", "testing_trio", "locks", "clock"}
+MAY_NAME_RUNTIMES = {"runtime", "testing", "testing_trio", "locks", "clock", "grpc"}
 
 
 def imports(source: str) -> list[str]:
@@ -61,7 +61,7 @@ def violations(root: Path) -> list[str]:
             first, *rest = name.split(".")
             if first == "resilience" and rest:
                 target = rest[0]
-                own_package = target == module and module == "runtime"
+                own_package = target == module and module in ("runtime", "httpx", "grpc")
                 if RANK[target] > RANK[module] or (
                     RANK[target] == RANK[module] and not own_package and target not in SAME_LAYER
                 ):

@@ -261,7 +261,9 @@ class Retry(Loop):
 
     def _floored(self, strategy: object, seconds: Any, failure: Failure) -> float:
         """Return the wait of a strategy, or the server's hint if that is longer."""
-        wait = checks.number(f"what {strategy!r} returns", seconds)
+        wait: float = seconds
+        if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
+            wait = checks.number(f"what {strategy!r} returns", seconds)
         if failure.retry_after is not None and self.settings.max_retry_after > 0:
             wait = max(wait, failure.retry_after)
         return wait

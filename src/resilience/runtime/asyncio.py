@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience import misuse, timing
 from resilience.call import Call, Limit, Waiter
 from resilience.clock import FOREVER, Alarm, ambient, inherited
+from resilience.misuse import PLAIN
 
 
 class _Nap:
@@ -181,10 +183,10 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
             result = call.function(*call.args, **call.kwargs)
         else:
             result = value
-        if hasattr(result.__class__, "__await__"):
+        if result.__class__ is CoroutineType or (
+            result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function)
+        ):
             result = await result
-        elif result.__class__ in misuse.GENERATORS:
-            misuse.refuse_generator(call.function)
     except BaseException as error:
         if cut.fired:
             if cut.ours(error):
@@ -235,6 +237,31 @@ async def _in_a_scope(call: Call, value: Awaitable[Any] | None) -> Any:
     if ambient.monotonic() >= deadline:
         raise timing.late(call, result)
     return result
+
+
+def _apart() -> Any:
+    """Return the module that imports anyio."""
+    from resilience.runtime import asyncio_apart
+
+    return asyncio_apart
+
+
+def apart(step: Callable[[Any], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Awaitable[Any]:
+    """Run a step that can shelter some of its moments."""
+    work: Awaitable[Any] = _apart().apart(step, dispose)
+    return work
+
+
+def finish(step: Callable[[], Awaitable[Any]]) -> Awaitable[None]:
+    """Run a step to its end, whatever is cancelled meanwhile."""
+    work: Awaitable[None] = _apart().finish(step)
+    return work
+
+
+def by(until: float, value: Awaitable[Any]) -> Awaitable[Any]:
+    """Await something until that time."""
+    work: Awaitable[Any] = _apart().by(until, value)
+    return work
 
 
 def effective_deadline() -> float:

@@ -7,7 +7,6 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import GeneratorType
 from typing import Any
 
 from resilience import misuse, timing
@@ -15,6 +14,7 @@ from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, ambient, inherited
 from resilience.ending import Ending, EndingKind
 from resilience.errors import CarriedResult
+from resilience.misuse import PLAIN
 from resilience.settling import Deferred
 
 
@@ -102,10 +102,8 @@ def in_time(call: Call) -> Any:
         raise
     finally:
         inherited.set(before)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
-    if hasattr(result.__class__, "__await__"):
+    if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):
         raise misuse.unawaited(result, call.function)
-    if result.__class__ is GeneratorType:
-        misuse.refuse_generator(call.function)
     if ambient.monotonic() >= call.deadline:
         raise timing.late(call, result)
     return result

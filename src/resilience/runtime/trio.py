@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from resilience import misuse, timing
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, ambient, inherited
+from resilience.misuse import PLAIN
 
 
 async def park(waiter: Waiter, until: float) -> None:
@@ -59,10 +61,9 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     deadline = call.deadline
     if started >= deadline and value is None:
         raise timing.expired(call)
-    scope = trio.CancelScope()
+    # Given at once: to set the deadline of a scope later costs as much again.
+    scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
     alarm = None if ambient.real else ambient.alarm(deadline, scope.cancel)
-    if alarm is None:
-        scope.deadline = trio.current_time() + (deadline - started)
     before = inherited.get()
     result: Any = None
     try:
@@ -73,10 +74,10 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
                 result = call.function(*call.args, **call.kwargs)
             else:
                 result = value
-            if hasattr(result.__class__, "__await__"):
+            if result.__class__ is CoroutineType or (
+                result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function)
+            ):
                 result = await result
-            elif result.__class__ in misuse.GENERATORS:
-                misuse.refuse_generator(call.function)
     except Exception as error:
         if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
             raise timing.cut(call, started) from error

@@ -1,0 +1,88 @@
+"""What of this library is measured."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import resilience
+from resilience import Bulkhead, Pipeline, Retry, RetryBudget, Timeout, backoff
+
+LIMIT = 50
+SECONDS = 30.0
+HOUR = 3600.0
+
+Guard = Callable[[Any], Any]
+
+
+def breaker(**settings: Any) -> Any:
+    """Make a circuit breaker, wherever it is at the moment."""
+    if "CircuitBreaker" in resilience.__all__:
+        return getattr(resilience, "CircuitBreaker")(**settings)  # noqa: B009
+    return importlib.import_module("resilience.policies.breaker").CircuitBreaker(**settings)
+
+
+def retry() -> Retry:
+    return Retry(3, wait=backoff.none())
+
+
+def evenly_paid() -> RetryBudget:
+    """A budget from which every second call can be a retry, for ever."""
+    return RetryBudget(ratio=1.0)
+
+
+def pipeline(outer: bool = True, inner: bool = False, **more: Any) -> Pipeline[Any]:
+    """Timeout, Retry with its budget, Bulkhead, CircuitBreaker with its time window; perhaps another Timeout."""
+    head = [Timeout(SECONDS)] if outer else []
+    tail = [Timeout(SECONDS / 2)] if inner else []
+    return Pipeline(*head, retry(), Bulkhead(LIMIT), breaker(), *tail, **more)
+
+
+SUCCESS: dict[str, Guard] = {
+    "resilience Timeout": lambda function: Timeout(SECONDS)(function),
+    "resilience Retry": lambda function: retry()(function),
+    "resilience Bulkhead": lambda function: Bulkhead(LIMIT)(function),
+    "resilience CircuitBreaker": lambda function: breaker()(function),
+    "resilience pipeline": lambda function: pipeline()(function),
+    "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
+    "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),
+}
+FAILURE: dict[str, Guard] = {
+    "resilience Retry": lambda function: Pipeline(retry(), budget=evenly_paid())(function),
+    "resilience pipeline": lambda function: pipeline(budget=evenly_paid())(function),
+    "resilience pipeline without Timeout": lambda function: pipeline(outer=False, budget=evenly_paid())(function),
+}
+
+
+def open_breaker(function: Any) -> Any:
+    """One that opens with the first failure, for an hour."""
+    return breaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR)(function)
+
+
+def open_pipeline(function: Any) -> Any:
+    return Pipeline(
+        Timeout(SECONDS),
+        retry(),
+        Bulkhead(LIMIT),
+        breaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR),
+    )(function)
+
+
+def with_window(seconds: float) -> Guard:
+    return lambda function: breaker(window=seconds)(function)
+
+
+def with_window_and_retry(seconds: float) -> Guard:
+    return lambda function: Pipeline(
+        retry(), breaker(window=seconds, failure_rate=1.0, consecutive_failures=None), budget=evenly_paid()
+    )(function)
+
+
+def refusal() -> type[BaseException]:
+    return resilience.CircuitOpenError
+
+
+def short_pipeline() -> Pipeline[Any]:
+    """The whole pipeline with a window that is full after a second."""
+    return Pipeline(Timeout(SECONDS), retry(), Bulkhead(LIMIT), breaker(window=1.0), budget=evenly_paid())
