@@ -11,6 +11,7 @@ from typing import Any
 from resilience import backoff, logs
 from resilience.allowlist import Allowlist, Failure, FailureKind
 from resilience.budget import RetryBudget
+from resilience.bus import Subscription, subscribe
 from resilience.call import Call
 from resilience.deadlines import carry, current_deadline, deadline_after, remaining
 from resilience.ending import Ending, EndingKind
@@ -39,10 +40,8 @@ from resilience.events import (
     RetryGivenUp,
     RetryScheduled,
     State,
-    Subscription,
     TimedOut,
     TimeoutScope,
-    subscribe,
 )
 from resilience.network import NETWORK_ERRORS
 from resilience.pipeline import Pipeline, pipelines

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Protocol
 
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
+from resilience.bus import Bus
 from resilience.clock import inherited
 from resilience.errors import DeadlineExceededError
-from resilience.events import Bus, Event, TimeoutScope
+from resilience.events import Event, TimeoutScope
 from resilience.network import NETWORK_ERRORS
 from resilience.settling import Deferred
 
@@ -109,14 +110,15 @@ class Call:
     """One logical call: what is called with what, which attempt it is, and until when it may take.
 
     `attempt` counts from 1, `made` says how often the function was called. `deadline` is a point in time of the
-    ambient clock, `limit` says whose it is; `whole` is that of the whole call, a streamed result included. `site` is
-    the pipeline that the call is in at the moment. It never holds an exception: the cycle would keep the user's
-    frames alive.
+    ambient clock, `limit` says whose it is; `whole` and `whose_whole` are those of the whole call, a streamed result
+    included. `site` is the pipeline that the call is in at the moment. `interrupted`: it must not be retried any
+    more, since its pipeline is being drained. It never holds an exception: the cycle would keep the user's frames
+    alive.
     """
 
     __slots__ = (
-        "__weakref__", "_interrupted", "_nap", "_whose_whole", "args", "attempt", "binding", "deadline", "deferred",
-        "function", "kwargs", "limit", "made", "site", "whole",
+        "__weakref__", "_nap", "args", "attempt", "binding", "deadline", "deferred",
+        "function", "interrupted", "kwargs", "limit", "made", "site", "whole", "whose_whole",
     )  # fmt: skip
 
     gentle: ClassVar[bool] = False
@@ -128,13 +130,13 @@ class Call:
         self.binding = binding
         self.site = binding.site
         self.function = function
-        self._interrupted = False
+        self.interrupted = False
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
         self.made = 0
         self.deadline = self.whole = inherited.get()
-        self.limit = INHERITED
+        self.limit = self.whose_whole = INHERITED
         self.deferred: Deferred | None = None
 
     @property
@@ -178,17 +180,6 @@ class Call:
     def dispose(self, result: Any) -> None:
         """Let go of a result that nobody waits for any more: the thread that made it was left behind."""
 
-    @property
-    def whose_whole(self) -> Limit:
-        """Whose deadline `whole` is."""
-        limit: Limit = getattr(self, "_whose_whole", INHERITED)
-        return limit
-
-    def bound(self, deadline: float, limit: Limit) -> None:
-        """Set the deadline of the whole call."""
-        self.whole = deadline
-        self._whose_whole = limit
-
     def copy(self) -> Call:
         """Return a copy, for an attempt that goes on while the call itself does."""
         return self.imprint(Call(self.binding, self.function, self.args, self.kwargs))
@@ -200,7 +191,8 @@ class Call:
         other.made = self.made
         other.deadline = self.deadline
         other.limit = self.limit
-        other.bound(self.whole, self.whose_whole)
+        other.whole = self.whole
+        other.whose_whole = self.whose_whole
         return other
 
     def renew(self) -> None:
@@ -213,15 +205,10 @@ class Call:
         self._nap: Callable[[], object] | None = wake
         return not self.interrupted
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether the call must not be retried any more, since its pipeline is being drained."""
-        return self._interrupted
-
     def interrupt(self) -> None:
         """End the wait between two attempts, now and in the future."""
         if not self.interrupted:
-            self._interrupted = True
+            self.interrupted = True
             wake: Callable[[], object] | None = getattr(self, "_nap", None)
             self._nap = None
             if wake is not None:

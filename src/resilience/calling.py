@@ -245,19 +245,21 @@ def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
 
 
 def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
+    come, go, waiting = entry.live.add, entry.live.discard, entry.waiting
+
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
         try:
-            entry.live.add(call)
+            come(call)
             return entry.run(call)
         except CarriedResult as carried:
             return carried.result
         finally:
-            if call.deferred is None and not entry.waiting:
-                entry.live.discard(call)
+            if call.deferred is None and not waiting:
+                go(call)
             else:
                 entry.leave(call)
 
@@ -265,19 +267,21 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
 
 
 def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
+    come, go, waiting = entry.live.add, entry.live.discard, entry.waiting
+
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         call = Call(binding, function, args, kwargs)
         if lost:
             sweep()
         try:
-            entry.live.add(call)
+            come(call)
             return await entry.arun(call)
         except CarriedResult as carried:
             return carried.result
         finally:
-            if call.deferred is None and not entry.waiting:
-                entry.live.discard(call)
+            if call.deferred is None and not waiting:
+                go(call)
             else:
                 entry.leave(call)
 

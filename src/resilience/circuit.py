@@ -263,6 +263,7 @@ class Change(NamedTuple):
     state: State
     manual: bool
     failure_rate: float
+    why: str
 
 
 class Timed:

@@ -209,7 +209,8 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
         call.deadline = deadline
         call.limit = limit
         if whole:
-            call.bound(deadline, limit)
+            call.whole = deadline
+            call.whose_whole = limit
         try:
             return await inner(call)
         finally:

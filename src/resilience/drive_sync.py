@@ -207,7 +207,8 @@ def scope(policy: Scope, inner: Step, limit: Limit) -> Step:
         call.deadline = deadline
         call.limit = limit
         if whole:
-            call.bound(deadline, limit)
+            call.whole = deadline
+            call.whose_whole = limit
         try:
             return inner(call)
         finally:

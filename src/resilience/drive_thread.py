@@ -24,7 +24,7 @@ def threaded(policy: Scope, inner: Callable[[Call], Any], limit: Limit) -> Calla
         if deadline < outer:
             call.deadline, call.limit = deadline, limit
             if limit.word is TimeoutScope.CALL:
-                call.bound(deadline, limit)
+                call.whole, call.whose_whole = deadline, limit
         try:
             if started >= call.deadline:
                 raise timing.expired(call)

@@ -10,12 +10,13 @@ from weakref import WeakSet
 from resilience import checks, doorway, drive_async, drive_sync, drive_thread
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
+from resilience.bus import Bus
 from resilience.call import Binding, Call, Limit, Site, name_of
 from resilience.calling import D_co, Passage
 from resilience.census import Census
 from resilience.consult import announce, telling
 from resilience.errors import RejectedError, RejectReason
-from resilience.events import AttemptEnded, Bus, CallEnded, Event, Mode, Rejected, TimeoutScope
+from resilience.events import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
 from resilience.locks import members, new_lock
 from resilience.meter import Meter
 from resilience.network import NETWORK_ERRORS
@@ -110,10 +111,21 @@ class Engine(Census):
             self._named(self.site.name)
 
     def _chain(self, drive: Any, allowlists: tuple[Allowlist, ...]) -> Any:
+        bounded = self.bounded() and switch.mode is Mode.ENFORCE
+        step = drive.runtime.in_time if bounded else drive.invoke  # what `invoke` does where there is a deadline
         if not allowlists:
-            return self.compose(drive, drive.invoke, switch.mode, [], results=False)
-        step = drive.judge(drive.invoke, allowlists)
-        return self.compose(drive, step, switch.mode, [], results=True)
+            return self.compose(drive, step, switch.mode, [], results=False)
+        return self.compose(drive, drive.judge(step, allowlists), switch.mode, [], results=True)
+
+    def bounded(self) -> bool:
+        """Return whether some Scope in here is in force."""
+        if self.mode is not Mode.ENFORCE:
+            return False
+        return any(
+            policy.engine.bounded() if isinstance(policy, Composite) else isinstance(policy, Scope)
+            for policy in self.policies
+            if policy.mode is Mode.ENFORCE
+        )
 
     def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
         """Return the allowlists in this pipeline, and in those within it, that look at returned values.

@@ -17,6 +17,7 @@ from resilience.errors import BadResult
 from resilience.events import GiveUpReason
 
 MARK = "_resilience_given_up"
+_Group: type[BaseException] = BaseExceptionGroup
 DEPTH = 8
 PREFIX = "resilience: "
 
@@ -64,7 +65,7 @@ def marked_since(error: BaseException, stamp: int) -> bool:
             return True
         current = ledger.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
-    if error.__cause__ is None and error.__context__ is None and not issubclass(type(error), BaseExceptionGroup):
+    if error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group):
         return bool(error.__dict__) and _mark_of(error) > stamp  # nothing to search: the usual case
     return any(_mark_of(one) > stamp for one in _related(error))
 

@@ -7,8 +7,10 @@ arguments, bodies, headers or URLs.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
-from resilience.events import BreakerChanged, Event, Mode, RetryGivenUp, RetryScheduled, State, Subscription, subscribe
+from resilience.bus import Subscription, subscribe
+from resilience.events import BreakerChanged, Event, Mode, RetryGivenUp, RetryScheduled, State
 
 logger = logging.getLogger("resilience")
 
@@ -62,7 +64,7 @@ def log_breaker(event: BreakerChanged) -> None:
         event.pipeline,
         event.policy,
         str(event.state).replace("_", "-"),
-        " (by hand)" if event.manual else "",
+        " (by hand)" if event.manual else f" since {event.why}" if event.why else "",
         extra=_facts(
             event,
             previous=str(event.previous),
@@ -76,7 +78,7 @@ def log_breaker(event: BreakerChanged) -> None:
 def install() -> tuple[Subscription, ...]:
     """Log the rare events of all pipelines; `import resilience` does it once."""
     return (
-        subscribe(log_retry, events=(RetryScheduled,), when=lambda: logger.isEnabledFor(logging.INFO)),
-        subscribe(log_breaker, events=(BreakerChanged,), when=lambda: logger.isEnabledFor(logging.INFO)),
-        subscribe(log_given_up, events=(RetryGivenUp,), when=lambda: logger.isEnabledFor(logging.WARNING)),
+        subscribe(log_retry, events=(RetryScheduled,), when=partial(logger.isEnabledFor, logging.INFO)),
+        subscribe(log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.INFO)),
+        subscribe(log_given_up, events=(RetryGivenUp,), when=partial(logger.isEnabledFor, logging.WARNING)),
     )

@@ -9,16 +9,17 @@ from weakref import WeakValueDictionary, ref
 
 from resilience.allowlist import Allowlist, Failures
 from resilience.budget import RetryBudget
+from resilience.bus import Listener, Subscription
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
 from resilience.complaints import warn
 from resilience.contradictions import contradictions
 from resilience.engine import Composite, Engine
-from resilience.events import Event, Listener, Mode, Subscription
+from resilience.events import Event, Mode
 from resilience.locks import members
 from resilience.network import NETWORK_ERRORS
-from resilience.policies.retry import PIPELINE, Inherit
 from resilience.policy import Policy
+from resilience.retrying import PIPELINE, Inherit
 
 _all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
 _ages = itertools.count()

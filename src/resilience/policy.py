@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
@@ -37,6 +38,8 @@ class Policy(Caller[D_co]):
     """
 
     kind: ClassVar[str] = "policy"
+    usual: ClassVar[dict[str, Any]] = {}
+    """What settings are by default, where the constructor's None stands for it; `repr` leaves those out."""
     settings: Any = None
     _name: str | None = None
     _mode: Mode = Mode.ENFORCE
@@ -146,8 +149,15 @@ class Policy(Caller[D_co]):
         return self._alone
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{key}={value!r}" for key, value in self.describe().get("settings", {}).items())
-        return f"{type(self).__name__}({shown})"
+        """Show what was set to something else than the default."""
+        usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()} | self.usual
+        settings = {one.name: getattr(self.settings, one.name) for one in _fields(self.settings) if one.init}
+        shown = [f"{name}={value!r}" for name, value in settings.items() if name not in usual or value != usual[name]]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _fields(settings: Any) -> tuple[Field[Any], ...]:
+    return fields(settings) if is_dataclass(settings) else ()
 
 
 def _plain(value: Any) -> Any:

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from resilience import checks, complaints
+from resilience.bus import Subscription, subscribe
 from resilience.clock import FOREVER, Alarm, Time, ambient
 from resilience.engine import engines
-from resilience.events import Event, Subscription, subscribe
+from resilience.events import Event
 from resilience.locks import members
 from resilience.pipeline import Pipeline
 from resilience.runtime import in_trio

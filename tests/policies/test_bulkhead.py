@@ -128,7 +128,7 @@ def test_the_defaults() -> None:
     }
     assert bulkhead.snapshot() == {"in_flight": 0, "queued": 0, "limit": 5, "peak": 0}
     assert (bulkhead.limit, bulkhead.in_flight, bulkhead.queued, bulkhead.peak) == (5, 0, 0, 0)
-    assert repr(bulkhead) == "Bulkhead(limit=5, queue=0, max_wait=1.0)"
+    assert repr(bulkhead) == "Bulkhead(limit=5)"
     assert bulkhead.holds
 
 

@@ -100,7 +100,8 @@ def test_it_describes_itself() -> None:
 
     assert described["name"] == "each attempt"
     assert described["settings"]["seconds"] == 1.0
-    assert repr(Timeout(1)).startswith("Timeout(seconds=1.0,")
+    assert repr(Timeout(1)) == "Timeout(seconds=1.0)"
+    assert repr(Timeout(1, thread=True)) == "Timeout(seconds=1.0, thread=True)"
 
 
 def test_the_function_sees_the_deadline(virtual_time: VirtualClock) -> None:

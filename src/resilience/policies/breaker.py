@@ -268,7 +268,7 @@ class CircuitBreaker(ByHand[Token]):
         if new is None:
             return None
         self._phase = new
-        return Change(old.state, new.state, trigger in MANUAL, new.counts.rate)
+        return Change(old.state, new.state, trigger in MANUAL, new.counts.rate, new.why)
 
     def _publish(self, change: Change | None, call: Call | None = None) -> None:
         """Tell every pipeline that it stands in; the lock is released, since listeners may call back."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
-from tenacity import RetryCallState, TryAgain
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
+from tenacity import TryAgain
 
-from resilience import backoff, checks, given_up, strategies
-from resilience.allowlist import Allowlist, Failure, FailureKind, Failures, default_failure
+from resilience import checks, given_up, strategies
+from resilience.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience.backoff import Backoff
 from resilience.budget import RetryBudget
 from resilience.call import Call, Site
@@ -21,76 +17,9 @@ from resilience.complaints import unlisted
 from resilience.ending import Ending, EndingKind
 from resilience.errors import RejectedError
 from resilience.events import GiveUpReason, Mode, RetryGivenUp, RetryScheduled
+from resilience.retrying import AGAIN, DEFAULT_WAIT, PIPELINE, Inherit, On, RetrySettings, Stop, Wait
 from resilience.shapes import Loop, Series
 from resilience.strategies import State
-
-
-class Inherit(Enum):
-    """Stands for "what the pipeline has"."""
-
-    PIPELINE = "the pipeline's"
-
-    def __repr__(self) -> str:
-        return self.value
-
-
-PIPELINE: Final = Inherit.PIPELINE
-AGAIN: Final = Failure(counted=False)
-"""What tenacity's TryAgain means: the function asks for another attempt, and nobody has failed."""
-Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"
-Stop: TypeAlias = "stop_base | Callable[[RetryCallState], bool]"
-On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySettings:
-    """What a Retry goes by; see there."""
-
-    attempts: int | None
-    wait: Wait | Mapping[FailureKind, Wait] | None
-    on: Any
-    stop: Stop | None
-    budget: RetryBudget | Inherit | None
-    max_retry_after: float
-    nested: bool
-    waits: Mapping[FailureKind, Wait] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Check everything, and put in what None stands for."""
-        if self.attempts is None and self.stop is None:
-            object.__setattr__(self, "attempts", 3)
-        if self.attempts is not None:
-            checks.integer("attempts", self.attempts, low=1)
-        if self.stop is not None and not callable(self.stop):
-            raise TypeError(f"stop must be a stop_* of tenacity or a callable that takes its state, not {self.stop!r}")
-        object.__setattr__(self, "wait", DEFAULT_WAIT if self.wait is None else self.wait)
-        object.__setattr__(self, "waits", _by_kind(self.wait))
-        if self.on is not None and not strategies.is_async(self.on):
-            object.__setattr__(self, "on", Allowlist.of(self.on))
-        elif strategies.asks_about_results(self.on):
-            raise TypeError("on: an async predicate of returned values is not supported; use a plain one")
-        budget: Any = self.budget
-        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
-        checks.number("max_retry_after", self.max_retry_after)
-        checks.flag("nested", self.nested)
-
-
-DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
-
-
-def _by_kind(wait: Any) -> dict[FailureKind, Any]:
-    mapping: Any = wait if issubclass(type(wait), Mapping) else dict.fromkeys(FailureKind, wait)
-    given: dict[Any, Any] = dict(mapping)
-    by_kind: dict[FailureKind, Any] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
-    for kind, one in given.items():
-        if isinstance(one, type) or not callable(one):
-            raise TypeError(
-                "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
-                f"FailureKind to those, not {one!r}"
-            )
-        by_kind[checks.choice("a key of wait", kind, FailureKind)] = one
-    return by_kind
 
 
 class Retry(Loop):
@@ -124,6 +53,7 @@ class Retry(Loop):
     """
 
     kind = "retry"
+    usual: ClassVar[dict[str, Any]] = {"attempts": 3, "wait": DEFAULT_WAIT}
     settings: RetrySettings
 
     def __init__(
@@ -152,6 +82,7 @@ class Retry(Loop):
             name=name,
             mode=mode,
         )
+        self.configured()
 
     def reward(self, site: Site) -> Callable[[], object] | None:
         """Each success pays into the budget."""
@@ -168,17 +99,25 @@ class Retry(Loop):
         budget = self.settings.budget
         return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
 
+    def configured(self) -> None:
+        """Keep at hand what each decision needs."""
+        settings = self.settings
+        own: object = settings.on
+        self._listed = own if isinstance(own, Allowlist) else None
+        self._asks = own is not None and self._listed is None
+        self._inherits = isinstance(settings.budget, Inherit)
+        self._backoff = settings.only if isinstance(settings.only, Backoff) and settings.stop is None else None
+
     @property
     def failures(self) -> Allowlist | None:
         """This policy's own allowlist; None: that of the pipeline, or an async predicate."""
-        own: object = self.settings.on
-        return own if isinstance(own, Allowlist) else None
+        return self._listed
 
     def delay(self, call: Call, ending: Ending, series: Series) -> Any:
         """Decide; an async predicate makes that something to be awaited."""
-        if self.settings.on is not None and self.failures is None:
+        if self._asks:
             return self._delay_later(call, ending, series)
-        return self._decide(call, ending, series, ending.failure_by(self.failures))
+        return self._decide(call, ending, series, ending.failure_by(self._listed))
 
     async def _delay_later(self, call: Call, ending: Ending, series: Series) -> float | None:
         error = ending.error
@@ -191,11 +130,11 @@ class Retry(Loop):
         error = ending.error
         assert isinstance(error, Exception)
         settings = self.settings
-        budget = self._budget(call.site)
+        budget = call.site.budget if self._inherits else self._budget(call.site)
         if failure is None and isinstance(error, TryAgain):
             failure = AGAIN
         if failure is None:
-            kind = ending.kind_by(self.failures)
+            kind = ending.kind_by(self._listed)
             if budget is not None and kind is EndingKind.OK:
                 budget.deposit()
             elif kind is EndingKind.ERROR:
@@ -209,7 +148,11 @@ class Retry(Loop):
             return None
         if budget is not None and failure.counted:
             budget.failed()
-        wait, stopped = self._wait(call, error, failure, series)
+        plain, stopped = self._backoff, False
+        if plain is not None:
+            wait = self._floored(plain, plain.seconds(series.number, series.previous), failure)
+        else:
+            wait, stopped = self._wait(call, error, failure, series)
         reason = self._reason(call, failure, series, wait, stopped=stopped)
         if reason is None and budget is not None:
             # A retry that is not made is not paid for.
@@ -243,9 +186,8 @@ class Retry(Loop):
 
     def _wait(self, call: Call, error: Exception, failure: Failure, series: Series) -> tuple[float, bool]:
         """Return the wait, and whether the stop condition is met."""
-        strategy, stop = self.settings.waits[failure.kind], self.settings.stop
-        if isinstance(strategy, Backoff) and stop is None:
-            return self._floored(strategy, strategy.seconds(series.number, series.previous), failure), False
+        settings = self.settings
+        strategy, stop = settings.waits[failure.kind], settings.stop
         state = series.state
         if state is None:
             state = series.state = State(series.started, call.function, call.args, call.kwargs)
@@ -278,11 +220,11 @@ class Retry(Loop):
             return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
-        if series.number >= (settings.attempts or FOREVER):
+        if settings.attempts is not None and series.number >= settings.attempts:
             return GiveUpReason.ATTEMPTS
         if stopped:
             return GiveUpReason.STOP
-        if 0 < settings.max_retry_after < (failure.retry_after or 0.0):
+        if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
             return GiveUpReason.RETRY_AFTER
         if not series.in_time(call, wait):
             return GiveUpReason.DEADLINE

@@ -8,54 +8,45 @@ places in its pool (encode/httpcore #1093). A cancel scope keeps both promises.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 
 from resilience.clock import TIME_IS_UP, ambient
+from resilience.runtime import Shelter
+
+_left: set[asyncio.Task[Any]] = set()
+"""Those that nobody waits for; a loop keeps its tasks only weakly."""
 
 
-class _Holding:
-    """A place where a cancellation waits."""
-
-    def __init__(self, scope: anyio.CancelScope) -> None:
-        self._scope = scope
-        self._sheltered = False
-        self._wanted = False
-
-    def enter(self) -> None:
-        self._sheltered = True
-
-    def leave(self) -> None:
-        self._sheltered = False
-        if self._wanted:
-            self._scope.cancel()
-
-    def cancel(self) -> None:
-        self._wanted = True
-        if not self._sheltered:
-            self._scope.cancel()
-
-
-async def apart(step: Callable[[_Holding], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
-    """Run a step that can shelter some of its moments; a value that comes although it was cancelled is disposed of."""
+async def apart(step: Callable[[Shelter], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
+    """Run a step in a task of its own: see `resilience.runtime.apart`."""
     scope = anyio.CancelScope()
-    holding = _Holding(scope)
+    shelter = Shelter(scope.cancel)
 
     async def work() -> Any:
+        value: Any = TIME_IS_UP
         with scope:
-            return await step(holding)
-        return TIME_IS_UP
+            value = await step(shelter)
+        if shelter.wanted and value is not TIME_IS_UP:
+            await dispose(value)
+        return value
 
     task = asyncio.get_running_loop().create_task(work())
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        holding.cancel()
-        value = await _outcome(task)
-        if value is not TIME_IS_UP:
-            await finish(lambda: dispose(value))
+        if task.done():
+            value = _outcome(task)
+            if value is not TIME_IS_UP:
+                await finish(lambda: dispose(value))
+        elif shelter.cancel():
+            await _over(task)
+        else:
+            _left.add(task)
+            task.add_done_callback(_forget)
         raise
     finally:
         del task  # its exception holds this frame
@@ -71,22 +62,28 @@ async def finish(step: Callable[[], Awaitable[Any]]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await _outcome(task)
+        await _over(task)
         raise
     finally:
         del task
 
 
-async def _outcome(task: asyncio.Task[Any]) -> Any:
-    """Wait for a task, however often this one is cancelled; TIME_IS_UP if nothing came of it."""
+async def _over(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, however often this one is cancelled: the first cancellation is raised by who waits here."""
     while not task.done():
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task})
-        except asyncio.CancelledError:
-            continue  # the first one is raised again by whoever waits here
-    if task.cancelled() or task.exception() is not None:
-        return TIME_IS_UP
-    return task.result()
+    _outcome(task)
+
+
+def _outcome(task: asyncio.Task[Any]) -> Any:
+    """Return what came of a task; TIME_IS_UP for nothing. What it raised has been seen then."""
+    return TIME_IS_UP if task.cancelled() or task.exception() is not None else task.result()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    _outcome(task)
 
 
 async def by(until: float, value: Awaitable[Any]) -> Any:

@@ -70,7 +70,8 @@ class Stop:
             if not told:
                 wait(bell, seconds)
         finally:
-            self._bells.discard(bell)
+            with self._mutex:
+                self._bells.discard(bell)
         if self.told:
             raise Stopped
 

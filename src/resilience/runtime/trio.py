@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
@@ -13,6 +14,7 @@ from resilience import misuse, timing
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, ambient, inherited
 from resilience.misuse import PLAIN
+from resilience.runtime import Shelter
 
 
 async def park(waiter: Waiter, until: float) -> None:
@@ -94,24 +96,38 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     return result
 
 
-class _Shield:
-    """A place where a cancellation from outside waits."""
+async def apart(step: Callable[[Shelter], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
+    """Run a step in a task of its own: see `resilience.runtime.apart`."""
+    scope = trio.CancelScope()
+    shelter = Shelter(scope.cancel)
+    over = trio.Event()
+    values: list[Any] = []
+    errors: list[Exception] = []
 
-    def __init__(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
+    async def work() -> None:
+        try:
+            with scope:
+                values.append(await step(shelter))
+            if shelter.wanted and values:
+                await finish(lambda: dispose(values[0]))
+        except Exception as error:
+            errors.append(error)
+        finally:
+            over.set()
 
-    def enter(self) -> None:
-        self._scope.shield = True
-
-    def leave(self) -> None:
-        self._scope.shield = False
-
-
-async def apart(step: Callable[[_Shield], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
-    """Run a step that can shield some of its moments. Nothing comes too late: a task is cancelled where it waits."""
-    del dispose
-    with trio.CancelScope() as scope:
-        return await step(_Shield(scope))
+    trio.lowlevel.spawn_system_task(work, name="resilience", context=contextvars.copy_context())
+    try:
+        await over.wait()
+    except (trio.Cancelled, KeyboardInterrupt):
+        if over.is_set():
+            if values:
+                await finish(lambda: dispose(values[0]))
+        elif shelter.cancel():
+            await finish(over.wait)
+        raise
+    if errors:
+        raise errors.pop()
+    return values[0]
 
 
 async def finish(step: Callable[[], Awaitable[Any]]) -> None:
