@@ -118,7 +118,7 @@ class Call:
 
     __slots__ = (
         "__weakref__", "_nap", "args", "attempt", "binding", "deadline", "deferred",
-        "function", "interrupted", "kwargs", "limit", "made", "site", "whole", "whose_whole",
+        "entered", "function", "interrupted", "kwargs", "limit", "made", "site", "whole", "whose_whole",
     )  # fmt: skip
 
     gentle: ClassVar[bool] = False
@@ -135,7 +135,7 @@ class Call:
         self.kwargs = kwargs
         self.attempt = 1
         self.made = 0
-        self.deadline = self.whole = inherited.get()
+        self.deadline = self.whole = self.entered = inherited.get()
         self.limit = self.whose_whole = INHERITED
         self.deferred: Deferred | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from weakref import WeakSet
 
-from resilience import checks, doorway, drive_async, drive_sync, drive_thread
+from resilience import checks, doorway, drive_async, drive_sync, drive_thread, pair_async, pair_sync
 from resilience.allowlist import Allowlist
 from resilience.budget import RetryBudget
 from resilience.bus import Bus
@@ -24,6 +24,7 @@ from resilience.policy import Policy
 from resilience.runtime import whoami
 from resilience.shapes import Gate, Loop, Reward, Scope, Substitute
 
+PAIR = {drive_sync: pair_sync.pair, drive_async: pair_async.pair}
 _STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
 engines: WeakSet[Engine] = WeakSet()
 """All engines that live, for the process-wide switch."""
@@ -154,9 +155,25 @@ class Engine(Census):
         """
         mode = _weaker(self.mode, mode)
         step = self._metered(drive, AttemptEnded, step)
+        waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
         for policy in reversed(self.policies):
-            step = self._drive(drive, policy, step, _weaker(policy.mode, mode), paid, results=results)
+            least = _weaker(policy.mode, mode)
+            gate = policy if isinstance(policy, Gate) and least is Mode.ENFORCE else None
+            if gate is not None and waiting is not None:
+                step = PAIR[drive](gate, self._admit(gate), waiting, self._admit(waiting), step)
+                gate = waiting = None
+                continue
+            if waiting is not None:
+                step = drive.gate(waiting, step, self._admit(waiting))
+            waiting = gate
+            if gate is None:
+                step = self._drive(drive, policy, step, least, paid, results=results)
+        if waiting is not None:
+            step = drive.gate(waiting, step, self._admit(waiting))
         return self._metered(drive, CallEnded, step)
+
+    def _admit(self, gate: Gate[Any]) -> Callable[[Call], Any]:
+        return telling(gate) if self.site.bus.wants(Rejected) else gate.admit
 
     def _metered(self, drive: Any, event: type[Event], step: Any) -> Any:
         if not self.site.bus.wants(event):
@@ -175,10 +192,7 @@ class Engine(Census):
             return step
         shadow = mode is Mode.SHADOW
         if isinstance(policy, Gate):
-            if shadow:
-                return drive.shadow_gate(policy, step)
-            told = self.site.bus.wants(Rejected)
-            return drive.gate(policy, step, telling(policy) if told else policy.admit)
+            return drive.shadow_gate(policy, step)
         if isinstance(policy, Loop):
             reward = policy.reward(self.site)
             if reward in paid:

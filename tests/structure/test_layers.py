@@ -26,7 +26,8 @@ LAYERS = [
     ["runtime"],
     ["consult", "deadlines", "meter", "census"],
     ["drive_sync", "drive_async", "drive_thread"],
-    ["doorway", "contradictions"],
+    ["doorway", "contradictions", "pair_sync"],
+    ["pair_async"],
     ["engine"],
     ["pipeline"],
     ["logs", "testing", "testing_trio", "pytest_plugin", "httpx", "grpc"],
@@ -122,6 +123,14 @@ def test_the_drivers_are_mirror_images() -> None:
 
     assert {"gate", "loop", "substitute", "within"} <= sync.keys() == mirrored.keys()
     assert {name for name in sync if sync[name] != mirrored[name]} == DIFFER
+
+
+def test_the_drivers_of_pairs_are_mirror_images() -> None:
+    sync = functions((SOURCE / "pair_sync.py").read_text())
+    mirrored = functions((SOURCE / "pair_async.py").read_text())
+
+    assert mirrored == {name: body for name, body in sync.items() if name != "give_back"}
+    assert "pair" in mirrored
 
 
 def test_a_planted_difference_is_caught() -> None:

@@ -92,7 +92,6 @@ def in_time(call: Call) -> Any:
     started = ambient.monotonic()
     if started >= call.deadline:
         raise timing.expired(call)
-    before = inherited.get()
     try:
         inherited.set(call.deadline)
         call.made += 1
@@ -102,7 +101,7 @@ def in_time(call: Call) -> Any:
             raise timing.cut(call, started) from error
         raise
     finally:
-        inherited.set(before)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
+        inherited.set(call.entered)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
     if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):
         raise misuse.unawaited(result, call.function)
     if ambient.monotonic() >= call.deadline:

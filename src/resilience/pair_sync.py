@@ -1,0 +1,65 @@
+"""Two gates, one right within the other, driven by one closure: what `drive_sync.gate` does twice, but cheaper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from resilience.call import Call
+from resilience.complaints import hook_failed
+from resilience.drive_sync import Step, wait_in_line
+from resilience.ending import OK, Ending
+from resilience.settling import conclude, unwind
+from resilience.shapes import Gate
+from resilience.tickets import Ticket
+
+Admit = Callable[[Call], Any]
+
+
+def pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit, inner: Step) -> Step:
+    """Drive two Gates, the first further out: admit, admit, call, settle each exactly once."""
+    settle, settle_second = first.settle, second.settle
+
+    def paired(call: Call) -> Any:
+        token = admit(call)
+        if token.__class__ is Ticket:
+            wait_in_line(first, token, call)
+        try:
+            token_second = admit_second(call)
+            if token_second.__class__ is Ticket:
+                wait_in_line(second, token_second, call)
+            try:
+                result = inner(call)
+            except BaseException as error:
+                give_back(second, token_second, call, error)
+                raise
+            if call.deferred is not None:
+                call.deferred.returned(second, token_second, OK)
+            else:
+                try:
+                    settle_second(token_second, OK)
+                except Exception as error:
+                    hook_failed("settle of a policy", settle_second, error)
+        except BaseException as error:
+            give_back(first, token, call, error)
+            raise
+        if call.deferred is not None:
+            call.deferred.returned(first, token, OK)
+        else:
+            try:
+                settle(token, OK)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
+        return result
+
+    return paired
+
+
+def give_back(gate: Gate[Any], token: Any, call: Call, error: BaseException) -> None:
+    """Settle one gate after an exception."""
+    if call.deferred is not None:
+        call.deferred.raised(gate, token, Ending(None, error, call.failures))
+    elif error.__class__ is GeneratorExit:
+        unwind(gate.settle, token, Ending(None, error))
+    else:
+        conclude(gate.settle, token, Ending(None, error, call.failures))
