@@ -28,7 +28,8 @@ async def invoke(call: Call) -> Any:
     if call.deadline != FOREVER:
         return await runtime.in_time(call)
     call.made += 1
-    result = call.function(*call.args, **call.kwargs)
+    named = call.kwargs  # an empty mapping would be copied
+    result = call.function(*call.args, **named) if named else call.function(*call.args)
     if result.__class__ is CoroutineType:
         return await result
     if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):

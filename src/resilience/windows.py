@@ -63,7 +63,7 @@ class TimeWindow:
         self.row = 0
         """The failures in a row, however long ago they began, as of the last call that `add` has counted."""
         self._row_at = 0
-        self._marks = deque([(0, 0, 0)], BUCKETS)
+        self._marks = [(0, 0, 0)]
         self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -81,11 +81,12 @@ class TimeWindow:
         steps = bucket - self._bucket
         if 0 < steps < BUCKETS:
             total = self._total()
-            self._marks.extend(itertools.repeat(total, int(steps)))
+            self._marks += [total] * int(steps)
+            del self._marks[:-BUCKETS]
             self._bucket = int(bucket)
             self.edge = self._start + (self._bucket + 1) * self.span / BUCKETS
         elif steps and not -BUCKETS <= steps < 0:
-            self._marks = deque([self._total()], BUCKETS)
+            self._marks = [self._total()]
             self._begin(now)
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:

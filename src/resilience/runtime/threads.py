@@ -90,12 +90,14 @@ def start(function: Callable[[], object], stop: Stop) -> None:
 def in_time(call: Call) -> Any:
     """Call the user's function with the call's deadline as the ambient one. Nobody can cut it: it may be late."""
     started = ambient.monotonic()
-    if started >= call.deadline:
+    deadline = call.deadline
+    if started >= deadline:
         raise timing.expired(call)
     try:
-        inherited.set(call.deadline)
+        inherited.set(deadline)
         call.made += 1
-        result = call.function(*call.args, **call.kwargs)
+        named = call.kwargs  # an empty mapping would be copied
+        result = call.function(*call.args, **named) if named else call.function(*call.args)
     except Exception as error:
         if ambient.monotonic() >= call.deadline and call.overdue(error):  # what is further in had our deadline
             raise timing.cut(call, started) from error
@@ -104,7 +106,7 @@ def in_time(call: Call) -> Any:
         inherited.set(call.entered)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
     if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):
         raise misuse.unawaited(result, call.function)
-    if ambient.monotonic() >= call.deadline:
+    if ambient.monotonic() >= deadline:
         raise timing.late(call, result)
     return result
 

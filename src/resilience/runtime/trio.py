@@ -73,7 +73,8 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
         with scope:
             if value is None:
                 call.made += 1
-                result = call.function(*call.args, **call.kwargs)
+                named = call.kwargs  # an empty mapping would be copied
+                result = call.function(*call.args, **named) if named else call.function(*call.args)
             else:
                 result = value
             if result.__class__ is CoroutineType or (
