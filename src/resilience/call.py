@@ -173,6 +173,11 @@ class Call:
         """
         return False
 
+    @property
+    def spent(self) -> bool:
+        """Whether this attempt had to let go of the result of the one before, so that it cannot come out instead."""
+        return False
+
     def overdue(self, error: Exception) -> bool:
         """Return whether an exception that came at the deadline, or later, came of the deadline."""
         return isinstance(error, DeadlineExceededError)

@@ -16,19 +16,19 @@ import random
 import selectors
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from resilience import checks, complaints
-from resilience.bus import Subscription, subscribe
 from resilience.clock import FOREVER, Alarm, Time, ambient
 from resilience.engine import engines
-from resilience.events import Event
 from resilience.locks import members
-from resilience.pipeline import Pipeline
+from resilience.recorder import Recorder
 from resilience.runtime import in_trio
+
+__all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtual_loop", "virtual_time"]
 
 T = TypeVar("T")
 QUIET_ROUNDS = 5
@@ -172,6 +172,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the ambient time."""
         return ambient.monotonic()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for threads as long as they take: virtual time runs past any timeout at once."""
+        del timeout
+        await super().shutdown_default_executor()
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
@@ -287,34 +292,3 @@ def reset() -> None:
     for engine in members(engines):
         engine.reset()
     complaints.forget()
-
-
-class Recorder:
-    """Records events in a list while its block runs.
-
-    Args:
-        pipeline: whose events; None for those of all pipelines.
-        events: the event types wanted; none given means all.
-    """
-
-    def __init__(self, pipeline: Pipeline[Any] | None = None, *, events: Iterable[type[Event]] = ()) -> None:
-        given: Any = pipeline
-        if not (given is None or isinstance(given, Pipeline)):
-            raise TypeError(f"pipeline must be a Pipeline, or None for all of them, not {given!r}")
-        self.events: list[Event] = []
-        self._pipeline = pipeline
-        self._kinds = tuple(events)
-        self._subscription: Subscription | None = None
-
-    def __enter__(self) -> Recorder:
-        listen = subscribe if self._pipeline is None else self._pipeline.subscribe
-        self._subscription = listen(self.events.append, events=self._kinds)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._subscription is not None:
-            self._subscription()
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        """Return the recorded events of one type."""
-        return [event for event in self.events if isinstance(event, kind)]

@@ -29,13 +29,13 @@ def cut(call: Call, started: float) -> DeadlineExceededError:
     A cut by a deadline that the caller had set counts as a failure only if the dependency had half the time that
     the pipeline itself would have given it: a caller with 5 ms left must not open everybody's breaker.
     """
-    if call.queued:
+    if call.queued and not call.spent:
         return expired(call, "while it waited for a free connection")
     limit = call.limit
     publish(call, limit)
     ran = ambient.monotonic() - started
     patience = call.binding.site.patience
-    fair = limit.seconds is not None or (patience is not None and ran >= patience / 2)
+    fair = not call.queued and (limit.seconds is not None or (patience is not None and ran >= patience / 2))
     return DeadlineExceededError(
         f"{_whose(limit)} passed while {call.operation} ran; it had {ran:.3g} s, and may have been processed",
         policy=_policy(limit),

@@ -30,6 +30,7 @@ LAYERS = [
     ["pair_async"],
     ["engine"],
     ["pipeline"],
+    ["recorder"],
     ["logs", "testing", "testing_trio", "pytest_plugin", "httpx", "grpc"],
     ["__init__"],
 ]
