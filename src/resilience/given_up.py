@@ -135,7 +135,7 @@ WORDS: Final[dict[str, str]] = {
     GiveUpReason.DEADLINE: "the next wait would end past the deadline",
     GiveUpReason.BUDGET: "the retry budget is empty",
     GiveUpReason.NOT_IDEMPOTENT: "the call is not idempotent, and may have been processed",
-    GiveUpReason.NOT_RETRYABLE: "the server said not to retry",
+    GiveUpReason.NOT_RETRYABLE: "trying again is useless, by what the failure says",
     GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
     GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -51,9 +50,6 @@ class RpcErrorOfOurs(grpc.RpcError, Finished):
         del timeout
         return self.__traceback__
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reduced(self, RpcErrorOfOurs)
-
 
 class AioRpcErrorOfOurs(grpc.aio.AioRpcError):
     """What makes one of our errors an `AioRpcError`."""
@@ -84,9 +80,6 @@ class AioRpcErrorOfOurs(grpc.aio.AioRpcError):
     def __repr__(self) -> str:
         return Exception.__repr__(self)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reduced(self, AioRpcErrorOfOurs)
-
 
 _joined: dict[tuple[type, type], type[Any]] = {}
 
@@ -100,18 +93,23 @@ def adopt(error: ResilienceError, flavour: type[Any]) -> None:
 def _join(kind: type[Any], flavour: type[Any]) -> type[Any]:
     both = _joined.get((kind, flavour))
     if both is None:
-        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+
+        def reduce(error: Any) -> tuple[Any, ...]:
+            return _revive, (kind, flavour, error.args), error.__dict__
+
+        names: dict[str, Any] = {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__reduce__": reduce,
+        }
         both = _joined[kind, flavour] = type(kind.__name__, (kind, flavour), names)
     return both
 
 
-def _reduced(error: Any, flavour: type[Any]) -> tuple[Any, ...]:
-    kind = next(one for one in type(error).__mro__[1:] if one is not flavour)
-    return _revived, (kind, flavour, error.args), error.__dict__
-
-
-def _revived(kind: type[Any], flavour: type[Any], args: tuple[Any, ...]) -> Any:
+def _revive(kind: type[Any], flavour: type[Any], args: tuple[Any, ...]) -> Any:
+    """Make an error anew for pickle and copy, which cannot find a class that was joined."""
     both = _join(kind, flavour)
-    error = copyreg.__newobj__(both, *args)
+    error = both.__new__(both, *args)
     error.args = args
     return error

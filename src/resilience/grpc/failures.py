@@ -12,7 +12,7 @@ from resilience.allowlist import ANSWER, Allowlist, Failure, FailureKind, Verdic
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 NEVER_SENT: Final = "_resilience_never_sent"
-"""The attribute of an error whose request surely never left this process; see `guard.Guard.judge`."""
+"""The attribute of an error whose request surely never left this process; see `Guard.examine`."""
 
 DEFAULT_CODES: Final = frozenset(
     {
@@ -50,18 +50,19 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
 
     Raises:
         TypeError: something in `codes` is no `grpc.StatusCode`.
-        ValueError: it is OK, or CANCELLED, which says nothing about anybody.
+        ValueError: it is OK.
     """
     listed = frozenset(codes)
-    for code in listed:
-        if not issubclass(type(code), StatusCode):
+    given: frozenset[Any] = listed
+    for code in given:
+        if not isinstance(code, StatusCode):
             raise TypeError(f"codes must be members of grpc.StatusCode, not {code!r}")
-        if code in (StatusCode.OK, StatusCode.CANCELLED):
-            raise ValueError(f"codes must be those of failures, which {code.name} is not")
+        if code is StatusCode.OK:
+            raise ValueError("codes must be those of failures, which OK is not")
 
     def rpc_failure(error: Exception) -> Verdict:
         code = code_of(error)
-        if code is None or code is StatusCode.CANCELLED:
+        if code is None:
             return None
         if code not in listed:
             return ANSWER
@@ -121,7 +122,7 @@ def never_sent(error: Exception) -> bool:
 
 
 RPC_FAILURES: Final = rpc_failures()
-"""What is a failure of a gRPC server. All other codes are answers, except CANCELLED, which is nobody's.
+"""What is a failure of a gRPC server. All other codes are answers.
 
 | code | kind | counted | retried, when idempotent |
 |---|---|---|---|

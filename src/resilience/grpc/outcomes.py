@@ -126,8 +126,8 @@ def error_of(outcome: Any) -> Exception | None:
 
     Being an RpcError says nothing: a healthy future of grpc's is one, too.
     """
-    ask = getattr(outcome, "exception", None)
-    if callable(ask):
+    ask: Any = getattr(outcome, "exception", None)
+    if ask is not None:
         error: Exception | None = ask()
         return error
     return outcome if isinstance(outcome, Exception) else None

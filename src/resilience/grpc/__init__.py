@@ -1,0 +1,25 @@
+"""gRPC through a pipeline: guarded channels for `grpc` and `grpc.aio`.
+
+    channel = resilience.grpc.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
+    channel = resilience.grpc.aio.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
+
+Unary-unary RPCs pass through the pipeline, also as futures; the other arities pass it by for now.
+"""
+
+from __future__ import annotations
+
+from resilience.grpc import aio
+from resilience.grpc.aio import aio_client_interceptors
+from resilience.grpc.channels import channel_options, client_interceptors, insecure_channel, secure_channel
+from resilience.grpc.failures import RPC_FAILURES, rpc_failures
+
+__all__ = [
+    "RPC_FAILURES",
+    "aio",
+    "aio_client_interceptors",
+    "channel_options",
+    "client_interceptors",
+    "insecure_channel",
+    "rpc_failures",
+    "secure_channel",
+]

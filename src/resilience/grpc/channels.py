@@ -1,0 +1,122 @@
+"""Making guarded channels, and the parts of one for channels that are made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import grpc
+
+from resilience.calling import Caller
+from resilience.grpc.errors import RpcErrorOfOurs
+from resilience.grpc.guard import Guard, Idempotent
+from resilience.grpc.unary import UnaryUnaryInterceptor
+from resilience.locks import new_lock
+from resilience.pipeline import Pipeline
+from resilience.policies.breaker import CircuitBreaker
+from resilience.policies.bulkhead import Bulkhead
+from resilience.policies.retry import Retry
+from resilience.policies.timeout import Timeout
+
+_RETRIES: Final = "grpc.enable_retries"
+_RECONNECT: Final = ("grpc.max_reconnect_backoff_ms", 5000)
+
+
+def channel_options() -> list[tuple[str, Any]]:
+    """Return the options for a channel that is made elsewhere; of an option that is given twice, grpc takes the first.
+
+    They switch off the retries that gRPC itself makes when a service config says so (gRFC A6). Interceptors do not see
+    those, and they would multiply: 4 attempts of its own in each of 3 of ours are 12 calls.
+
+    And they have a channel that has lost its server try to connect again after 5 s at most. gRPC's own limit is two
+    minutes, in which all calls fail at once: a half-open circuit breaker would ask in vain.
+    """
+    return [(_RETRIES, 0), _RECONNECT]
+
+
+def all_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the options of a guarded channel, those of the caller included."""
+    if any(name == _RETRIES and value for name, value in options):
+        raise ValueError(f"options must not have {_RETRIES} on: the built-in retries would multiply the pipeline's")
+    return [(_RETRIES, 0), *options, _RECONNECT]
+
+
+def client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None) -> list[Any]:
+    """Return the interceptors for `grpc.intercept_channel(channel, *client_interceptors(pipeline))`.
+
+    Args:
+        pipeline: the pipeline, or one of its policies, or what its `bind` returns (`bind(target="quotes")`).
+        idempotent: which methods may be repeated; see `insecure_channel`.
+
+    Give the channel `channel_options()` as well. Interceptors that are listed after these see every attempt, those
+    that are listed before see one call. Unary-unary RPCs pass through the pipeline, the others pass it by.
+    """
+    return interceptors(Guard(pipeline, idempotent, RpcErrorOfOurs))
+
+
+def interceptors(guard: Guard) -> list[Any]:
+    """Return one interceptor for each arity."""
+    return [UnaryUnaryInterceptor(guard)]
+
+
+def insecure_channel(
+    target: str,
+    pipeline: Caller[Any] | None = None,
+    *,
+    idempotent: Idempotent = None,
+    options: Sequence[tuple[str, Any]] = (),
+    compression: grpc.Compression | None = None,
+) -> grpc.Channel:
+    """Make a channel without encryption whose RPCs pass through a pipeline.
+
+    Args:
+        target: the server, as grpc takes it.
+        pipeline: the pipeline; None: one that all such channels to this target share (`Timeout(30)`, `Retry()`,
+            `Bulkhead(100, queue=100)`, `CircuitBreaker()`, `Timeout(10)`).
+        idempotent: which methods may be repeated: True or False for all; names of methods, or patterns as those of
+            `fnmatch` ("/package.Service/Get*"), one or several; or a predicate, asked once for each method. Without
+            it, what the pipeline's `bind` says, else False: then a call is only repeated when its request surely was
+            not sent (the server's address refuses connections), or when the server asks for it (pushback).
+        options: options for grpc.
+        compression: for grpc.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, or `options` that switch the built-in retries on.
+
+    A caller's `timeout=` is the deadline of the whole call. Our errors are `grpc.RpcError`s too; failures of the server
+    come out as grpc's own. Unary-unary RPCs pass through the pipeline, the others pass it by.
+    """
+    guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
+    channel = grpc.insecure_channel(target, all_options(options), compression)
+    return grpc.intercept_channel(channel, *interceptors(guard))
+
+
+def secure_channel(
+    target: str,
+    credentials: grpc.ChannelCredentials,
+    pipeline: Caller[Any] | None = None,
+    *,
+    idempotent: Idempotent = None,
+    options: Sequence[tuple[str, Any]] = (),
+    compression: grpc.Compression | None = None,
+) -> grpc.Channel:
+    """Make a channel with these credentials; everything else is as in `insecure_channel`."""
+    guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
+    channel = grpc.secure_channel(target, credentials, all_options(options), compression)
+    return grpc.intercept_channel(channel, *interceptors(guard))
+
+
+_defaults: WeakValueDictionary[str, Pipeline[Any]] = WeakValueDictionary()
+_making = new_lock()
+
+
+def default_pipeline(target: str) -> Pipeline[Any]:
+    """Return the pipeline of all channels to a target that were given none."""
+    with _making:
+        pipeline = _defaults.get(target)
+        if pipeline is None:
+            pipeline = _defaults[target] = Pipeline(
+                Timeout(30.0), Retry(), Bulkhead(100, queue=100), CircuitBreaker(), Timeout(10.0), name=target
+            )
+        return pipeline

@@ -1,0 +1,243 @@
+"""The future of a guarded RPC: its pipeline runs on a thread of its own, so that nobody else has to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+from typing import Any, Protocol
+
+import grpc
+
+from resilience.call import Call
+from resilience.clock import FOREVER, ambient
+from resilience.complaints import hook_failed
+from resilience.grpc.outcomes import Answer, Future, outcome_of
+from resilience.locks import new_lock
+from resilience.runtime import threads
+
+
+class Attempting(Protocol):
+    """The attempts that a future makes."""
+
+    def begin(self) -> Any:
+        """Start one."""
+        ...
+
+    def conclude(self, outcome: Any) -> Any:
+        """Wait for its end."""
+        ...
+
+    def outcome_of(self, response: Any) -> Any:
+        """Return the attempt that a response came from."""
+        ...
+
+
+class Running(Protocol):
+    """What passes a call through a pipeline."""
+
+    def run(self, call: Call) -> Any:
+        """Make the call."""
+        ...
+
+
+class Phase(Enum):
+    """Where a future is in its life."""
+
+    RUNNING = 1
+    CANCELLED = 2
+    DONE = 3
+
+
+class _Cancelled(Answer):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.CANCELLED
+
+    def details(self) -> str:
+        return "Locally cancelled by application!"
+
+
+class RpcFuture(grpc.Call, Future):
+    """An RPC on its way: `grpc.Call` and `grpc.Future` at once, as grpc's own is.
+
+    `cancel` ends it wherever it is: in flight, in a queue, or waiting for its next attempt. Callbacks run on the thread
+    of the RPC, when every permit is back; what one raises is logged once.
+    """
+
+    def __init__(self, attempts: Attempting) -> None:
+        self._attempts = attempts
+        self._mutex = new_lock()
+        self._stop = threads.Stop()
+        self._phase = Phase.RUNNING
+        self._over = False
+        self._outcome: Any = None
+        self._in_flight: set[Any] = set()
+        self._callbacks: list[Callable[[], object]] = []
+        self._wakes: list[Callable[[], object]] = []
+        self._deadline = FOREVER
+
+    def start(self, guard: Running, call: Call) -> None:
+        """Start the RPC; for the interceptor that made this."""
+        self._deadline = call.deadline
+        threads.start(lambda: self._work(guard, call), self._stop)
+
+    def attempt(self) -> Any:
+        """Make an attempt; it is what the pipeline calls."""
+        if self.cancelled():
+            raise threads.Stopped
+        outcome = self._attempts.begin()
+        with self._mutex:
+            self._in_flight.add(outcome)
+            late = self._phase is Phase.CANCELLED
+        if late:
+            outcome.cancel()
+        try:
+            return self._attempts.conclude(outcome)
+        except grpc.FutureCancelledError:
+            if self.cancelled():
+                raise threads.Stopped from None
+            raise
+        finally:
+            self._in_flight.discard(outcome)
+            del outcome  # it may be an error, whose traceback holds this frame
+
+    def _work(self, guard: Running, call: Call) -> None:
+        try:
+            self._end(self._attempts.outcome_of(guard.run(call)))
+        except threads.Stopped:
+            self._end(_Cancelled(None))
+        except BaseException as error:
+            # Its frames are those of this thread. They hold the future, which is to hold the error.
+            self._end(outcome_of(error.with_traceback(None) if isinstance(error, grpc.RpcError) else error))
+
+    def _end(self, outcome: Any) -> None:
+        with self._mutex:
+            if self._phase is Phase.CANCELLED:
+                outcome = _Cancelled(None)
+            else:
+                self._phase = Phase.DONE
+            self._outcome = outcome
+            self._over = True
+            callbacks, self._callbacks = self._callbacks, []
+        self._wake()
+        for callback in callbacks:
+            _call_back(callback)
+
+    def _wake(self) -> None:
+        with self._mutex:
+            wakes, self._wakes = self._wakes, []
+        for wake in wakes:
+            wake()
+
+    def park(self, wake: Callable[[], object]) -> bool:
+        """Ask to be woken when it is done."""
+        with self._mutex:
+            if self._phase is not Phase.RUNNING:
+                return False
+            self._wakes.append(wake)
+            return True
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._phase is Phase.RUNNING:
+            threads.park(self, FOREVER if timeout is None else ambient.monotonic() + timeout)
+            if self._phase is Phase.RUNNING:
+                raise grpc.FutureTimeoutError
+
+    def _finished(self, timeout: float | None = None) -> Any:
+        self._wait(timeout)
+        return _Cancelled(None) if self._phase is Phase.CANCELLED else self._outcome
+
+    def _settled(self, timeout: float | None) -> Any:
+        self._wait(timeout)
+        if self._phase is Phase.CANCELLED:
+            raise grpc.FutureCancelledError
+        return self._outcome
+
+    def cancel(self) -> bool:
+        """Cancel it; returns False when it is done already. Nothing is retried any more."""
+        with self._mutex:
+            if self._phase is not Phase.RUNNING:
+                return False
+            self._phase = Phase.CANCELLED
+            in_flight = list(self._in_flight)
+        self._stop.tell()
+        for outcome in in_flight:
+            outcome.cancel()
+        self._wake()
+        return True
+
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+        return self._phase is Phase.CANCELLED
+
+    def running(self) -> bool:
+        """Return whether it is not done yet."""
+        return self._phase is Phase.RUNNING
+
+    def done(self) -> bool:
+        """Return whether it has a response or an error, or was cancelled."""
+        return self._phase is not Phase.RUNNING
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the response and return it, or raise the error.
+
+        Raises:
+            grpc.FutureTimeoutError: it is not done within `timeout` seconds; it goes on.
+            grpc.FutureCancelledError: it was cancelled.
+        """
+        return self._settled(timeout).result()
+
+    def exception(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the error, or None; the errors are those of `result`."""
+        return self._settled(timeout).exception()
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        """Wait for the end and return the traceback of the error, or None; the errors are those of `result`."""
+        traceback: TracebackType | None = self._settled(timeout).traceback()
+        return traceback
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Have `fn` called with this future at its end; at once, if that has come."""
+        if not self._listen(lambda: fn(self)):
+            fn(self)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called at its end; returns False, and does not call it, if that has come."""
+        return self._listen(callback)
+
+    def _listen(self, callback: Callable[[], object]) -> bool:
+        with self._mutex:
+            if not self._over:
+                self._callbacks.append(callback)
+            return not self._over
+
+    def is_active(self) -> bool:
+        """Return whether it is not done yet."""
+        return self.running()
+
+    def time_remaining(self) -> Any:
+        """Return the seconds that are left for all attempts; None where there is no deadline."""
+        return None if self._deadline == FOREVER else max(0.0, self._deadline - ambient.monotonic())
+
+    def code(self) -> Any:
+        """Wait for the end and return the status code."""
+        return self._finished().code()
+
+    def details(self) -> Any:
+        """Wait for the end and return the details of the status."""
+        return self._finished().details()
+
+    def initial_metadata(self) -> Any:
+        """Wait for the end and return the initial metadata of the attempt that counts."""
+        return self._finished().initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        """Wait for the end and return the trailing metadata of the attempt that counts."""
+        return self._finished().trailing_metadata()
+
+
+def _call_back(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception as error:
+        hook_failed("callback of an RPC", callback, error)

@@ -1,0 +1,195 @@
+"""What guarded channels have in common: which methods are idempotent, how long a call may take, what an error tells."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from resilience.call import Binding, Call
+from resilience.calling import Caller
+from resilience.clock import FOREVER, ambient
+from resilience.complaints import hook_failed
+from resilience.errors import ResilienceError
+from resilience.grpc.errors import adopt
+from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of, details_of
+
+Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], object] | None"
+"""Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name."""
+
+ENDLESS: Final = 1e9
+"""Seconds from which on a timeout is none: grpc's own way to say "no deadline" is a number of that size (#26236)."""
+MOST_METHODS: Final = 1000
+"""More names of methods than any API has are not remembered: somebody makes them up."""
+_UNREACHABLE: Final = "failed to connect to all addresses"
+
+
+class RpcCall(Call):
+    """An RPC, as the policies see it."""
+
+    __slots__ = ()
+
+    def overdue(self, error: Exception) -> bool:
+        """Return whether an error that came at the deadline, or later, is our own cut.
+
+        gRPC's timers ring late, never early, and the deadline that it tells the server is rounded up: so a
+        DEADLINE_EXCEEDED that comes earlier is the server's own.
+        """
+        return super().overdue(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def copy(self) -> Call:
+        """Return a copy, for an attempt that goes on while the call itself does."""
+        return self.imprint(RpcCall(self.binding, self.function, self.args, self.kwargs))
+
+
+class Guard:
+    """Passes the RPCs of one channel through a pipeline.
+
+    Args:
+        pipeline: the pipeline, or one of its policies, or what its `bind` returns.
+        idempotent: which methods may be repeated.
+        flavour: the class of gRPC's errors that ours are to be.
+        target: the channel's; None when it is not known.
+        alone: whether the channel makes exactly one attempt of each of ours: no built-in retry, no interceptor further
+            in that may repeat calls. Only then an unreachable server means that nothing was sent.
+    """
+
+    def __init__(
+        self,
+        pipeline: Caller[Any],
+        idempotent: Idempotent,
+        flavour: type[Any],
+        target: str | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        given: Any = pipeline
+        if not isinstance(given, Caller):
+            raise TypeError(f"pipeline must be a Pipeline or a policy, not {given!r}")
+        self.pipeline = pipeline
+        self._is_idempotent = matcher(idempotent)
+        self._flavour = flavour
+        self._target = target
+        self._addresses = addresses(target) if alone and target is not None else ()
+        self._bindings: dict[str, Binding] = {}
+
+    def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> Call:
+        """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included."""
+        call = RpcCall(self._bindings.get(method) or self._learn(method), attempt, (), {})
+        if timeout is not None and timeout < ENDLESS:
+            at = ambient.monotonic() + timeout
+            if at < call.deadline:
+                call.deadline = at
+                call.whole, call.whose_whole = at, call.limit
+        return call
+
+    def _learn(self, method: str) -> Binding:
+        known = self.pipeline.binding(RPC_FAILURES, target=self._target)
+        idempotent = self._is_idempotent(method)
+        if idempotent is None:
+            idempotent = bool(known.idempotent)
+        binding = Binding(known.site, known.operation or method, known.target, idempotent, known.failures)
+        if len(self._bindings) < MOST_METHODS:
+            self._bindings[method] = binding
+        return binding
+
+    def run(self, call: Call) -> Any:
+        """Make the RPC; returns its response."""
+        try:
+            return self.pipeline.run(call)
+        except ResilienceError as error:
+            adopt(error, self._flavour)
+            raise
+
+    async def arun(self, call: Call) -> Any:
+        """Make the RPC; returns its response."""
+        try:
+            return await self.pipeline.arun(call)
+        except ResilienceError as error:
+            adopt(error, self._flavour)
+            raise
+
+    def examine(self, error: Exception) -> None:
+        """Note on the error of an attempt that nothing was sent, where that is certain.
+
+        It is, when gRPC reports that it reached none of the target's addresses, and the address that it names is one
+        of this channel's. The words alone would not do: a server that fails to reach a server of its own may pass on
+        the same words, and may have done half of its work by then. Names are not resolved here, so it is certain only
+        for targets that are literal addresses or localhost.
+        """
+        if self._addresses and code_of(error) is grpc.StatusCode.UNAVAILABLE:
+            details = details_of(error)
+            if details.startswith(_UNREACHABLE) and any(address in details for address in self._addresses):
+                error.__dict__[NEVER_SENT] = True
+
+
+def timeout_until(deadline: float) -> float | None:
+    """Return what to give gRPC as the timeout of an attempt that ends at `deadline`; None where there is none.
+
+    It is never 0: gRPC lets a call with a timeout of 0 pass now and then.
+    """
+    return None if deadline == FOREVER else max(deadline - ambient.monotonic(), _LEAST)
+
+
+_LEAST: Final = 0.001
+
+
+def matcher(idempotent: Any) -> Callable[[str], bool | None]:
+    """Return what says of a method whether it is idempotent; it answers None where nothing was given.
+
+    Raises:
+        TypeError, ValueError: `idempotent` is nothing of what is allowed.
+    """
+    if idempotent is None or isinstance(idempotent, bool):
+        return lambda method: idempotent
+    if callable(idempotent):
+        return lambda method: _asked(idempotent, method)
+    if not isinstance(idempotent, Iterable):
+        raise TypeError(
+            "idempotent must be True or False, names or patterns of methods such as "
+            f'"/package.Service/Get*", or a predicate of the name of a method, not {idempotent!r}'
+        )
+    patterns = [idempotent] if isinstance(idempotent, str) else _listed(idempotent)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern in idempotent must be a string, not {pattern!r}")
+        if not pattern.startswith(("/", "*")):
+            raise ValueError(
+                f'a pattern in idempotent must begin with "/" or "*", as "/package.Service/Get*", not be {pattern!r}'
+            )
+    return lambda method: any(fnmatchcase(method, pattern) for pattern in patterns)
+
+
+def _listed(patterns: Any) -> list[Any]:
+    return [*patterns]
+
+
+def _asked(predicate: Callable[[str], object], method: str) -> bool:
+    try:
+        return bool(predicate(method))
+    except Exception as error:
+        hook_failed("idempotent predicate", predicate, error)
+        return False
+
+
+def addresses(target: str) -> tuple[str, ...]:
+    """Return how gRPC writes the addresses of a target in its errors, where that is certain without a resolver."""
+    scheme, colon, rest = target.partition(":")
+    if scheme in ("dns", "ipv4", "ipv6") and colon and not rest.isdecimal():
+        target = rest.rpartition("/")[2]
+    found: list[str] = []
+    for one in target.split(","):
+        host, _, port = one.rpartition(":")
+        if not port.isdecimal():
+            return ()
+        names = ("127.0.0.1", "::1") if host == "localhost" else (host.removeprefix("[").removesuffix("]"),)
+        for name in names:
+            try:
+                version = ipaddress.ip_address(name).version
+            except ValueError:
+                return ()
+            found.append(f" ipv4:{name}:{port}: " if version == 4 else f" ipv6:%5B{name}%5D:{port}: ")
+    return tuple(found)

@@ -1,0 +1,302 @@
+"""Futures: they do not block, they can be cancelled anywhere, and they behave as those of grpc."""
+
+import contextvars
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+import resilience.grpc
+from resilience import Bulkhead, Call, CircuitBreaker, Gate, Pipeline, Retry, Substitute, Timeout, backoff
+from resilience.calling import Caller
+from resilience.grpc.future import RpcFuture
+from resilience.grpc.unary import UnaryUnaryInterceptor
+from tests.grpc.servers import OPTIONS, Abort, Service, serving, stub_of, wait_until
+
+pytestmark = pytest.mark.slow
+
+Code = grpc.StatusCode
+SOON = backoff.fixed(0.001)
+UNAVAILABLE = Abort(Code.UNAVAILABLE)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with serving() as service:
+        yield service
+
+
+def stub(service: Service, pipeline: Caller[Any], method: str = "Get") -> Any:
+    channel = resilience.grpc.insecure_channel(service.target, pipeline, idempotent="*/Get", options=OPTIONS)
+    return stub_of(channel, method)
+
+
+class Instead(Substitute[Any]):
+    def replace(self, call: Any, ending: Any) -> Any:
+        return b"instead"
+
+
+def test_a_future_does_not_block_and_is_done_in_the_end(service: Service) -> None:
+    service.script("Get", UNAVAILABLE, service.stall(0.2))
+    get = stub(service, Pipeline(Timeout(5), Retry(wait=SOON)))
+    get(b"warm")
+    started = time.monotonic()
+    future = get.future(b"x")
+
+    assert time.monotonic() - started <= 0.1
+    assert (future.running(), future.done(), future.cancelled(), future.is_active()) == (True, False, False, True)
+    assert isinstance(future, grpc.Call)
+    assert isinstance(future, grpc.Future)
+    assert future.result(timeout=5) == b"late"
+    assert (future.running(), future.done(), future.cancelled(), future.is_active()) == (False, True, False, False)
+    assert future.code() is Code.OK
+    assert future.details() == ""
+    assert (list(future.initial_metadata()), list(future.trailing_metadata())) == ([], [])
+    assert (future.exception(), future.traceback()) == (None, None)
+    assert future.cancel() is False
+
+
+def test_a_future_that_failed_has_the_error_of_grpc(service: Service) -> None:
+    service.script("Get", Abort(Code.NOT_FOUND, "no such thing"))
+    future = stub(service, Pipeline(Retry())).future(b"x")
+
+    assert future.code() is Code.NOT_FOUND  # waits
+    assert future.details() == "no such thing"
+    error = future.exception()
+    assert isinstance(error, grpc.RpcError)
+    assert future.traceback() is not None
+    with pytest.raises(grpc.RpcError) as caught:
+        future.result()
+    assert caught.value is error
+
+
+def test_a_result_can_be_waited_for_with_a_timeout(service: Service) -> None:
+    service.script("Get", service.stall())
+    future = stub(service, Pipeline(Retry())).future(b"x")
+
+    for wait in (future.result, future.exception, future.traceback):
+        with pytest.raises(grpc.FutureTimeoutError):
+            wait(timeout=0.02)
+    assert future.running()
+    service.released.set()
+    assert future.result(5) == b"late"
+
+
+def test_time_remaining_is_that_of_all_attempts(service: Service) -> None:
+    service.script("Get", service.stall())
+    get = stub(service, Pipeline(Retry()))
+    without, within = get.future(b"x"), get.future(b"x", timeout=3.0)
+
+    assert without.time_remaining() is None
+    assert 2.0 < within.time_remaining() <= 3.0
+    assert without.cancel()
+    assert within.cancel()
+
+
+def cancelled(future: Any) -> bool:
+    told: list[Any] = []
+    future.add_done_callback(told.append)
+    assert future.cancel() is True
+    assert future.cancel() is False
+    assert (future.done(), future.cancelled(), future.running()) == (True, True, False)
+    with pytest.raises(grpc.FutureCancelledError):
+        future.result()
+    with pytest.raises(grpc.FutureCancelledError):
+        future.exception()
+    assert future.code() is Code.CANCELLED
+    assert future.details() == "Locally cancelled by application!"
+    assert list(future.trailing_metadata()) == []
+    return wait_until(lambda: told == [future])
+
+
+def test_cancelled_in_flight(service: Service) -> None:
+    service.script("Get", service.stall())
+    bulkhead, breaker = Bulkhead(1), CircuitBreaker()
+    future = stub(service, Pipeline(Retry(), bulkhead, breaker)).future(b"x")
+    assert wait_until(lambda: service.count("Get") == 1)
+
+    assert cancelled(future)
+    assert bulkhead.in_flight == 0
+    assert wait_until(lambda: len(service.cancelled) == 1, 2.0)
+    assert breaker.snapshot()["calls"] == 0
+
+
+class Hold(Gate[None]):
+    """Stops each call until it is let on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+
+    def admit(self, call: Call) -> None:
+        self.reached.set()
+        self.go_on.wait(5)
+
+
+def test_cancelled_before_its_first_attempt(service: Service) -> None:
+    hold, bulkhead = Hold(), Bulkhead(1)
+    future = stub(service, Pipeline(bulkhead, hold)).future(b"x")
+    assert hold.reached.wait(5)
+    assert future.cancel()
+    hold.go_on.set()
+
+    assert wait_until(lambda: bulkhead.in_flight == 0)
+    assert service.seen == []
+
+
+def test_cancelled_between_two_attempts(service: Service) -> None:
+    service.script("Get", UNAVAILABLE)
+    bulkhead = Bulkhead(1)
+    future = stub(service, Pipeline(bulkhead, Retry(wait=backoff.fixed(30.0)))).future(b"x")
+    assert wait_until(lambda: service.count("Get") == 1)
+    time.sleep(0.05)
+
+    assert cancelled(future)
+    assert bulkhead.in_flight == 0
+    assert service.count("Get") == 1
+
+
+def test_cancelled_in_a_queue(service: Service) -> None:
+    service.script("Get", service.stall())
+    bulkhead = Bulkhead(1, queue=5, max_wait=30.0)
+    get = stub(service, Pipeline(bulkhead))
+    first = get.future(b"x")
+    assert wait_until(lambda: bulkhead.in_flight == 1)
+    second, third = get.future(b"y"), get.future(b"z")
+    assert wait_until(lambda: bulkhead.queued == 2)
+
+    assert cancelled(second)
+    assert bulkhead.queued == 1
+    assert cancelled(first)
+    assert wait_until(lambda: service.count("Get") == 2)  # the third got the permit
+    assert cancelled(third)
+    assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+
+def test_cancelled_while_a_thread_of_its_own_makes_the_attempt(service: Service) -> None:
+    service.script("Get", UNAVAILABLE)
+    bulkhead = Bulkhead(1)
+    pipeline = Pipeline(bulkhead, Timeout(30, thread=True), Retry(wait=backoff.fixed(20.0)))
+    future = stub(service, pipeline).future(b"x")
+    assert wait_until(lambda: service.count("Get") == 1)
+    time.sleep(0.05)
+
+    assert cancelled(future)
+    assert bulkhead.in_flight == 0
+
+
+def test_callbacks_run_when_every_permit_is_back_and_none_stops_the_others(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.script("Get", service.stall())
+    bulkhead = Bulkhead(1)
+    future = stub(service, Pipeline(bulkhead)).future(b"x")
+    told: list[Any] = []
+    rang = threading.Event()
+    future.add_done_callback(lambda done: 1 / 0)
+    future.add_done_callback(lambda done: told.append((done, bulkhead.in_flight)))
+    assert future.add_callback(rang.set) is True
+    service.released.set()
+
+    assert future.result(5) == b"late"
+    assert rang.wait(5)
+    assert told == [(future, 0)]
+    assert "callback of an RPC" in caplog.text
+    future.add_done_callback(told.append)
+    assert told[-1] is future
+    assert future.add_callback(rang.set) is False
+
+
+def test_the_pipeline_runs_in_the_context_of_the_caller(service: Service) -> None:
+    variable = contextvars.ContextVar("variable", default="")
+    seen: list[str] = []
+
+    class Look(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            seen.append(variable.get())
+            return continuation(client_call_details, request)
+
+    ours = resilience.grpc.client_interceptors(Pipeline(Retry()))
+    channel = grpc.intercept_channel(grpc.insecure_channel(service.target), *ours, Look())
+    variable.set("here")
+    stub_of(channel, "Get").future(b"x").result(5)
+
+    assert seen == ["here"]
+
+
+@pytest.mark.parametrize("as_future", [True, False])
+def test_a_substitute_comes_out_as_an_answer(service: Service, as_future: bool) -> None:
+    service.script("Get", UNAVAILABLE)
+    get = stub(service, Pipeline(Instead(), Retry(2, wait=SOON)))
+    if as_future:
+        call = get.future(b"x")
+        assert call.result() == b"instead"
+    else:
+        response, call = get.with_call(b"x")
+        assert response == b"instead"
+    assert call.code() is Code.OK
+    assert call.details() == ""
+    assert (call.exception(), call.traceback()) == (None, None)
+    assert list(call.trailing_metadata()) == []
+    assert get(b"x") == b"instead"
+
+
+def test_an_error_that_is_not_of_grpc_is_kept(service: Service) -> None:
+    class Broken(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            raise KeyError("mine")
+
+    ours = resilience.grpc.client_interceptors(Pipeline(Retry()))
+    channel = grpc.intercept_channel(grpc.insecure_channel(service.target), *ours, Broken())
+    future = stub_of(channel, "Get").future(b"x")
+
+    with pytest.raises(KeyError, match="mine"):
+        future.result(5)
+    assert isinstance(future.exception(), KeyError)
+    assert future.traceback() is not None
+    assert future.code() is Code.INTERNAL
+    assert future.details() == "Exception raised while intercepting the RPC"
+
+
+def test_where_nobody_knows_whether_to_block_a_future_is_returned(service: Service) -> None:
+    channel = grpc.insecure_channel(service.target)
+    (ours,) = resilience.grpc.client_interceptors(Pipeline(Retry()))
+    assert isinstance(ours, UnaryUnaryInterceptor)
+
+    class Wrap(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            return ours.intercept_unary_unary(
+                lambda details, message: continuation(details, message), client_call_details, request
+            )
+
+    get = stub_of(grpc.intercept_channel(channel, Wrap()), "Get")
+    response, call = get.with_call(b"x")
+
+    assert response == b"x"
+    assert isinstance(call, RpcFuture)
+    assert call.code() is Code.OK
+    assert get.future(b"y").result(5) == b"y"
+
+
+def test_a_future_cancelled_further_in_is_not_retried(service: Service) -> None:
+    service.script("Get", service.stall())
+    inner: list[Any] = []
+
+    class Keep(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            inner.append(continuation(client_call_details, request))
+            return inner[-1]
+
+    ours = resilience.grpc.client_interceptors(Pipeline(Retry()), idempotent=True)
+    channel = grpc.intercept_channel(grpc.insecure_channel(service.target), *ours, Keep())
+    future = stub_of(channel, "Get").future(b"x")
+    assert wait_until(lambda: service.count("Get") == len(inner) == 1)
+    inner[0].cancel()
+
+    with pytest.raises(grpc.FutureCancelledError):
+        future.result(5)
+    assert service.count("Get") == 1
