@@ -336,6 +336,6 @@ def test_a_rejection_of_another_channel_is_no_failure() -> None:
 
 
 def test_the_options_switch_the_built_in_retry_off() -> None:
-    assert resilience.grpc.channel_options() == [("grpc.enable_retries", 0)]
+    assert resilience.grpc.channel_options() == [("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 5000)]
     with pytest.raises(ValueError, match="enable_retries"):
         resilience.grpc.insecure_channel("127.0.0.1:1", Retry(), options=[("grpc.enable_retries", 1)])
