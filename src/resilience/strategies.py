@@ -24,8 +24,11 @@ class _Owner(tenacity.BaseRetrying):
     def __call__(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
 
+    def __str__(self) -> str:
+        return "resilience"
 
-_OWNER = _Owner(name="resilience")
+
+_OWNER = _Owner()
 
 
 class Outcome(tenacity.Future):
