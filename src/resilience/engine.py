@@ -50,6 +50,10 @@ def set_mode(mode: str) -> None:
         engine.rewire()
 
 
+def _gate_of(policy: Any) -> Gate[Any] | None:
+    return policy if issubclass(type(policy), Gate) else None
+
+
 def _weaker(one: Mode, other: Mode) -> Mode:
     return max(one, other, key=_STRENGTH.index)
 
@@ -158,7 +162,7 @@ class Engine(Census):
         waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
         for policy in reversed(self.policies):
             least = _weaker(policy.mode, mode)
-            gate = policy if isinstance(policy, Gate) and least is Mode.ENFORCE else None
+            gate = _gate_of(policy) if least is Mode.ENFORCE else None
             if gate is not None and waiting is not None:
                 step = PAIR[drive](gate, self._admit(gate), waiting, self._admit(waiting), step)
                 gate = waiting = None

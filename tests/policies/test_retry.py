@@ -147,7 +147,9 @@ class TestGivingUp:
     def test_not_retryable(self) -> None:
         pipeline = Pipeline(Retry(), name="quotes", failures=listing(Failure(retryable=False)))
         down = Down(default=ConnectionError)
-        gives_up(pipeline, down, GiveUpReason.NOT_RETRYABLE, "trying again is useless, by what the failure says", attempts=1)
+        gives_up(
+            pipeline, down, GiveUpReason.NOT_RETRYABLE, "trying again is useless, by what the failure says", attempts=1
+        )
 
     def test_body_not_replayable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Call, "replayable", False)
