@@ -11,7 +11,7 @@ from tenacity.retry import retry_base
 from resilience import strategies
 from resilience.complaints import hook_failed
 from resilience.errors import BadResult, RejectedError
-from resilience.failure import TRANSIENT, Failure, FailureKind, default_failure, leaves, severest
+from resilience.failure import TRANSIENT, Failure, FailureKind, default_failure, leaves, merged
 
 __all__ = [
     "ANSWER",
@@ -228,14 +228,7 @@ class Allowlist:
             if failure is None:
                 return None
             failures.append(failure)
-        hints = [failure.retry_after for failure in failures if failure.retry_after is not None]
-        return Failure(
-            kind=severest(failure.kind for failure in failures),
-            retry_after=max(hints, default=None),
-            unprocessed=all(failure.unprocessed for failure in failures),
-            retryable=all(failure.retryable for failure in failures),
-            counted=any(failure.counted for failure in failures),
-        )
+        return merged(failures)
 
 
 def _refuse_async(predicate: object) -> None:

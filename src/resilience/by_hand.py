@@ -16,25 +16,24 @@ Token = TypeVar("Token")
 class Passages:
     """The blocks that are running, by task or thread."""
 
+    # Without a lock: a generator that the interpreter finalises may end its block at any moment, also within these.
+
     def __init__(self) -> None:
-        self._lock = new_lock()
         self._running: dict[object, list[Passage]] = {}
 
     def begin(self, passage: Passage) -> None:
         """Note a block that begins."""
-        with self._lock:
-            self._running.setdefault(passage.owner, []).append(passage)
+        self._running.setdefault(passage.owner, []).append(passage)
 
     def end(self, owner: object) -> Passage:
         """Return the innermost block of a task or thread. A generator may be closed by another than ran it."""
-        with self._lock:
-            if owner not in self._running:
-                owner = next(reversed(self._running))
-            mine = self._running[owner]
-            passage = mine.pop()
-            if not mine:
-                del self._running[owner]
-            return passage
+        if not self._running.get(owner):
+            owner = next(one for one in reversed(list(self._running)) if self._running.get(one))
+        mine = self._running[owner]
+        passage = mine.pop()
+        if not mine and self._running.get(owner) is mine:
+            del self._running[owner]
+        return passage
 
 
 class ByHand(Gate[Token], Generic[Token]):

@@ -56,7 +56,7 @@ def unlisted(pipeline: str, error: Exception) -> None:
     """Log, once for each type and pipeline, that an exception was let through because no allowlist lists it."""
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if not isinstance(error, Misuse) and first_time("unlisted", pipeline, name):
+    if not isinstance(error, Misuse) and kind.__module__ != "tenacity" and first_time("unlisted", pipeline, name):
         logger.warning(
             "%s let %s through: no allowlist lists it, so it is neither retried nor counted. If it is a failure of the "
             "dependency, give failures=NETWORK_ERRORS | %s to the pipeline, or on= to the policy; if it is a known "

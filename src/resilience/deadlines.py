@@ -49,7 +49,8 @@ def deadline_after(seconds: float) -> Generator[float]:
         inherited.set(at)
         yield at
     finally:
-        inherited.set(before)
+        if inherited.get() == at:  # else it is left in another context, or out of turn, by a generator
+            inherited.set(before)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:

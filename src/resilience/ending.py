@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from resilience.allowlist import Allowlist, Failure, FailureKind
 from resilience.complaints import hook_failed
 from resilience.errors import DeadlineExceededError, LateResult, Misuse, RejectedError
+from resilience.failure import leaves, merged
 
 
 class EndingKind(StrEnum):
@@ -83,7 +85,9 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
     if isinstance(error, Misuse):
         return EndingKind.ERROR, None
     if isinstance(error, LateResult):
-        return EndingKind.TIMED_OUT, DEADLINE
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
+    if isinstance(error, ExceptionGroup):
+        return _judge_group(error, allowlist)
     if isinstance(error, DeadlineExceededError):
         if error.unprocessed:
             return EndingKind.ABANDONED, None
@@ -100,6 +104,16 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
     except Exception as broken:
         hook_failed("predicate of an allowlist", allowlist, broken)
         return EndingKind.ERROR, None
+
+
+def _judge_group(group: Any, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
+    """Judge a group by its leaves: it is what they all are; failures of several kinds make one."""
+    verdicts = [judge(leaf, allowlist) for leaf in leaves(group)]
+    kinds = {kind for kind, _ in verdicts}
+    failures = [failure for _, failure in verdicts if failure is not None]
+    if len(failures) == len(verdicts):
+        return (EndingKind.TIMED_OUT if kinds == {EndingKind.TIMED_OUT} else EndingKind.FAILED), merged(failures)
+    return (kinds.pop() if len(kinds) == 1 else EndingKind.ERROR), None
 
 
 MOST_TYPES = 1000

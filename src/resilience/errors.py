@@ -136,9 +136,16 @@ class BadResult(CarriedResult):
 
 
 class LateResult(CarriedResult):
-    """A value that came after the deadline. The caller gets it; breakers and metrics score it as timed out."""
+    """A value that came after the deadline. The caller gets it; breakers and metrics score it as timed out.
+
+    `scored` is False where the caller had so little time left that this says nothing about the dependency's health.
+    """
 
     words = "a late result"
+
+    def __init__(self, result: Any, *, scored: bool = True) -> None:
+        super().__init__(result)
+        self.scored = scored
 
 
 class Misuse(TypeError):

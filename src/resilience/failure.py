@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any
@@ -83,6 +83,13 @@ def _inside(group: Any) -> tuple[Any, ...]:
     return exceptions
 
 
-def severest(kinds: Iterable[FailureKind]) -> FailureKind:
-    """Return the kind that asks for the most care."""
-    return max(kinds, key=_SEVERITY.index)
+def merged(failures: list[Failure]) -> Failure:
+    """Return the one failure that several at once are: the kind that asks for the most care, the longest hint."""
+    hints = [failure.retry_after for failure in failures if failure.retry_after is not None]
+    return Failure(
+        kind=max((failure.kind for failure in failures), key=_SEVERITY.index),
+        retry_after=max(hints, default=None),
+        unprocessed=all(failure.unprocessed for failure in failures),
+        retryable=all(failure.retryable for failure in failures),
+        counted=any(failure.counted for failure in failures),
+    )

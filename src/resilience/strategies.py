@@ -40,6 +40,9 @@ class Outcome(tenacity.Future):
         self._error = error
         self._value = value
 
+    def __repr__(self) -> str:
+        return f"<attempt {self.attempt_number}: {type(self._error).__name__ if self.failed else 'returned'}>"
+
     @property
     def failed(self) -> bool:
         """Whether it raised."""

@@ -34,17 +34,15 @@ def cut(call: Call, started: float) -> DeadlineExceededError:
     limit = call.limit
     publish(call, limit)
     ran = ambient.monotonic() - started
-    patience = call.binding.site.patience
-    fair = not call.queued and (limit.seconds is not None or (patience is not None and ran >= patience / 2))
     return DeadlineExceededError(
         f"{_whose(limit)} passed while {call.operation} ran; it had {ran:.3g} s, and may have been processed",
         policy=_policy(limit),
         pipeline=_pipeline(call),
-        scored=fair,
+        scored=not call.queued and _fair(call, ran),
     )
 
 
-def late(call: Call, result: Any) -> LateResult:
+def late(call: Call, started: float, result: Any) -> LateResult:
     """Return the carrier of a value that came after the deadline; the first time, say how to have it cut."""
     publish(call, call.limit, late=True)
     if first_time("late", call.operation):
@@ -54,7 +52,13 @@ def late(call: Call, result: Any) -> LateResult:
             call.operation,
             _whose(call.limit),
         )
-    return LateResult(result)
+    return LateResult(result, scored=_fair(call, ambient.monotonic() - started))
+
+
+def _fair(call: Call, ran: float) -> bool:
+    """Return whether the dependency had the time that the pipeline gives it, or half of that."""
+    patience = call.binding.site.patience
+    return call.limit.seconds is not None or (patience is not None and ran >= patience / 2)
 
 
 def publish(call: Call, limit: Limit, *, late: bool = False, mode: Mode = Mode.ENFORCE) -> None:

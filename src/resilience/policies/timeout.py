@@ -47,7 +47,8 @@ class Timeout(Scope):
         reserve: seconds >= 0 of the remaining time to leave for what comes after, such as a fallback.
         thread: run plain calls on a worker thread (context variables included), and leave it behind when time is up.
             Without it nobody can stop a plain function: its late value is returned, and scored as timed out.
-        max_abandoned: threads left behind at most, >= 1; then calls are refused with a BulkheadFullError.
+        max_abandoned: once so many threads are left behind, >= 1, calls are refused with a BulkheadFullError. Those
+            that run already may add to them; a Bulkhead further out bounds the sum.
         name: see `Policy`.
         mode: see `Policy`; in shadow mode a call that would have been cut is reported.
 

@@ -9,53 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable
+from typing import Any
 
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, ambient
-
-
-class Shelter:
-    """Where a step that is done apart must not be cancelled: whoever cancels it there does not wait for it.
-
-    Args:
-        cancel: cancels the step.
-    """
-
-    __slots__ = ("_cancel", "_wanted", "closed")
-
-    def __init__(self, cancel: Callable[[], object]) -> None:
-        self._cancel = cancel
-        self._wanted = False
-        self.closed = False
-        """Whether the step is inside."""
-
-    def enter(self) -> None:
-        """From here on, the step must not be cancelled."""
-        self.closed = True
-
-    def leave(self) -> None:
-        """From here on, it may be; if somebody wanted that meanwhile, it is."""
-        self.closed = False
-        if self._wanted:
-            self._cancel()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody has cancelled it."""
-        return self._wanted
-
-    def cancel(self) -> bool:
-        """Cancel the step, now or when it leaves; returns whether it is cancelled now."""
-        self._wanted = True
-        if not self.closed:
-            self._cancel()
-        return not self.closed
-
-
-Step: TypeAlias = "Callable[[Shelter], Awaitable[Any]]"
-Dispose: TypeAlias = "Callable[[Any], Awaitable[None]]"
 
 
 def in_trio() -> bool:
@@ -97,20 +55,6 @@ def in_time(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
     attempt: Awaitable[Any] = here().in_time(call, value)
     return attempt
-
-
-async def apart(step: Step, dispose: Dispose) -> Any:
-    """Run a step that has moments in which it must not be cancelled: in a task of its own.
-
-    If this task is cancelled, the step is, too: at once, and then this waits until it has cleaned up; or, in its
-    shelter, when it leaves that, and then nobody waits for it. What it returns all the same is disposed of.
-    """
-    return await here().apart(step, dispose)
-
-
-async def finish(step: Callable[[], Awaitable[Any]]) -> None:
-    """Run a step to its end, also when the task is cancelled meanwhile; the cancellation comes out afterwards."""
-    await here().finish(step)
 
 
 async def by(until: float, value: Awaitable[Any]) -> Any:

@@ -11,7 +11,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience import misuse, timing
 from resilience.call import Call, Limit, Waiter
-from resilience.clock import FOREVER, Alarm, ambient, inherited
+from resilience.clock import FOREVER, TIME_IS_UP, Alarm, ambient, inherited
 from resilience.misuse import PLAIN
 
 
@@ -81,9 +81,8 @@ class _Cut:
         """Take the cancellation back; returns whether it is the reason for `error`, and not one from outside."""
         task = self._task()
         left = 0 if task is None else task.uncancel()
-        if isinstance(error, asyncio.CancelledError):
-            return left <= self._before
-        return isinstance(error, Exception | BaseExceptionGroup)
+        ours = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
+        return ours and left <= self._before
 
 
 class _Timer:
@@ -100,7 +99,7 @@ class _Timer:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
         self._cuts: dict[_Cut, float] = {}
         self._armed = FOREVER
-        self._alarm: Alarm | None = None
+        self._alarm: Callable[[], Alarm | None] = _nothing
         self._last = 0.0
         self._ordered = True
 
@@ -116,22 +115,28 @@ class _Timer:
     def discard(self, cut: _Cut) -> None:
         """The attempt is over. Virtual time must not run on to a deadline that nobody has any more."""
         self._cuts.pop(cut, None)
-        if self._alarm is not None and not self._cuts:
-            self._alarm.cancel()
-            self._alarm = None
-            self._armed = FOREVER
+        if not self._cuts and not ambient.real:
+            self._disarm()
 
     def _arm(self, at: float) -> None:
+        self._disarm()
         self._armed = at
-        loop = asyncio.get_running_loop()
         alarm = ambient.alarm(at, self._ring)
-        timer = None if alarm is not None else loop.call_later(max(0.0, at - ambient.monotonic()), self._ring)
-        if not ambient.real:
-            self._alarm = alarm or timer
+        if alarm is None:
+            left = max(0.0, at - ambient.monotonic())
+            alarm = asyncio.get_running_loop().call_later(left, self._ring)
+        self._alarm = _weakly(alarm)
+
+    def _disarm(self) -> None:
+        alarm = self._alarm()
+        self._alarm = _nothing
+        self._armed = FOREVER
+        if alarm is not None:
+            alarm.cancel()
 
     def _ring(self) -> None:
         self._armed = FOREVER
-        self._alarm = None
+        self._alarm = _nothing
         if not self._ordered:
             self._cuts = dict(sorted(self._cuts.items(), key=_when))
             self._ordered = True
@@ -143,6 +148,18 @@ class _Timer:
                 return
             del self._cuts[cut]
             cut.fire()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _weakly(alarm: Alarm) -> Callable[[], Alarm | None]:
+    """Refer to an alarm without keeping its loop alive; some loops' alarms cannot be referred to like that."""
+    try:
+        return ref(alarm)
+    except TypeError:
+        return lambda: alarm
 
 
 def _when(item: tuple[_Cut, float]) -> float:
@@ -201,9 +218,9 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
             inherited.set(before)
     if cut.fired:
         cut.ours(None)
-        raise timing.late(call, result)
+        raise timing.late(call, started, result)
     if ambient.monotonic() >= deadline:
-        raise timing.late(call, result)
+        raise timing.late(call, started, result)
     return result
 
 
@@ -236,33 +253,17 @@ async def _in_a_scope(call: Call, value: Awaitable[Any] | None) -> Any:
     if scope.cancelled_caught:
         raise timing.cut(call, started)
     if ambient.monotonic() >= deadline:
-        raise timing.late(call, result)
+        raise timing.late(call, started, result)
     return result
 
 
-def _apart() -> Any:
-    """Return the module that imports anyio."""
-    from resilience.runtime import asyncio_apart
-
-    return asyncio_apart
-
-
-def apart(step: Callable[[Any], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Awaitable[Any]:
-    """Run a step that can shelter some of its moments."""
-    work: Awaitable[Any] = _apart().apart(step, dispose)
-    return work
-
-
-def finish(step: Callable[[], Awaitable[Any]]) -> Awaitable[None]:
-    """Run a step to its end, whatever is cancelled meanwhile."""
-    work: Awaitable[None] = _apart().finish(step)
-    return work
-
-
-def by(until: float, value: Awaitable[Any]) -> Awaitable[Any]:
+async def by(until: float, value: Awaitable[Any]) -> Any:
     """Await something until that time."""
-    work: Awaitable[Any] = _apart().by(until, value)
-    return work
+    import anyio
+
+    with anyio.CancelScope(deadline=anyio.current_time() + until - ambient.monotonic()):
+        return await value
+    return TIME_IS_UP
 
 
 def effective_deadline() -> float:

@@ -107,7 +107,7 @@ def in_time(call: Call) -> Any:
     if result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function):
         raise misuse.unawaited(result, call.function)
     if ambient.monotonic() >= deadline:
-        raise timing.late(call, result)
+        raise timing.late(call, started, result)
     return result
 
 
@@ -158,7 +158,11 @@ class Errand:
             try:
                 self._copy.dispose(self._result)
             finally:
-                left.end(Ending(EndingKind.TIMED_OUT))
+                further = self._copy.deferred  # a thread further in may still hang
+                if further is None or further.ended:
+                    left.end(Ending(EndingKind.TIMED_OUT))
+                else:
+                    further.then(left.end_with, None)
 
     def wait(self, until: float) -> bool:
         """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""

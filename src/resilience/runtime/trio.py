@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import math
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
@@ -14,7 +13,6 @@ from resilience import misuse, timing
 from resilience.call import Call, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, ambient, inherited
 from resilience.misuse import PLAIN
-from resilience.runtime import Shelter
 
 
 async def park(waiter: Waiter, until: float) -> None:
@@ -65,7 +63,7 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
         raise timing.expired(call)
     # Given at once: to set the deadline of a scope later costs as much again.
     scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
-    alarm = None if ambient.real else ambient.alarm(deadline, scope.cancel)
+    alarm = None if ambient.real or deadline == FOREVER else ambient.alarm(deadline, scope.cancel)
     before = inherited.get()
     result: Any = None
     try:
@@ -93,48 +91,8 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
     if scope.cancelled_caught:
         raise timing.cut(call, started)
     if ambient.monotonic() >= deadline:
-        raise timing.late(call, result)
+        raise timing.late(call, started, result)
     return result
-
-
-async def apart(step: Callable[[Shelter], Awaitable[Any]], dispose: Callable[[Any], Awaitable[None]]) -> Any:
-    """Run a step in a task of its own: see `resilience.runtime.apart`."""
-    scope = trio.CancelScope()
-    shelter = Shelter(scope.cancel)
-    over = trio.Event()
-    values: list[Any] = []
-    errors: list[Exception] = []
-
-    async def work() -> None:
-        try:
-            with scope:
-                values.append(await step(shelter))
-            if shelter.wanted and values:
-                await finish(lambda: dispose(values[0]))
-        except Exception as error:
-            errors.append(error)
-        finally:
-            over.set()
-
-    trio.lowlevel.spawn_system_task(work, name="resilience", context=contextvars.copy_context())
-    try:
-        await over.wait()
-    except (trio.Cancelled, KeyboardInterrupt):
-        if over.is_set():
-            if values:
-                await finish(lambda: dispose(values[0]))
-        elif shelter.cancel():
-            await finish(over.wait)
-        raise
-    if errors:
-        raise errors.pop()
-    return values[0]
-
-
-async def finish(step: Callable[[], Awaitable[Any]]) -> None:
-    """Run a step to its end, whatever is cancelled."""
-    with trio.CancelScope(shield=True):
-        await step()
 
 
 async def by(until: float, value: Awaitable[Any]) -> Any:
