@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-from resilience.allowlist import Allowlist
+from resilience.allowlist import Allowlist, leaves
 from resilience.budget import RetryBudget
 from resilience.bus import Bus
 from resilience.clock import inherited
@@ -180,7 +180,7 @@ class Call:
 
     def overdue(self, error: Exception) -> bool:
         """Return whether an exception that came at the deadline, or later, came of the deadline."""
-        return isinstance(error, DeadlineExceededError)
+        return all(isinstance(leaf, DeadlineExceededError) for leaf in leaves(error))
 
     def dispose(self, result: Any) -> None:
         """Let go of a result that nobody waits for any more: the thread that made it was left behind."""

@@ -212,3 +212,89 @@ def test_a_thread_that_ends_while_one_further_in_hangs_holds_on() -> None:
     hanging.set()
     assert pipeline.drain(10)
     assert bulkhead.in_flight == 0
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+def alone(call: Any) -> Any:
+    return call()
+
+
+async def gathered(call: Any) -> None:
+    await asyncio.gather(call(), call())
+
+
+async def grouped(call: Any) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(call())
+        group.create_task(call())
+
+
+@pytest.mark.parametrize("around", [alone, gathered, grouped])
+def test_a_hang_that_an_outer_pipeline_cuts_counts_for_the_breaker_further_in(around: Any) -> None:
+    breaker = CircuitBreaker(consecutive_failures=None)
+    inner = Pipeline(breaker, Timeout(0.3))
+    outer = Pipeline(Timeout(0.2))
+
+    async def handler() -> None:
+        await around(lambda: inner.acall(hang))
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(DeadlineExceededError):
+                await outer.acall(handler)
+        task = asyncio.current_task()
+        assert task is not None
+        if around is not grouped:  # a TaskGroup of Python 3.11 leaves one behind
+            assert task.cancelling() == 0
+
+    with virtual_time() as clock:
+        asyncio.run(main())
+
+    assert breaker.snapshot()["failures"] == (2 if around is alone else 4)
+    assert clock.elapsed <= 0.41
+
+
+def test_who_swallows_the_cut_of_the_inner_call_is_cut_all_the_same() -> None:
+    inner, outer = Pipeline(Retry(1)), Pipeline(Timeout(1))
+
+    async def stubborn() -> None:
+        with pytest.raises(DeadlineExceededError):
+            await inner.acall(hang)
+        await hang()
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError):
+            await outer.acall(stubborn)
+
+    with virtual_time() as clock:
+        asyncio.run(main())
+
+    assert 1 <= clock.elapsed <= 1.01
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_same_under_trio(together: bool) -> None:
+    breaker = CircuitBreaker(consecutive_failures=None)
+    inner = Pipeline(breaker, Timeout(0.3))
+    outer = Pipeline(Timeout(0.2))
+
+    async def handler() -> None:
+        if not together:
+            await inner.acall(trio.sleep_forever)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(inner.acall, trio.sleep_forever)
+            nursery.start_soon(inner.acall, trio.sleep_forever)
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError):
+            await outer.acall(handler)
+        await trio.lowlevel.checkpoint()
+
+    with virtual_time() as clock:
+        trio.run(main, clock=clock.trio())
+
+    assert breaker.snapshot()["failures"] == (2 if together else 1)

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience import misuse, timing
-from resilience.call import Call, Limit, Waiter
+from resilience.call import INHERITED, Call, Limit, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, Alarm, ambient, inherited
 from resilience.misuse import PLAIN
 
@@ -93,7 +93,7 @@ class _Timer:
     most are, costs an entry in a dict.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_armed", "_cuts", "_last", "_ordered", "loop")
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cuts", "_last", "_ordered", "_waited", "busy_until", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
@@ -102,6 +102,8 @@ class _Timer:
         self._alarm: Callable[[], Alarm | None] = _nothing
         self._last = 0.0
         self._ordered = True
+        self._waited = False
+        self.busy_until = 0.0
 
     def add(self, cut: _Cut, at: float) -> None:
         """Cut at that time."""
@@ -120,6 +122,7 @@ class _Timer:
 
     def _arm(self, at: float) -> None:
         self._disarm()
+        self._waited = False
         self._armed = at
         alarm = ambient.alarm(at, self._ring)
         if alarm is None:
@@ -135,19 +138,40 @@ class _Timer:
             alarm.cancel()
 
     def _ring(self) -> None:
+        """Cut what is due. Those further in, whose deadline is an inherited one, go first, and get a moment to unwind.
+
+        Otherwise the cut of the call around them would reach them as cancellation from outside, which nobody scores.
+        """
         self._armed = FOREVER
         self._alarm = _nothing
+        now = ambient.monotonic()
+        inside = _timer_of(INHERITED)
+        inside.cut_due(now)
+        if inside is not self and not self._waited and now < inside.busy_until:
+            self._arm(now + MOMENT)
+            self._waited = True
+            return
+        self._waited = False
+        if inside is not self:
+            self.cut_due(now)
+
+    def cut_due(self, now: float) -> None:
+        """Cut what is due, and arm for the next."""
         if not self._ordered:
             self._cuts = dict(sorted(self._cuts.items(), key=_when))
             self._ordered = True
             self._last = max(self._cuts.values(), default=0.0)
-        now = ambient.monotonic()
         for cut, at in list(self._cuts.items()):
             if at > now:
                 self._arm(at)
-                return
+                break
             del self._cuts[cut]
             cut.fire()
+            self.busy_until = now + MOMENT
+
+
+MOMENT = 0.001
+"""Seconds for the calls further in to unwind."""
 
 
 def _nothing() -> None:

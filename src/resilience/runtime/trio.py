@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from resilience import misuse, timing
-from resilience.call import Call, Waiter
+from resilience.call import INHERITED, Call, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, ambient, inherited
 from resilience.misuse import PLAIN
 
@@ -79,6 +79,11 @@ async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
                 result.__class__ not in PLAIN and misuse.is_awaitable(result, call.function)
             ):
                 result = await result
+    except trio.Cancelled as error:
+        # The deadline is that of somebody around us, whose cut it is, too: so this is no cancellation from outside.
+        if call.limit is INHERITED and scope.cancel_called:
+            raise timing.cut(call, started) from error
+        raise
     except Exception as error:
         if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
             raise timing.cut(call, started) from error
