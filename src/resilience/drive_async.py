@@ -12,7 +12,7 @@ from resilience.call import Call, Limit, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
-from resilience.errors import BadResult
+from resilience.errors import BadResult, DeadlineExceededError
 from resilience.events import Mode, TimeoutScope
 from resilience.given_up import next_stamp
 from resilience.misuse import PLAIN
@@ -136,7 +136,7 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                     series.stamp = stamp
                     wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
                     if wait.__class__ is not float and hasattr(wait.__class__, "__await__"):
-                        wait = await ponder(wait, policy)
+                        wait = await ponder(wait, policy, call)
                     if wait is None:
                         raise
                     last = error
@@ -164,10 +164,12 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     return attempts
 
 
-async def ponder(wait: Any, policy: Loop) -> float | None:
-    """Await a decision that takes its time."""
+async def ponder(wait: Any, policy: Loop, call: Call) -> float | None:
+    """Await a decision that takes its time; if it is not there by the deadline, there is no other attempt."""
     try:
-        return consult.checked(await wait)
+        return consult.checked(await (wait if call.deadline == FOREVER else runtime.in_time(call, wait)))
+    except DeadlineExceededError:
+        return None
     except Exception as error:
         hook_failed("delay of a policy", policy, error)
         return None
@@ -184,7 +186,7 @@ def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
         except Exception as error:
             wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
             if hasattr(wait.__class__, "__await__"):
-                await ponder(wait, policy)
+                await ponder(wait, policy, call)
             raise
         if reward is not None:
             try:

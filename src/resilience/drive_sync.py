@@ -138,7 +138,7 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                     series.stamp = stamp
                     wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
                     if wait.__class__ is not float and hasattr(wait.__class__, "__await__"):
-                        wait = ponder(wait, policy)
+                        wait = ponder(wait, policy, call)
                     if wait is None:
                         raise
                     last = error
@@ -166,8 +166,9 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     return attempts
 
 
-def ponder(wait: Any, policy: Loop) -> float | None:
+def ponder(wait: Any, policy: Loop, call: Call) -> float | None:
     """Refuse a decision that a plain call cannot await."""
+    del call
     raise misuse.undecided(wait, policy.name)
 
 
@@ -182,7 +183,7 @@ def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
         except Exception as error:
             wait = consult.decide(policy, call, Ending(None, error, call.failures), series)
             if hasattr(wait.__class__, "__await__"):
-                ponder(wait, policy)
+                ponder(wait, policy, call)
             raise
         if reward is not None:
             try:

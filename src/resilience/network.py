@@ -24,19 +24,33 @@ _HTTPX: dict[str, Rule] = {
     "NetworkError": BROKEN,
     "RemoteProtocolError": BROKEN,
     "ProxyError": UNSENT,
-    "ConnectError": UNSENT,
+    "ConnectError": lambda error: _unless_certificate(error),
     "TimeoutException": LATE,
     "ConnectTimeout": LATE_UNSENT,
     "PoolTimeout": LOCAL,
 }
 
 
-def _by_reason(error: Any) -> Failure:
+def _by_reason(error: Any) -> Failure | None:
     """urllib3 wraps what went wrong in the last of its own attempts; requests wraps that once more."""
     inner = error.args[0] if error.args and hasattr(error.args[0], "reason") else error
     reason = getattr(inner, "reason", None)
+    if type(reason).__name__ in ("SSLError", "ResponseError"):
+        return None
     found = network_errors(type(reason)) if isinstance(reason, BaseException) else None
     return found if isinstance(found, Failure) else BROKEN
+
+
+def _unless_certificate(error: Any) -> Failure | None:
+    """A connection was not made: nothing was sent, and only a bad certificate will be as bad next time."""
+    cause: Any = error
+    for _ in range(8):
+        if cause is None:
+            break
+        if type(cause).__name__ == "SSLCertVerificationError":
+            return None
+        cause = cause.__cause__ or cause.__context__
+    return UNSENT
 
 
 def _by_code(error: Any) -> Failure | None:

@@ -298,3 +298,59 @@ def test_the_same_under_trio(together: bool) -> None:
         trio.run(main, clock=clock.trio())
 
     assert breaker.snapshot()["failures"] == (2 if together else 1)
+
+
+def test_an_async_predicate_is_bound_by_the_deadline() -> None:
+    async def ponders(error: Exception) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError):
+            await Pipeline(Timeout(1), Retry(3, on=ponders)).acall(down)
+
+    with virtual_time() as clock:
+        asyncio.run(main())
+
+    assert clock.elapsed == pytest.approx(1, abs=0.01)
+
+
+def down() -> str:
+    raise ConnectionError("down")
+
+
+def test_a_drain_ends_the_waits_of_a_thread() -> None:
+    pipeline = Pipeline(Timeout(30, thread=True), Retry(3, wait=backoff.fixed(20)))
+    raised: list[BaseException] = []
+    failed = threading.Event()
+
+    def fails() -> None:
+        failed.set()
+        raise ConnectionError("down")
+
+    def call() -> None:
+        try:
+            pipeline.call(fails)
+        except ConnectionError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert failed.wait(5)
+
+    assert pipeline.drain(5)
+    thread.join(5)
+    assert len(raised) == 1
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_breaker_open() -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    pipeline = Pipeline(breaker)
+    with virtual_time() as clock:
+        clock.advance(3600)
+        with pytest.raises(ConnectionError):
+            pipeline.call(down)
+        assert breaker.state == "open"
+
+    assert breaker.state == "half_open"
+    breaker.reset()

@@ -132,7 +132,7 @@ class CircuitBreaker(ByHand[Token]):
     def _admit_probe(self, call: Call) -> Token | Ticket:
         now = ambient.monotonic()
         phase = self._phase
-        if phase.until <= now:
+        if phase.state is OPEN:
             phase = self._look(now, call)
         if phase.state is HALF_OPEN:
             probe = Probe(phase, now, call.deadline, self.settings.probe_timeout)
@@ -245,7 +245,8 @@ class CircuitBreaker(ByHand[Token]):
     def _look(self, now: float, call: Call | None = None) -> Phase:
         """Return the phase of this moment."""
         phase = self._phase
-        if now < phase.until:
+        # A clock that is set back, as by the end of virtual time, must not keep it open.
+        if now < phase.until and (phase.state is not OPEN or phase.until - now <= self.settings.max_open_for):
             return phase
         change = None
         with self._lock:

@@ -166,6 +166,8 @@ class Errand:
 
     def wait(self, until: float) -> bool:
         """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""
+        if not self._call.park(self._copy.interrupt):  # a drain ends the waits of the thread, too
+            self._copy.interrupt()
         try:
             ambient.park(self._bell, FOREVER if until == FOREVER else until - ambient.monotonic())
         finally:
