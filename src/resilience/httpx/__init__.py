@@ -1,0 +1,12 @@
+"""httpx clients guarded by a pipeline; also those of its fork httpx2. Needs the extra `httpx` or `httpx2`.
+
+    client = resilience.httpx.attach(httpx.Client(base_url=...), pipeline)
+
+Every request, redirects included, is one call of the pipeline: operation is its method, target its host. Bodies that
+are streamed keep their permits until they have been read or closed.
+"""
+
+from resilience.httpx.failures import HTTP_FAILURES, http_failures
+from resilience.httpx.transport import AsyncResilientTransport, ResilientTransport, attach
+
+__all__ = ["HTTP_FAILURES", "AsyncResilientTransport", "ResilientTransport", "attach", "http_failures"]

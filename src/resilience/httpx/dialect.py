@@ -1,0 +1,97 @@
+"""httpx and its fork httpx2: the same names, distinct classes. Which one a request belongs to, and classes made for it.
+
+Nothing here imports either: a class is known by the module that it says it is from.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from resilience.errors import DeadlineExceededError, RejectedError
+
+MODULES: Final = ("httpx", "httpx2")
+
+
+def is_a(one: object, name: str) -> bool:
+    """Return whether an object is of the class of that name in httpx or httpx2, or of one derived from it."""
+    return any(kind.__name__ == name and kind.__module__ in MODULES for kind in type(one).__mro__)
+
+
+def module_of(one: object) -> str | None:
+    """Return "httpx" or "httpx2", if an object is of one of their classes, or of one derived from these."""
+    return next((kind.__module__ for kind in type(one).__mro__ if kind.__module__ in MODULES), None)
+
+
+class Dialect:
+    """One of the two modules, and what is made from its classes.
+
+    Args:
+        module: httpx or httpx2.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self._twins: dict[tuple[type[Any], str], Any] = {}
+
+    def derived(self, ours: type[Any], theirs: str) -> Any:
+        """Return a class that is one of ours, and one of theirs as well."""
+        twin = self._twins.get((ours, theirs))
+        if twin is None:
+            facts = {name: getattr(ours, name) for name in ("__module__", "__qualname__", "__doc__")}
+            if issubclass(ours, Exception):
+                facts["__reduce__"] = _reduce
+            bases: Any = (ours, getattr(self.module, theirs))
+            twin = type(ours.__name__, bases, facts)
+            twin = self._twins.setdefault((ours, theirs), twin)
+        return twin
+
+    def translated(self, error: RejectedError | DeadlineExceededError, request: Any = None) -> Exception:
+        """Return an error of ours that is one of theirs as well: a `TimeoutException` or a `TransportError`.
+
+        It has the attributes, notes, cause, context and traceback of the original.
+        """
+        name = "TimeoutException" if isinstance(error, DeadlineExceededError) else "TransportError"
+        if is_a(error, name):
+            return error
+        twin: Exception = revive(self.module.__name__, type(error), error.args, error.__dict__)
+        twin.__dict__["_request"] = request
+        twin.__cause__ = error.__cause__
+        twin.__context__ = error.__context__
+        twin.__suppress_context__ = error.__suppress_context__
+        return twin.with_traceback(error.__traceback__)
+
+
+def revive(module: str, ours: type[Exception], args: tuple[Any, ...], facts: dict[str, Any]) -> Exception:
+    """Make a translated error; also from a pickle."""
+    theirs = "TimeoutException" if issubclass(ours, DeadlineExceededError) else "TransportError"
+    kind = dialect_named(module).derived(ours, theirs)
+    twin: Exception = kind.__new__(kind, *args)
+    twin.args = args
+    twin.__dict__.update(facts)
+    return twin
+
+
+def _reduce(twin: Exception) -> tuple[Any, ...]:
+    ours, theirs = type(twin).__bases__
+    facts = {name: fact for name, fact in twin.__dict__.items() if name != "_request"}
+    return revive, (theirs.__module__, ours, twin.args, {**facts, "_request": None})
+
+
+_dialects: dict[str, Dialect] = {}
+
+
+def dialect_named(name: str) -> Dialect:
+    """Return the dialect of a module, which is imported if need be."""
+    if name not in _dialects:
+        __import__(name)
+        _dialects[name] = Dialect(sys.modules[name])
+    return _dialects[name]
+
+
+def dialect_of(one: object) -> Dialect:
+    """Return the dialect that an object of httpx or httpx2, or of a class derived from theirs, belongs to."""
+    name = module_of(one)
+    if name is not None:
+        return dialect_named(name)
+    raise TypeError(f"{type(one).__module__}.{type(one).__qualname__} is neither of httpx nor of httpx2")

@@ -1,0 +1,177 @@
+"""One HTTP call as the policies see it, and the time that each of its phases may take."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from resilience.call import Binding, Call
+from resilience.clock import FOREVER, ambient
+from resilience.httpx.dialect import is_a
+
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110 9.2.2."""
+PHASES: Final = ("connect", "read", "write", "pool")
+SHORTEST = 0.001
+LONGEST = 1_000_000.0
+"""Sockets take 0 for "do not wait at all", and no more than some years."""
+
+
+class Exchange(Call):
+    """The call of one request.
+
+    Args:
+        binding: what is known about the calls of the transport.
+        function: what makes an attempt; it gets this call.
+        request: what is sent.
+    """
+
+    __slots__ = ("_queued", "_spent", "opened", "request")
+
+    gentle = True
+
+    def __init__(self, binding: Binding, function: Callable[[Exchange], Any], request: Any) -> None:
+        super().__init__(binding, function, (self,), {})
+        self.request = request
+        self.opened: list[Any] = []
+        """The responses that somebody has to close."""
+        self._queued = False
+        self._spent = False
+
+    @property
+    def operation(self) -> str:
+        """The method, where nobody gave a name."""
+        return self.binding.operation or self.request.method
+
+    @property
+    def target(self) -> str | None:
+        """The host, where nobody gave a name."""
+        return self.binding.target or self.request.url.host or None
+
+    @property
+    def idempotent(self) -> bool:
+        """What the binding says, or else the method (RFC 9110 9.2.2) or an Idempotency-Key."""
+        if self.binding.idempotent is not None:
+            return self.binding.idempotent
+        return self.request.method in IDEMPOTENT or "idempotency-key" in self.request.headers
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again, or has not been touched yet."""
+        return _replayable(self.request.stream)
+
+    @property
+    def queued(self) -> bool:
+        """Whether it still waits for a connection of the pool."""
+        return self._queued
+
+    @property
+    def spent(self) -> bool:
+        """Whether the response to the attempt before was closed for this one."""
+        return self._spent
+
+    def begin(self) -> list[Any]:
+        """Begin an attempt; returns the responses to close first, since each has a connection."""
+        self._queued = False
+        self._spent = bool(self.opened)
+        return self.opened
+
+    def line_up(self, queued: bool) -> None:
+        """Note whether it waits for a connection of the pool."""
+        self._queued = queued
+
+    def overdue(self, error: Exception) -> bool:
+        """A timeout of httpx that comes at our deadline comes because of it."""
+        return super().overdue(error) or is_a(error, "TimeoutException")
+
+    def copy(self) -> Exchange:
+        """Return a copy, for a thread."""
+        other = Exchange(self.binding, self.function, self.request)
+        self.imprint(other)
+        other.opened = self.opened
+        return other
+
+    def dispose(self, result: Any) -> None:
+        """Close a response that came when its thread had been left behind."""
+        close_quietly(result)
+
+    def close_all(self, but: Any = None) -> None:
+        """Close the responses that nobody gets."""
+        while self.opened:
+            response = self.opened.pop()
+            if response is not but:
+                close_quietly(response)
+
+
+def close_quietly(response: Any) -> None:
+    """Close a response that nobody wants; how its connection fares is nobody's business."""
+    with contextlib.suppress(Exception):
+        response.close()
+
+
+def _replayable(stream: Any) -> bool:
+    if is_a(stream, "ByteStream"):
+        return True
+    facts: dict[str, Any] = getattr(stream, "__dict__", {})
+    if facts.get("_is_stream_consumed") is False:
+        return True  # nothing has been read from it
+    if isinstance(facts.get("fields"), list):
+        return all(_rewinds(getattr(field, "file", b"")) for field in facts["fields"])
+    return type(facts.get("_stream")) in (list, tuple)
+
+
+def _rewinds(part: Any) -> bool:
+    """Return whether a part of a multipart body comes out whole again; httpx rewinds files that can be."""
+    if isinstance(part, str | bytes):
+        return True
+    try:
+        return bool(part.seekable())
+    except Exception:
+        return False
+
+
+class Clock:
+    """Clips the timeouts of one attempt to the time that is left, anew as each phase begins.
+
+    Args:
+        extensions: those of the request.
+        deadline: until when; the head has that of the attempt, the body that of the whole call.
+    """
+
+    __slots__ = ("_given", "deadline", "extensions", "most", "timeouts")
+
+    def __init__(self, extensions: dict[str, Any], deadline: float) -> None:
+        self._given: dict[str, float | None] = extensions.get("timeout") or {}
+        self.timeouts: dict[str, float | None] = dict(self._given)
+        self.extensions = {**extensions, "timeout": self.timeouts}
+        self.deadline = deadline
+        self.most = FOREVER
+        """Seconds that bound reading besides."""
+        self.clip()
+
+    def turn(self, deadline: float) -> None:
+        """Go from the head to the body, which is only read."""
+        self.deadline = deadline
+        self.clip(("read",))
+
+    def clip(self, phases: tuple[str, ...] = PHASES) -> None:
+        """Set timeouts to what is left, or to what was given where that is less."""
+        left = self.deadline - ambient.monotonic() if self.deadline != FOREVER else FOREVER
+        for phase in phases:
+            given = self._given.get(phase)
+            limit = min(left, self.most) if phase == "read" else left
+            if limit == FOREVER or (given is not None and given <= limit):
+                if phase in self._given:
+                    self.timeouts[phase] = given
+            else:
+                self.timeouts[phase] = min(max(limit, SHORTEST), LONGEST)
+
+
+def copied(request: Any, extensions: dict[str, Any]) -> Any:
+    """Return the same request with extensions of its own: the caller may send the original again."""
+    kind: Any = request.__class__
+    other: Any = kind.__new__(kind)
+    other.__dict__.update(request.__dict__)
+    other.extensions = extensions
+    return other

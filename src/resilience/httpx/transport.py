@@ -1,0 +1,279 @@
+"""The transports that pass every request through a pipeline, and `attach`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resilience.calling import Caller
+from resilience.clock import FOREVER, ambient
+from resilience.errors import BadResult, DeadlineExceededError, RejectedError
+from resilience.httpx.bodies import AsyncBody, Body, is_small, read_ahead, read_ahead_async
+from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a
+from resilience.httpx.exchange import Clock, Exchange, copied
+from resilience.httpx.failures import HTTP_FAILURES
+from resilience.httpx.phases import Following, Ticking
+from resilience.httpx.pool import Place, pool_of
+from resilience.settling import Deferred
+
+if TYPE_CHECKING:
+    from httpx import AsyncBaseTransport, BaseTransport
+else:
+    try:
+        _module = dialect_named("httpx").module
+    except ImportError:  # only the fork is installed
+        _module = dialect_named("httpx2").module
+    BaseTransport, AsyncBaseTransport = _module.BaseTransport, _module.AsyncBaseTransport
+
+C = TypeVar("C")
+
+
+class _Passing:
+    """What both transports have in common: the pipeline, and what is made of an attempt's response."""
+
+    def __init__(self, pipeline: Caller[Any]) -> None:
+        given: Any = pipeline
+        if not isinstance(given, Caller):
+            raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
+        self._pipeline: Caller[Any] = pipeline
+        self._binding = pipeline.binding(HTTP_FAILURES)
+
+    def _judge(self, response: Any, call: Exchange, clock: Clock) -> tuple[bool, Deferred | None]:
+        """Return whether a response is a failure, and what is to end with the body of one that is none."""
+        call.line_up(False)
+        call.opened.append(response)
+        if not response.is_closed:
+            clock.turn(call.whole)
+        if self._pipeline.is_bad(response, HTTP_FAILURES):
+            return True, None
+        if response.is_closed:
+            return False, None
+        call.deferred = Deferred()
+        return False, call.deferred
+
+    def _spare(self, response: Any, call: Exchange) -> bool:
+        """Return whether to read a failed response at once, since it may well be discarded."""
+        return call.idempotent and call.replayable and is_small(response)
+
+
+class ResilientTransport(_Passing, BaseTransport):
+    """A transport that passes every request through a pipeline, for plain clients.
+
+    Args:
+        pipeline: the pipeline, or a single policy; also a bound one.
+        transport: what sends the requests; None: an `HTTPTransport()`.
+
+    Raises:
+        TypeError: `pipeline` is no pipeline.
+    """
+
+    def __init__(self, pipeline: Caller[Any], transport: BaseTransport | None = None) -> None:
+        super().__init__(pipeline)
+        self._transport: Any = dialect_of(self).module.HTTPTransport() if transport is None else transport
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request, as often as the pipeline says.
+
+        Raises:
+            RejectedError: also an `httpx.TransportError`; nothing was sent.
+            DeadlineExceededError: also an `httpx.TimeoutException`.
+        """
+        call = Exchange(self._binding, self._attempt, request)
+        response: Any = None
+        try:
+            response = _checked(self._pipeline.run(call))
+        except (RejectedError, DeadlineExceededError) as error:
+            problem = dialect_of(request).translated(error, request)
+        else:
+            return response
+        finally:
+            call.args = ()
+            call.close_all(but=response)
+        try:
+            raise problem
+        finally:
+            del problem  # its traceback holds this frame
+
+    def _attempt(self, call: Exchange) -> Any:
+        if call.begin():
+            call.close_all()
+        started = ambient.monotonic()
+        clock = Clock(call.request.extensions, call.deadline)
+        if call.deadline != FOREVER:
+            clock.extensions["trace"] = Ticking(clock, call.request.extensions)
+        try:
+            response = self._transport.handle_request(copied(call.request, clock.extensions))
+        except Exception as error:
+            call.line_up(is_a(error, "PoolTimeout"))
+            raise
+        bad, deferred = self._judge(response, call, clock)
+        if not response.is_closed:
+            body = dialect_of(response).derived(Body, "SyncByteStream")
+            response.stream = body(response.stream, call, started, deferred)
+            if bad and self._spare(response, call) and read_ahead(response, clock):
+                call.opened.remove(response)
+        if bad:
+            raise BadResult(response)
+        return response
+
+    def close(self) -> None:
+        """Close the transport that sends the requests."""
+        self._transport.close()
+
+    def __enter__(self) -> ResilientTransport:
+        self._transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._transport.__exit__(exc_type, exc_value, traceback)
+
+
+class AsyncResilientTransport(_Passing, AsyncBaseTransport):
+    """A transport that passes every request through a pipeline, for async clients: asyncio or trio.
+
+    Args:
+        pipeline: the pipeline, or a single policy; also a bound one.
+        transport: what sends the requests; None: an `AsyncHTTPTransport()`.
+
+    Raises:
+        TypeError: `pipeline` is no pipeline.
+    """
+
+    def __init__(self, pipeline: Caller[Any], transport: AsyncBaseTransport | None = None) -> None:
+        super().__init__(pipeline)
+        self._transport: Any = dialect_of(self).module.AsyncHTTPTransport() if transport is None else transport
+        self._pooled = is_a(self._transport, "AsyncHTTPTransport")
+        self._pool = pool_of(self._transport)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request, as often as the pipeline says.
+
+        Raises:
+            RejectedError: also an `httpx.TransportError`; nothing was sent.
+            DeadlineExceededError: also an `httpx.TimeoutException`.
+        """
+        call = Exchange(self._binding, self._attempt, request)
+        response: Any = None
+        try:
+            response = _checked(await self._pipeline.arun(call))
+        except (RejectedError, DeadlineExceededError) as error:
+            problem = dialect_of(request).translated(error, request)
+        except GeneratorExit:
+            call.opened.clear()  # a dropped coroutine cannot wait for anything
+            raise
+        else:
+            return response
+        finally:
+            call.args = ()
+            if call.opened:
+                await self._close_all(call, response)
+        try:
+            raise problem
+        finally:
+            del problem  # its traceback holds this frame
+
+    async def _attempt(self, call: Exchange) -> Any:
+        if call.begin():
+            await self._close_all(call)
+        started = ambient.monotonic()
+        clock = Clock(call.request.extensions, call.deadline)
+        place = None if self._pool is None else Place(self._pool)
+        if self._pooled and call.deadline != FOREVER:
+            clock.extensions["trace"] = Following(call)
+        try:
+            response: Any = await self._transport.handle_async_request(copied(call.request, clock.extensions))
+        except BaseException as error:
+            if is_a(error, "PoolTimeout"):
+                call.line_up(True)
+            if place is not None:
+                await place.mend(error)
+            raise
+        bad, deferred = self._judge(response, call, clock)
+        if not response.is_closed:
+            body = dialect_of(response).derived(AsyncBody, "AsyncByteStream")
+            response.stream = body(response.stream, call, started, deferred, self._pooled, place)
+            if bad and self._spare(response, call) and await read_ahead_async(response, clock):
+                call.opened.remove(response)
+        if bad:
+            raise BadResult(response)
+        return response
+
+    async def _close_all(self, call: Exchange, but: Any = None) -> None:
+        while call.opened:
+            response = call.opened.pop()
+            if response is not but:
+                await _discard(response)
+
+    async def aclose(self) -> None:
+        """Close the transport that sends the requests."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> AsyncResilientTransport:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._transport.__aexit__(exc_type, exc_value, traceback)
+
+
+async def _discard(response: Any) -> None:
+    """Close a response that nobody wants; how its connection fares is nobody's business."""
+    with contextlib.suppress(Exception):
+        await response.aclose()
+
+
+def _checked(response: Any) -> Any:
+    """Refuse what no client can take, such as the value of a fallback that was not made for HTTP."""
+    if not is_a(response, "Response"):
+        raise TypeError(f"what comes out of the pipeline of a client must be a Response, not {type(response)!r}")
+    return response
+
+
+def attach(client: C, pipeline: Caller[Any]) -> C:
+    """Pass every request of a client through a pipeline; its proxies and other mounts included.
+
+    Args:
+        client: a `Client` or an `AsyncClient` of httpx or httpx2.
+        pipeline: the pipeline, or a single policy; also a bound one.
+
+    Returns:
+        The same client.
+
+    Raises:
+        TypeError: `client` is no such client, or `pipeline` no pipeline.
+        ValueError: the client is guarded already.
+    """
+    inside: Any = client
+    if is_a(client, "Client"):
+        make: Callable[[Any], Any] = partial(ResilientTransport, pipeline)
+    elif is_a(client, "AsyncClient"):
+        make = partial(AsyncResilientTransport, pipeline)
+    else:
+        raise TypeError(f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}")
+    if isinstance(inside._transport, _Passing):
+        raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
+    made: dict[int, Any] = {}
+
+    def wrapped(transport: Any) -> Any:
+        if transport is None:  # a mount that goes by no proxy: by the client's own transport
+            return None
+        if id(transport) not in made:
+            made[id(transport)] = make(transport)
+        return made[id(transport)]
+
+    inside._transport = wrapped(inside._transport)
+    inside._mounts = {pattern: wrapped(transport) for pattern, transport in inside._mounts.items()}
+    return client
