@@ -20,6 +20,7 @@ async def park(waiter: Waiter, until: float) -> None:
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
     sleeping = True
+    asleep = False
 
     def done() -> None:
         nonlocal sleeping
@@ -28,8 +29,9 @@ async def park(waiter: Waiter, until: float) -> None:
             trio.lowlevel.reschedule(task)
 
     def wake() -> None:
+        # At once only from this thread, and not before the task has gone to sleep, when a finaliser may call it.
         try:
-            here = trio.lowlevel.current_trio_token() is token
+            here = asleep and trio.lowlevel.current_trio_token() is token
         except RuntimeError:
             here = False
         if here:
@@ -48,6 +50,7 @@ async def park(waiter: Waiter, until: float) -> None:
     seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
     try:
         with trio.move_on_after(seconds):
+            asleep = True
             await trio.lowlevel.wait_task_rescheduled(abort)
     finally:
         sleeping = False
