@@ -165,7 +165,7 @@ def test_cancelled_in_a_queue(service: Service) -> None:
     bulkhead = Bulkhead(1, queue=5, max_wait=30.0)
     get = stub(service, Pipeline(bulkhead))
     first = get.future(b"x")
-    assert wait_until(lambda: bulkhead.in_flight == 1)
+    assert wait_until(lambda: service.count("Get") == 1)
     second, third = get.future(b"y"), get.future(b"z")
     assert wait_until(lambda: bulkhead.queued == 2)
 
