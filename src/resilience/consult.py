@@ -14,7 +14,7 @@ from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import DeadlineExceededError, LateResult, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
-from resilience.settling import REPLACED, Deferred, sweep
+from resilience.settling import REPLACED, Deferred, conclude, sweep, unwind
 from resilience.shapes import Gate, Loop, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -125,6 +125,16 @@ def shadow_admit(gate: Gate[Any], call: Call) -> tuple[bool, Any]:
         announce(gate, call, refusal_of(gate, call), Mode.SHADOW)
         return False, None
     return True, token
+
+
+def give_back(gate: Gate[Any], token: Any, call: Call, error: BaseException) -> None:
+    """Settle a gate after an exception, or have that done when the work really ends."""
+    if call.deferred is not None:
+        call.deferred.raised(gate, token, Ending(None, error, call.failures))
+    elif error.__class__ is GeneratorExit:
+        unwind(gate.settle, token, Ending(None, error))
+    else:
+        conclude(gate.settle, token, Ending(None, error, call.failures))
 
 
 def substitution(substitute: Substitute[Any], call: Call, ending: Ending) -> Any:

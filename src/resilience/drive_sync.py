@@ -20,7 +20,7 @@ from resilience.events import Mode, TimeoutScope
 from resilience.given_up import next_stamp
 from resilience.misuse import PLAIN
 from resilience.runtime import threads as runtime
-from resilience.settling import Deferred, conclude, unwind
+from resilience.settling import Deferred, unwind
 from resilience.shapes import Gate, Loop, Reward, Scope, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -50,12 +50,7 @@ def gate(policy: Gate[Any], inner: Step, admit: Callable[[Call], Any]) -> Step:
         try:
             result = inner(call)
         except BaseException as error:
-            if call.deferred is not None:
-                call.deferred.raised(policy, token, Ending(None, error, call.failures))
-            elif error.__class__ is GeneratorExit:
-                unwind(settle, token, Ending(None, error))
-            else:
-                conclude(settle, token, Ending(None, error, call.failures))
+            consult.give_back(policy, token, call, error)
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)
@@ -96,12 +91,7 @@ def shadow_gate(policy: Gate[Any], inner: Step) -> Step:
         try:
             result = inner(call)
         except BaseException as error:
-            if call.deferred is not None:
-                call.deferred.raised(policy, token, Ending(None, error, call.failures))
-            elif error.__class__ is GeneratorExit:
-                unwind(settle, token, Ending(None, error))
-            else:
-                conclude(settle, token, Ending(None, error, call.failures))
+            consult.give_back(policy, token, call, error)
             raise
         if call.deferred is not None:
             call.deferred.returned(policy, token, OK)

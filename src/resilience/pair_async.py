@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from resilience import consult
 from resilience.call import Call
 from resilience.complaints import hook_failed
 from resilience.drive_async import Step, wait_in_line
 from resilience.ending import OK
-from resilience.pair_sync import give_back
 from resilience.shapes import Gate
 from resilience.tickets import Ticket
 
@@ -31,7 +31,7 @@ def pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit,
             try:
                 result = await inner(call)
             except BaseException as error:
-                give_back(second, token_second, call, error)
+                consult.give_back(second, token_second, call, error)
                 raise
             if call.deferred is not None:
                 call.deferred.returned(second, token_second, OK)
@@ -41,7 +41,7 @@ def pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit,
                 except Exception as error:
                     hook_failed("settle of a policy", settle_second, error)
         except BaseException as error:
-            give_back(first, token, call, error)
+            consult.give_back(first, token, call, error)
             raise
         if call.deferred is not None:
             call.deferred.returned(first, token, OK)
