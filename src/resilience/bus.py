@@ -146,13 +146,17 @@ class Bus(_Subscribers):
 
     def publish(self, kind: type[Event], **facts: Any) -> None:
         """Build an event, if anybody wants it, and hand it over."""
-        if subscriptions := self.heard(kind):
-            event = kind(at=ambient.monotonic(), **facts)
-            for subscription in subscriptions:
-                try:
-                    subscription.listener(event)
-                except Exception as error:
-                    hook_failed("listener", subscription.listener, error)
+        if wanting := self.heard(kind):
+            deliver(kind(at=ambient.monotonic(), **facts), wanting)
+
+
+def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
+    """Hand an event over. A listener that fails does not keep it from the others."""
+    for subscription in subscriptions:
+        try:
+            subscription.listener(event)
+        except Exception as error:
+            hook_failed("listener", subscription.listener, error)
 
 
 def subscribe(

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 
 from resilience.allowlist import Allowlist, leaves
 from resilience.budget import RetryBudget
-from resilience.bus import Bus
-from resilience.clock import inherited
+from resilience.bus import Bus, deliver
+from resilience.clock import ambient, inherited
 from resilience.errors import DeadlineExceededError
 from resilience.events import Event, TimeoutScope
 from resilience.network import NETWORK_ERRORS
@@ -41,15 +41,16 @@ class Site:
 
     def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
         """Tell the listeners what a policy did to a call."""
-        if self.bus.heard(kind):
-            self.bus.publish(
-                kind,
+        if wanting := self.bus.heard(kind):
+            event = kind(
+                at=ambient.monotonic(),
                 pipeline=self.name,
                 policy=self.name_of(policy),
                 operation=call.operation,
                 target=call.target,
                 **facts,
             )
+            deliver(event, wanting)
 
 
 class Binding:

@@ -162,9 +162,8 @@ class Retry(Loop):
             if not series.shadow:
                 self._give_up(call, error, series, reason)
             return None
-        if call.site.bus.heard(RetryScheduled):
-            mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
-            call.site.publish(RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure, mode=mode)
+        mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
+        call.site.publish(RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure, mode=mode)
         series.previous = wait
         return wait
 
