@@ -20,16 +20,6 @@ LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
 """Our own pool of connections is exhausted: says nothing about the dependency."""
 BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
 
-_HTTPX: dict[str, Rule] = {
-    "NetworkError": BROKEN,
-    "RemoteProtocolError": BROKEN,
-    "ProxyError": UNSENT,
-    "ConnectError": lambda error: _unless_certificate(error),
-    "TimeoutException": LATE,
-    "ConnectTimeout": LATE_UNSENT,
-    "PoolTimeout": LOCAL,
-}
-
 
 def _by_reason(error: Any) -> Failure | None:
     """urllib3 wraps what went wrong in the last of its own attempts; requests wraps that once more."""
@@ -59,6 +49,15 @@ def _by_code(error: Any) -> Failure | None:
     return _GRPC.get(getattr(code, "name", ""))
 
 
+_HTTPX: dict[str, Rule] = {
+    "NetworkError": BROKEN,
+    "RemoteProtocolError": BROKEN,
+    "ProxyError": UNSENT,
+    "ConnectError": _unless_certificate,
+    "TimeoutException": LATE,
+    "ConnectTimeout": LATE_UNSENT,
+    "PoolTimeout": LOCAL,
+}
 _GRPC = {"UNAVAILABLE": BROKEN, "DEADLINE_EXCEEDED": LATE}
 
 RULES: dict[str, Rule] = {

@@ -12,6 +12,7 @@ import pytest
 import resilience.grpc
 from resilience import Bulkhead, Call, CircuitBreaker, Gate, Pipeline, Retry, Substitute, Timeout, backoff
 from resilience.calling import Caller
+from resilience.events import RetryScheduled
 from resilience.grpc.future import RpcFuture
 from resilience.grpc.unary import UnaryUnaryInterceptor
 from tests.grpc.servers import OPTIONS, Abort, Service, serving, stub_of, wait_until
@@ -150,10 +151,11 @@ def test_cancelled_before_its_first_attempt(service: Service) -> None:
 
 def test_cancelled_between_two_attempts(service: Service) -> None:
     service.script("Get", UNAVAILABLE)
-    bulkhead = Bulkhead(1)
-    future = stub(service, Pipeline(bulkhead, Retry(wait=backoff.fixed(30.0)))).future(b"x")
-    assert wait_until(lambda: service.count("Get") == 1)
-    time.sleep(0.05)
+    bulkhead, waiting = Bulkhead(1), threading.Event()
+    pipeline = Pipeline(bulkhead, Retry(wait=backoff.fixed(30.0)))
+    with pipeline.subscribe(lambda event: waiting.set(), events=[RetryScheduled]):
+        future = stub(service, pipeline).future(b"x")
+        assert waiting.wait(5)
 
     assert cancelled(future)
     assert bulkhead.in_flight == 0
@@ -179,11 +181,11 @@ def test_cancelled_in_a_queue(service: Service) -> None:
 
 def test_cancelled_while_a_thread_of_its_own_makes_the_attempt(service: Service) -> None:
     service.script("Get", UNAVAILABLE)
-    bulkhead = Bulkhead(1)
+    bulkhead, waiting = Bulkhead(1), threading.Event()
     pipeline = Pipeline(bulkhead, Timeout(30, thread=True), Retry(wait=backoff.fixed(20.0)))
-    future = stub(service, pipeline).future(b"x")
-    assert wait_until(lambda: service.count("Get") == 1)
-    time.sleep(0.05)
+    with pipeline.subscribe(lambda event: waiting.set(), events=[RetryScheduled]):
+        future = stub(service, pipeline).future(b"x")
+        assert waiting.wait(5)
 
     assert cancelled(future)
     assert bulkhead.in_flight == 0

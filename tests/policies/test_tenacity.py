@@ -338,6 +338,16 @@ class TestTryAgain:
         assert Pipeline(Retry(3), breaker).call(flaky) == "fine"
         assert (flaky.calls, breaker.state) == (3, "closed")
 
+    def test_a_breaker_does_not_complain_that_it_is_on_no_list(self, caplog: pytest.LogCaptureFixture) -> None:
+        pipeline = Pipeline(CircuitBreaker(), name="asked")
+        with pytest.raises(KeyError):
+            pipeline.call(Flaky(error=KeyError))
+        assert len(caplog.records) == 1
+        with pytest.raises(tenacity.TryAgain):
+            pipeline.call(Flaky(error=tenacity.TryAgain))
+
+        assert len(caplog.records) == 1
+
     def test_it_comes_out_when_attempts_are_used_up(self) -> None:
         with pytest.raises(tenacity.TryAgain) as caught:
             Pipeline(Retry(2, wait=NOW)).call(Flaky(error=tenacity.TryAgain))

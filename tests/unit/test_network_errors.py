@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import socket
+import ssl
 import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from resilience import NETWORK_ERRORS, Failure, FailureKind
@@ -153,6 +155,20 @@ def test_what_urllib3_and_requests_wrap() -> None:
     broken = urllib3.MaxRetryError(SimpleNamespace(), "/", urllib3.ProtocolError("cut"))
     assert NETWORK_ERRORS.classify(requests.ConnectionError(broken)) == BROKEN
     assert NETWORK_ERRORS.classify(requests.ConnectionError("cut")) == BROKEN
+    for answered in (urllib3.SSLError("bad certificate"), urllib3.ResponseError("too many 500 error responses")):
+        given_up = urllib3.MaxRetryError(SimpleNamespace(), "/", answered)
+        assert NETWORK_ERRORS.classify(given_up) is None
+        assert NETWORK_ERRORS.classify(requests.ConnectionError(given_up)) is None
+
+
+def test_a_bad_certificate_is_not_a_failure_of_the_network() -> None:
+    refused, untrusted = httpx.ConnectError("refused"), httpx.ConnectError("certificate verify failed")
+    refused.__cause__ = ConnectionRefusedError()
+    untrusted.__cause__ = RuntimeError("the transport's own")
+    untrusted.__cause__.__context__ = ssl.SSLCertVerificationError("self-signed")
+
+    assert NETWORK_ERRORS.classify(refused) == UNSENT
+    assert NETWORK_ERRORS.classify(untrusted) is None
 
 
 @pytest.mark.parametrize(
