@@ -110,23 +110,6 @@ def telling(gate: Gate[Any]) -> Callable[[Call], Any]:
     return told
 
 
-def shadow_admit(gate: Gate[Any], call: Call) -> tuple[bool, Any]:
-    """Admit in shadow mode: a refusal, or a wait, is reported; returns whether there is a token to settle."""
-    try:
-        token = gate.admit(call)
-    except RejectedError as error:
-        announce(gate, call, error, Mode.SHADOW)
-        return False, None
-    except Exception as error:
-        hook_failed("admit of a policy in shadow mode", gate, error)
-        return False, None
-    if isinstance(token, Ticket):
-        token.leave()
-        announce(gate, call, refusal_of(gate, call), Mode.SHADOW)
-        return False, None
-    return True, token
-
-
 def give_back(gate: Gate[Any], token: Any, call: Call, error: BaseException) -> None:
     """Settle a gate after an exception, or have that done when the work really ends."""
     if call.deferred is not None:

@@ -11,6 +11,7 @@ from resilience.census import Census
 from resilience.errors import Misuse, RejectedError
 from resilience.events import Mode
 from resilience.settling import sweep
+from resilience.shadow import KEPT_OUT, Watching
 from resilience.shapes import Gate
 from resilience.tickets import Ticket
 
@@ -59,7 +60,8 @@ def _admit(gate: Gate[Any], call: Call, mode: Mode) -> Passage:
     if mode is Mode.OFF:
         return Passage(call, owner, False, None)
     if mode is Mode.SHADOW:
-        return Passage(call, owner, *consult.shadow_admit(gate, call))
+        token = Watching(gate).admit(call)
+        return Passage(call, owner, token is not KEPT_OUT, token)
     try:
         return Passage(call, owner, True, gate.admit(call))
     except RejectedError as error:

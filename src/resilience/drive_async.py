@@ -78,31 +78,6 @@ async def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
             del refusal  # its traceback holds this frame
 
 
-def shadow_gate(policy: Gate[Any], inner: Step) -> Step:
-    """Drive a Gate that only watches."""
-    settle = policy.settle
-
-    async def watched(call: Call) -> Any:
-        admitted, token = consult.shadow_admit(policy, call)
-        if not admitted:
-            return await inner(call)
-        try:
-            result = await inner(call)
-        except BaseException as error:
-            consult.give_back(policy, token, call, error)
-            raise
-        if call.deferred is not None:
-            call.deferred.returned(policy, token, OK)
-        else:
-            try:
-                settle(token, OK)
-            except Exception as error:
-                hook_failed("settle of a policy", settle, error)
-        return result
-
-    return watched
-
-
 def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
     """Drive a Loop: call again as long as it says so."""
     now = ambient

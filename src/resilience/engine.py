@@ -22,6 +22,7 @@ from resilience.meter import Meter
 from resilience.network import NETWORK_ERRORS
 from resilience.policy import Policy
 from resilience.runtime import whoami
+from resilience.shadow import Watching
 from resilience.shapes import Gate, Loop, Reward, Scope, Substitute
 
 PAIR = {drive_sync: pair_sync.pair, drive_async: pair_async.pair}
@@ -195,8 +196,10 @@ class Engine(Census):
         if mode is Mode.OFF:
             return step
         shadow = mode is Mode.SHADOW
-        if isinstance(policy, Gate):
-            return drive.shadow_gate(policy, step)
+        gate = _gate_of(policy)
+        if gate is not None:
+            watching = Watching(gate)
+            return drive.gate(watching, step, watching.admit)
         if isinstance(policy, Loop):
             reward = policy.reward(self.site)
             if reward in paid:

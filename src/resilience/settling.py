@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from resilience.complaints import hook_failed
 from resilience.ending import Ending, EndingKind
@@ -17,8 +17,10 @@ Settle: TypeAlias = "Callable[[Any, Ending], object]"
 class Settler(Protocol):
     """A gate, as far as settling it goes."""
 
-    holds: ClassVar[bool]
-    """Whether its token is in use for as long as the work goes on."""
+    @property
+    def holds(self) -> bool:
+        """Whether its token is in use for as long as the work goes on."""
+        ...
 
     def head(self, token: Any) -> Any:
         """Hear that the head of a streamed result has come."""

@@ -14,7 +14,7 @@ To write a policy, subclass a shape and fill in its hooks. Hooks must not block,
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Generic, Never, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from resilience.call import Call, Site
 from resilience.calling import D_co
@@ -32,7 +32,7 @@ class Gate(Policy[Never], Generic[Token]):
     """A policy that lets a call in, or not, and hears how it ended."""
 
     kind = "gate"
-    holds: ClassVar[bool] = False
+    holds: bool = False
     """Whether a token stands for something that is in use for as long as the work goes on, such as a permit."""
 
     def admit(self, call: Call) -> Token | Ticket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from resilience import checks
 from resilience.by_hand import ByHand
@@ -56,7 +56,7 @@ class Bulkhead(ByHand[None]):
     """
 
     kind = "bulkhead"
-    holds: ClassVar[bool] = True
+    holds = True
     settings: BulkheadSettings
 
     # Permits are made when they are first needed, and lie in `_free` when nobody uses them. So those in use are
