@@ -162,6 +162,22 @@ def test_a_shadow_gate_waits_as_well(make: Make) -> None:
 
 
 @each_way
+def test_a_shadow_gate_hears_nothing_of_a_stream_that_it_would_have_kept_out(make: Make) -> None:
+    gate, streaming = Heads(), Streaming()
+    gate.mode = "shadow"
+    pipeline = Pipeline(gate, streaming)
+
+    make(pipeline, lambda: "let in")
+    make(pipeline, lambda: "kept out")
+    assert gate.heads == 1
+    streaming.left[1].end(OK)
+    assert (gate.endings, gate.in_flight) == ([], 1)
+    streaming.left[0].end(OK)
+
+    assert (gate.endings, gate.in_flight) == (["ok"], 0)
+
+
+@each_way
 def test_what_an_earlier_attempt_left_running_holds_what_is_outside_the_retry(make: Make) -> None:
     outer, inner = Holding(), Holding(limit=2)
     streaming = Streaming(known=True, every=False)
