@@ -103,7 +103,7 @@ class Waiter(Protocol):
     """Something to wait for: it takes a callable that ends the wait."""
 
     def park(self, wake: Callable[[], object]) -> bool:
-        """Remember `wake`, and call it once at most; False: there is nothing to wait for any more."""
+        """Remember `wake`, and call it once at most; False: nothing to wait for, though it may yet be called."""
         ...
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_one_pipeline_everywhere_at_once() -> None:
     finally:
         sys.setswitchinterval(interval)
 
-    assert errors == []
+    assert not errors, "".join(traceback.format_exception(errors[0]))
     assert len(done) == 7 * CALLS
     assert gate.leaked() is None
     assert gate.peak <= 3

@@ -27,9 +27,11 @@ from resilience import (
     Retry,
     Ticket,
     backoff,
+    runtime,
     set_mode,
 )
 from resilience.call import Binding
+from resilience.clock import ambient
 from resilience.ending import OK
 from resilience.settling import sweep
 from resilience.testing import Recorder, VirtualLoop, reset, seeded, virtual_loop, virtual_time
@@ -208,6 +210,28 @@ def test_a_closed_loop_hands_its_grant_on(run: Callable[[Callable[[], Any]], Any
     assert ticket.state is TicketState.GONE
     assert gate.leaked() is None
     assert woken == []
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[], Any]], Any]) -> None:
+    class Served:
+        """Granted while it was being parked: nothing to wait for, and yet whoever grants it will wake it."""
+
+        def park(self, wake: Callable[[], object]) -> bool:
+            thread = threading.Thread(target=wake)
+            thread.start()
+            thread.join()
+            return False
+
+    async def main() -> int:
+        rounds = 0
+        for _ in range(10):
+            await runtime.park(Served(), ambient.monotonic() + 60)
+            await anyio.lowlevel.checkpoint()
+            rounds += 1
+        return rounds
+
+    assert run(main) == 10
 
 
 def test_a_granted_ticket_that_is_left_serves_the_next() -> None:

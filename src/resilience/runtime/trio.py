@@ -44,11 +44,12 @@ async def park(waiter: Waiter, until: float) -> None:
         sleeping = False
         return trio.lowlevel.Abort.SUCCEEDED
 
-    if not waiter.park(wake):
-        return
-    alarm = None if until == FOREVER else ambient.alarm(until, done)
-    seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
+    alarm = None
     try:
+        if not waiter.park(wake):
+            return  # and yet it may be woken: who was about to do so does not know
+        alarm = None if until == FOREVER else ambient.alarm(until, done)
+        seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
         with trio.move_on_after(seconds):
             asleep = True
             await trio.lowlevel.wait_task_rescheduled(abort)
