@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 MINIMUM_COVERAGE = 97
+NOT_LOWEST = {"opentelemetry-api": "FastAPI, which the tests use, needs a newer one"}
 CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "ruff check": ["ruff", "check", "."],
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "check":
         return check(environment())
     if options.command == "test":
-        return test(environment(options.python), rest, everything=options.all)
+        flags = ["-p", "no:anyio"] if options.lowest else []  # that of the lowest anyio is older than our pytest
+        return test(environment(options.python, lowest=options.lowest), [*flags, *rest], everything=options.all)
     if options.command == "bench":
         flags = [flag for flag, given in (("--check", options.check), ("--quick", options.quick)) if given]
         return script("benchmarks/run.py", [*flags, *options.names], environment(group="bench"))
@@ -56,6 +58,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
     tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")
     tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")
+    tests.add_argument("--lowest", action="store_true", help="with the lowest versions that pyproject.toml allows")
     bench = commands.add_parser("bench", help="the benchmarks", allow_abbrev=False)
     bench.add_argument("--check", action="store_true", help="fail where a benchmark misses its bound")
     bench.add_argument("--quick", action="store_true", help="a tenth of the time; writes no file")
@@ -83,13 +86,14 @@ def script(path: str, arguments: Sequence[str], python: Path) -> int:
     return run([python, ROOT / path, *arguments])
 
 
-def environment(interpreter: str | None = None, *, group: str = "dev") -> Path:
+def environment(interpreter: str | None = None, *, group: str = "dev", lowest: bool = False) -> Path:
     """Make the virtual environment unless it is there and up to date; returns its Python.
 
-    The benchmarks have one of their own, so that the peers which they install are in nobody's way.
+    The benchmarks have one of their own, so that the peers which they install are in nobody's way. So have the lowest
+    versions that we allow of what the library works with.
     """
     base, suffix = (sys.executable, "") if interpreter is None else (find(interpreter), f"-{slug(interpreter)}")
-    suffix += "" if group == "dev" else f"-{group}"
+    suffix += ("" if group == "dev" else f"-{group}") + ("-lowest" if lowest else "")
     version = sys.version if interpreter is None else version_of(base)
     venv = ROOT / f".venv{suffix}"
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -107,12 +111,26 @@ def environment(interpreter: str | None = None, *, group: str = "dev") -> Path:
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # The pip that comes with Python 3.11 is older than dependency groups.
     packages = ["--group", group, "--editable", ".[all]" if group == "dev" else "."]
+    if lowest:
+        constraints = venv / "lowest.txt"
+        constraints.write_text("\n".join(lowest_versions()), "utf-8")
+        packages += ["--constraint", str(constraints)]
     if run([*pip, "--upgrade", "pip>=25.1"]) != 0 or run([*pip, *packages]) != 0:
         if group != "bench" or not install_one_by_one(pip):
             raise DevError("pip could not install what is needed (see above); once that is put right, start me again")
         wanted[0] = "incomplete"  # what is missing is tried again at the next start
     stamp.write_text("\n".join(wanted), "utf-8")
     return python
+
+
+def lowest_versions() -> list[str]:
+    """Pin what the library works with to the lower bounds in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = [one for extra in project["optional-dependencies"].values() for one in extra if "[" not in one]
+    pins = [re.match(r"([\w.-]+)>=([\w.]+)", one) for one in (*project["dependencies"], *extras)]
+    if None in pins:
+        raise DevError("a dependency in pyproject.toml does not begin with its lower bound, such as httpx>=0.27")
+    return [f"{pin[1]}=={pin[2]}" for pin in pins if pin and pin[1] not in NOT_LOWEST]
 
 
 def install_one_by_one(pip: Sequence[str | Path]) -> bool:
