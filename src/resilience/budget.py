@@ -68,11 +68,15 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Pay for one retry or hedge. False: there is less than one token, and nothing changes."""
         with self._lock:
-            self._collect()
-            if self._tokens < UNIT:
-                return False
-            self._tokens -= UNIT
-            return True
+            # What `_collect` does, without the call.
+            drawn = next(self._deposits)
+            tokens = self._tokens + (drawn - self._seen) * self._gain
+            self._seen = drawn + 1
+            if tokens > self._most:
+                tokens = self._most
+            granted = tokens >= UNIT
+            self._tokens = tokens - UNIT if granted else tokens
+            return granted
 
     def refund(self) -> None:
         """Take back the payment for a retry or hedge that was not made after all."""

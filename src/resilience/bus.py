@@ -135,10 +135,9 @@ class Bus(_Subscribers):
         wanted = table.get(kind)
         if wanted is None:
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
-        for one in wanted:
-            if one.when is not None and not one.interested():
-                return tuple(one for one in wanted if one.interested()) if len(wanted) > 1 else ()
-        return wanted
+        if len(wanted) == 1:
+            return wanted if wanted[0].interested() else ()  # the usual case: only the log, if at all
+        return tuple(one for one in wanted if one.interested()) if wanted else wanted
 
     def wants(self, kind: type[Event]) -> bool:
         """Return whether there is a listener for this kind, also one that is not interested at the moment."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from resilience.allowlist import Allowlist, leaves
 from resilience.budget import RetryBudget
-from resilience.bus import Bus, deliver
+from resilience.bus import Bus, Subscription, deliver
 from resilience.clock import ambient, inherited
 from resilience.errors import DeadlineExceededError
 from resilience.events import Event, TimeoutScope
@@ -42,15 +42,21 @@ class Site:
     def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
         """Tell the listeners what a policy did to a call."""
         if wanting := self.bus.heard(kind):
-            event = kind(
-                at=ambient.monotonic(),
-                pipeline=self.name,
-                policy=self.name_of(policy),
-                operation=call.operation,
-                target=call.target,
-                **facts,
-            )
-            deliver(event, wanting)
+            self.tell(wanting, kind, policy, call, **facts)
+
+    def tell(
+        self, wanting: Sequence[Subscription], kind: type[Event], policy: object, call: Call, **facts: Any
+    ) -> None:
+        """Tell those whom `bus.heard` has named, for who puts the facts together only if somebody wants them."""
+        event = kind(
+            at=ambient.monotonic(),
+            pipeline=self.name,
+            policy=self.name_of(policy),
+            operation=call.operation,
+            target=call.target,
+            **facts,
+        )
+        deliver(event, wanting)
 
 
 class Binding:

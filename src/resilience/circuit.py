@@ -122,16 +122,16 @@ class BreakerSettings:
             return Verdict(good=False, timed_out=kind is _TIMED_OUT, retry_after=failure.retry_after)
         return CUT if kind is _TIMED_OUT else BAD
 
-    def reason(self, window: Window) -> str:
-        """Return why what a window holds opens a closed breaker; empty if it does not. Lock held."""
-        calls, failures, slow = window.held()
+    def reason(self, held: tuple[int, int, int], row: int) -> str:
+        """Return why what a window holds, and the failures in a row, open a closed breaker; empty if they do not."""
+        calls, failures, slow = held
         if calls >= self.min_calls:
             if failures / calls >= self.failure_rate:
                 return f"{failures} of {calls} {self._calls} failed"
             if slow / calls >= self.slow_call_rate:
                 return f"{slow} of {calls} {self._calls} were slow"
-        if self.consecutive_failures is not None and window.row >= self.consecutive_failures:
-            return f"{window.row} calls in a row failed"
+        if self.consecutive_failures is not None and row >= self.consecutive_failures:
+            return f"{row} calls in a row failed"
         return ""
 
     @property

@@ -14,7 +14,7 @@ from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import DeadlineExceededError, LateResult, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
-from resilience.settling import REPLACED, Deferred, conclude, sweep, unwind
+from resilience.settling import REPLACED, Deferred, Settle, conclude, sweep, unwind
 from resilience.shapes import Gate, Loop, Series, Substitute
 from resilience.tickets import Ticket
 
@@ -25,15 +25,15 @@ PASS = object()
 def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
     """Ask a Loop. If its hook fails, that is logged once and the ending comes out."""
     series.number += 1
-    if isinstance(ending.error, LateResult):
+    if ending.error.__class__ is LateResult:
         return None  # the caller gets the value, late as it is
     try:
         if call.interrupted and isinstance(ending.error, Exception):
             loop.not_made(call, OK, ending.error, series)
             return None
-        wait = loop.delay(call, ending, series)
-        if wait is None or wait.__class__ is float:
-            return checked(wait)
+        wait: Any = loop.delay(call, ending, series)
+        if wait is None or (wait.__class__ is float and 0.0 <= wait < FOREVER):
+            return wait
         return wait if hasattr(wait.__class__, "__await__") else checked(wait)
     except Exception as error:
         hook_failed("delay of a policy", loop, error)
@@ -118,6 +118,35 @@ def give_back(gate: Gate[Any], token: Any, call: Call, error: BaseException) -> 
         unwind(gate.settle, token, Ending(None, error))
     else:
         conclude(gate.settle, token, Ending(None, error, call.failures))
+
+
+def give_back_both(
+    inner: Gate[Any], inner_token: Any, outer: Gate[Any], outer_token: Any, call: Call, error: BaseException
+) -> None:
+    """Settle two gates after an exception, the outer one also if a Ctrl-C strikes as the inner one is settled."""
+    ending: Ending | None = None
+    try:
+        if call.deferred is not None or error.__class__ is GeneratorExit:
+            give_back(inner, inner_token, call, error)
+        else:
+            ending = Ending(None, error, call.failures)
+            conclude(inner.settle, inner_token, ending)
+    finally:
+        if ending is None:
+            give_back(outer, outer_token, call, error)
+        else:
+            conclude(outer.settle, outer_token, ending)
+
+
+def not_settled(settle: Settle, outer: Gate[Any], outer_token: Any, call: Call, error: BaseException) -> None:
+    """Log that a gate's hook failed. If it was a Ctrl-C instead, settle the gate around it, and let that out."""
+    try:
+        if not isinstance(error, Exception):
+            raise error
+        hook_failed("settle of a policy", settle, error)
+    except BaseException as struck:
+        give_back(outer, outer_token, call, struck)
+        raise
 
 
 def substitution(substitute: Substitute[Any], call: Call, ending: Ending) -> Any:

@@ -17,7 +17,7 @@ from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
 from resilience.errors import BadResult
 from resilience.events import Mode, TimeoutScope
-from resilience.given_up import next_stamp
+from resilience.given_up import stamps
 from resilience.misuse import PLAIN
 from resilience.runtime import threads as runtime
 from resilience.settling import Deferred, unwind
@@ -91,7 +91,7 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
         working: Deferred | None = None
         try:
             while True:
-                stamp = next_stamp()
+                stamp = stamps.latest
                 try:
                     result = inner(call)
                 except Exception as error:
@@ -142,7 +142,7 @@ def shadow_loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
 
     def watched(call: Call) -> Any:
         series = Series(ambient.monotonic(), runtime.effective_deadline, shadow=True)
-        series.stamp = next_stamp()
+        series.stamp = stamps.latest
         try:
             result = inner(call)
         except Exception as error:

@@ -6,7 +6,6 @@ exception, and whoever sees the mark lets it pass.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -15,15 +14,31 @@ from typing import Any, Final
 from resilience.allowlist import leaves
 from resilience.errors import BadResult
 from resilience.events import GiveUpReason
+from resilience.locks import new_lock
 
 MARK = "_resilience_given_up"
 _Group: type[BaseException] = BaseExceptionGroup
 DEPTH = 8
 PREFIX = "resilience: "
 
-_numbers = itertools.count(1)
-next_stamp = _numbers.__next__
-"""Draw a number. Marks drawn after a stamp are greater than it."""
+
+class _Stamps:
+    """Marks are numbered. `latest` is the last number drawn: what is marked from now on has a greater one."""
+
+    __slots__ = ("_lock", "latest")
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self.latest = 0
+
+    def draw(self) -> int:
+        """Return a number that is greater than all before it."""
+        with self._lock:
+            self.latest += 1
+            return self.latest
+
+
+stamps = _Stamps()
 
 
 class Ledger:
@@ -48,25 +63,28 @@ ledger: ContextVar[Ledger | None] = ContextVar("resilience_ledger", default=None
 def mark(error: Exception) -> None:
     """Mark what a Retry has given up on."""
     if not isinstance(error, BadResult):
-        error.__dict__[MARK] = next_stamp()
+        error.__dict__[MARK] = stamps.draw()
         return
     notes = _extensions(error.result)
     if notes is not None:
-        notes[MARK] = next_stamp()
+        notes[MARK] = stamps.draw()
     current = ledger.get()
     if current is not None and current.outer is not None and not current.outer.closed:
-        current.outer.values.append((next_stamp(), error.result))
+        current.outer.values.append((stamps.draw(), error.result))
 
 
 def marked_since(error: BaseException, stamp: int) -> bool:
     """Return whether a Retry further in has given up on it, or on what caused it, after `stamp`."""
+    alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group)
+    if alone and not error.__dict__:
+        return False  # nothing to search: the usual case
     if isinstance(error, BadResult):
         if _marked_response(error.result) > stamp:
             return True
         current = ledger.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
-    if error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group):
-        return bool(error.__dict__) and _mark_of(error) > stamp  # nothing to search: the usual case
+    if alone:
+        return _mark_of(error) > stamp
     return any(_mark_of(one) > stamp for one in _related(error))
 
 

@@ -28,28 +28,28 @@ def pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit,
             token_second = admit_second(call)
             if token_second.__class__ is Ticket:
                 await wait_in_line(second, token_second, call)
-            try:
-                result = await inner(call)
-            except BaseException as error:
-                consult.give_back(second, token_second, call, error)
-                raise
-            if call.deferred is not None:
-                call.deferred.returned(second, token_second, OK)
-            else:
-                try:
-                    settle_second(token_second, OK)
-                except Exception as error:
-                    hook_failed("settle of a policy", settle_second, error)
         except BaseException as error:
             consult.give_back(first, token, call, error)
             raise
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            consult.give_back_both(second, token_second, first, token, call, error)
+            raise
         if call.deferred is not None:
-            call.deferred.returned(first, token, OK)
-        else:
             try:
-                settle(token, OK)
-            except Exception as error:
-                hook_failed("settle of a policy", settle, error)
+                call.deferred.returned(second, token_second, OK)
+            finally:
+                call.deferred.returned(first, token, OK)
+            return result
+        try:
+            settle_second(token_second, OK)
+        except BaseException as error:
+            consult.not_settled(settle_second, first, token, call, error)
+        try:
+            settle(token, OK)
+        except Exception as error:
+            hook_failed("settle of a policy", settle, error)
         return result
 
     return paired

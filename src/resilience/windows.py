@@ -89,19 +89,24 @@ class TimeWindow:
             self._marks = [self._total()]
             self._begin(now)
 
-    def add(self, now: float, *, failed: bool, slow: bool) -> None:
-        """Count a call of any kind. Lock held."""
-        self.turn(now)
+    def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
+        """Count a call of any kind, and return what the window holds then, as `held` does. Lock held."""
+        if not self.edge - self.span <= now < self.edge:
+            self.turn(now)
         self._slow += slow
         if failed:
-            successes = self._successes()
+            self._failures += 1
+        else:
+            next(self.count)
+        successes = self._successes()
+        if failed:
             # A success takes no lock, so it cannot end the row itself; but the counter tells whether there was one.
             self.row = self.row + 1 if successes == self._row_at else 1
             self._row_at = successes
-            self._failures += 1
         else:
             self.row = 0
-            next(self.count)
+        calls, failures, slow_before = self._marks[0]
+        return successes + self._failures - calls, self._failures - failures, self._slow - slow_before
 
     def counts(self, now: float) -> Counts:
         """Return what the window holds. Lock held."""
@@ -141,8 +146,8 @@ class CallWindow:
         self.row = 0
         """The failures in a row, up to the last call counted."""
 
-    def add(self, now: float, *, failed: bool, slow: bool) -> None:
-        """Count a call of any kind. Lock held."""
+    def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
+        """Count a call of any kind, and return what the window holds then, as `held` does. Lock held."""
         del now
         if len(self._outcomes) == self.span:
             oldest = self._outcomes[0]
@@ -152,6 +157,7 @@ class CallWindow:
         self._failures += failed
         self._slow += slow
         self.row = self.row + 1 if failed else 0
+        return len(self._outcomes), self._failures, self._slow
 
     def counts(self, now: float) -> Counts:
         """Return what the window holds. Lock held."""

@@ -122,15 +122,18 @@ class CircuitBreaker(ByHand[Token]):
 
     def admit(self, call: Call) -> Token | Ticket:
         """Let the call in while closed, or as a probe; otherwise raise a CircuitOpenError."""
-        window = self._phase.window
+        phase = self._phase
+        window = phase.window
         if window is None:
-            return self._admit_probe(call)
+            now = ambient.monotonic()
+            if phase.state is OPEN and 0 < phase.until - now <= self.settings.max_open_for:
+                raise self._refused(phase, now, call)
+            return self._admit_probe(call, now)
         if self.settings.slow_after is None:
             return window
         return Timed(window, ambient.monotonic())
 
-    def _admit_probe(self, call: Call) -> Token | Ticket:
-        now = ambient.monotonic()
+    def _admit_probe(self, call: Call, now: float) -> Token | Ticket:
         phase = self._phase
         if phase.state is OPEN:
             phase = self._look(now, call)
@@ -171,33 +174,38 @@ class CircuitBreaker(ByHand[Token]):
         if verdict.good is None and isinstance(ending.error, Exception):
             self._say_if_unlisted(ending, ending.error)
         now = ambient.monotonic()
-        limit = self.settings.slow_after
-        slow = False
-        if limit is not None and isinstance(token, Timed | Probe):
-            slow = (now - token.start if token.took is None else token.took) >= limit
         if isinstance(token, Probe):
+            slow = self._was_slow(token, now)
             with self._lock:
                 trigger = self._phase.ended(token, verdict, now, slow=slow)
                 why = "a probe was slow" if verdict.good else "a probe failed"
                 change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
-        elif verdict.good is None:
-            return
+            self._publish(change)
+        elif isinstance(token, Timed):
+            self._count(token.window, verdict, now, slow=self._was_slow(token, now))
         else:
-            window = token.window if isinstance(token, Timed) else token
-            if verdict.good and not slow and isinstance(window, TimeWindow):
-                self.settle(window, OK)
-                return
-            change = self._count(window, verdict, now, slow=slow)
-        self._publish(change)
+            self._count(token, verdict, now, slow=False)
 
-    def _count(self, window: Window, verdict: Verdict, now: float, *, slow: bool) -> Change | None:
-        failed = not verdict.good
+    def _was_slow(self, token: Timed | Probe, now: float) -> bool:
+        limit = self.settings.slow_after
+        return limit is not None and (now - token.start if token.took is None else token.took) >= limit
+
+    def _count(self, window: Window, verdict: Verdict, now: float, *, slow: bool) -> None:
+        good = verdict.good
+        if good is None:
+            return
+        if good and not slow and isinstance(window, TimeWindow):
+            self.settle(window, OK)
+            return
+        change = None
         with self._lock:
-            if window is not self._phase.window:
-                return None
-            window.add(now, failed=failed, slow=slow)
-            why = self.settings.reason(window) if failed or slow else ""
-            return self._go(Trigger.TRIPPED, now, why, verdict.retry_after) if why else None
+            if window is self._phase.window:
+                held = window.add(now, failed=not good, slow=slow)
+                why = "" if good and not slow else self.settings.reason(held, window.row)
+                if why:
+                    change = self._go(Trigger.TRIPPED, now, why, verdict.retry_after)
+        if change is not None:
+            self._publish(change)
 
     # States
 
@@ -293,8 +301,7 @@ class CircuitBreaker(ByHand[Token]):
             told = phase.told = site, name, words  # the same for the many that follow
         _, name, message = told
         if phase.state is OPEN:
-            left = phase.until - now
-            return CircuitOpenError(message, policy=name, pipeline=site.name, reason=_OPEN, retry_after=left)
+            return CircuitOpenError.quickly(message, name, site.name, _OPEN, phase.until - now)
         reason = RejectReason.ISOLATED if phase.state is ISOLATED else _OPEN
         return CircuitOpenError(message, policy=name, pipeline=site.name, reason=reason)
 

@@ -117,7 +117,8 @@ class Retry(Loop):
         """Decide; an async predicate makes that something to be awaited."""
         if self._asks:
             return self._delay_later(call, ending, series)
-        return self._decide(call, ending, series, ending.failure_by(self._listed))
+        own = self._listed
+        return self._decide(call, ending, series, ending.failure if own is None else ending.failure_by(own))
 
     async def _delay_later(self, call: Call, ending: Ending, series: Series) -> float | None:
         error = ending.error
@@ -127,8 +128,7 @@ class Retry(Loop):
 
     def _decide(self, call: Call, ending: Ending, series: Series, failure: Failure | None) -> float | None:
         """Decide; the cheap and certain reasons come first, the budget last: what is not made costs nothing."""
-        error = ending.error
-        assert isinstance(error, Exception)
+        error: Any = ending.error  # an Exception: nothing else is asked about
         settings = self.settings
         budget = call.site.budget if self._inherits else self._budget(call.site)
         if failure is None and isinstance(error, TryAgain):
@@ -150,7 +150,9 @@ class Retry(Loop):
             budget.failed()
         plain, stopped = self._backoff, False
         if plain is not None:
-            wait = self._floored(plain, plain.seconds(series.number, series.previous), failure)
+            wait = plain.seconds(series.number, series.previous)
+            if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
+                wait = self._floored(plain, wait, failure)
         else:
             wait, stopped = self._wait(call, error, failure, series)
         reason = self._reason(call, failure, series, wait, stopped=stopped)
@@ -162,8 +164,11 @@ class Retry(Loop):
             if not series.shadow:
                 self._give_up(call, error, series, reason)
             return None
-        mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
-        call.site.publish(RetryScheduled, self, call, attempt=series.number, wait=wait, failure=failure, mode=mode)
+        site = call.site
+        if wanting := site.bus.heard(RetryScheduled):
+            mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
+            number = series.number
+            site.tell(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
         series.previous = wait
         return wait
 
@@ -215,7 +220,7 @@ class Retry(Loop):
         settings = self.settings
         if not failure.retryable:
             return GiveUpReason.NOT_RETRYABLE
-        if call.idempotent is False and not failure.unprocessed:
+        if not failure.unprocessed and call.idempotent is False:
             return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
@@ -225,7 +230,7 @@ class Retry(Loop):
             return GiveUpReason.STOP
         if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
             return GiveUpReason.RETRY_AFTER
-        if not series.in_time(call, wait):
+        if (wait > 0 or call.deadline != FOREVER) and not series.in_time(call, wait):
             return GiveUpReason.DEADLINE
         return None
 
