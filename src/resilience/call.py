@@ -131,6 +131,10 @@ class Call:
     gentle: ClassVar[bool] = False
     """Whether a task is to be cut by a cancel scope of anyio: a client that shields its clean-up with one needs it."""
 
+    residue: Callable[[], Any] | None = None
+    """Lets go of what the last attempt still holds, such as a connection; called once another one is decided on, before
+    the wait. For awaited calls it returns something to be awaited. It must not raise."""
+
     def __init__(
         self, binding: Binding, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:

@@ -114,6 +114,8 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                         except Exception as error:
                             hook_failed("reward of a policy", policy, error)
                     return result
+                if call.residue is not None:
+                    await call.residue()
                 if wait > 0:
                     await runtime.sleep(call, ambient.monotonic() + wait)
                     if call.interrupted:

@@ -116,6 +116,8 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
                         except Exception as error:
                             hook_failed("reward of a policy", policy, error)
                     return result
+                if call.residue is not None:
+                    call.residue()
                 if wait > 0:
                     runtime.sleep(call, ambient.monotonic() + wait)
                     if call.interrupted:

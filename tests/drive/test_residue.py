@@ -1,0 +1,71 @@
+"""What an attempt still holds is let go of once another one is decided on, before the wait for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from resilience import Call, Pipeline, Retry, backoff
+from resilience.network import NETWORK_ERRORS
+from resilience.testing import virtual_time
+
+
+class Holding(Call):
+    """A call whose attempts leave something behind."""
+
+    __slots__ = ("log", "residue")
+
+
+def holding(pipeline: Pipeline[Any], failures: int, log: list[Any]) -> Holding:
+    def attempt() -> str:
+        log.append("attempt")
+        if log.count("attempt") <= failures:
+            raise ConnectionError
+        return "good"
+
+    return Holding(pipeline.binding(NETWORK_ERRORS), attempt, (), {})
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_plain_calls(failures: int) -> None:
+    log: list[Any] = []
+    pipeline: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.fixed(60)))
+    call = holding(pipeline, failures, log)
+
+    with virtual_time() as clock:
+        call.residue = lambda: log.append(clock.monotonic())
+        start = clock.monotonic()
+        assert pipeline.run(call) == "good"
+
+    assert log == [one for number in range(failures) for one in ("attempt", start + 60 * number)] + ["attempt"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_awaited_calls(backend: str) -> None:
+    log: list[Any] = []
+    pipeline: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.none()))
+    call = holding(pipeline, 2, log)
+
+    async def let_go() -> None:
+        log.append("begins")
+        await anyio.lowlevel.checkpoint()
+        log.append("done")
+
+    call.residue = let_go
+    assert anyio.run(pipeline.arun, call, backend=backend) == "good"
+
+    assert log == ["attempt", "begins", "done", "attempt", "begins", "done", "attempt"]
+
+
+def test_nothing_is_let_go_of_when_no_attempt_follows() -> None:
+    log: list[Any] = []
+    pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()))
+    call = holding(pipeline, 9, log)
+    call.residue = lambda: log.append("let go")
+
+    with pytest.raises(ConnectionError):
+        pipeline.run(call)
+
+    assert log == ["attempt", "let go", "attempt"]
