@@ -55,6 +55,12 @@ def _gate_of(policy: Any) -> Gate[Any] | None:
     return policy if issubclass(type(policy), Gate) else None
 
 
+def _loops(policy: Policy[Any]) -> bool:
+    if isinstance(policy, Composite):
+        return any(_loops(one) for one in policy.engine.policies)
+    return isinstance(policy, Loop)
+
+
 def _weaker(one: Mode, other: Mode) -> Mode:
     return max(one, other, key=_STRENGTH.index)
 
@@ -120,8 +126,8 @@ class Engine(Census):
         bounded = self.bounded() and switch.mode is Mode.ENFORCE
         step = drive.runtime.in_time if bounded else drive.invoke  # what `invoke` does where there is a deadline
         if not allowlists:
-            return self.compose(drive, step, switch.mode, [], results=False)
-        return self.compose(drive, drive.judge(step, allowlists), switch.mode, [], results=True)
+            return self.compose(drive, step, switch.mode, [], results=False, looped=False)
+        return self.compose(drive, drive.judge(step, allowlists), switch.mode, [], results=True, looped=False)
 
     def bounded(self) -> bool:
         """Return whether some Scope in here is in force."""
@@ -148,7 +154,7 @@ class Engine(Census):
                 found.append(policy.failures)
         return tuple(found)
 
-    def compose(self, drive: Any, step: Any, mode: Mode, paid: list[Reward], *, results: bool) -> Any:
+    def compose(self, drive: Any, step: Any, mode: Mode, paid: list[Reward], *, results: bool, looped: bool) -> Any:
         """Wrap `step` in the drivers of all policies, the last one innermost.
 
         Args:
@@ -157,11 +163,13 @@ class Engine(Census):
             mode: that of what is outside; a policy does what it, its pipeline and this allow.
             paid: the rewards of loops further in: two Retries with one budget do not pay into it twice.
             results: whether returned values can be failures.
+            looped: whether there is a Loop outside, so that what comes through here is an attempt, not a whole call.
         """
         mode = _weaker(self.mode, mode)
         step = self._metered(drive, AttemptEnded, step)
         waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
-        for policy in reversed(self.policies):
+        loops = [_loops(policy) for policy in self.policies]
+        for place, policy in reversed(list(enumerate(self.policies))):
             least = _weaker(policy.mode, mode)
             gate = _gate_of(policy) if least is Mode.ENFORCE else None
             if gate is not None and waiting is not None:
@@ -172,7 +180,8 @@ class Engine(Census):
                 step = drive.gate(waiting, step, self._admit(waiting))
             waiting = gate
             if gate is None:
-                step = self._drive(drive, policy, step, least, paid, results=results)
+                within = looped or any(loops[:place])
+                step = self._drive(drive, policy, step, least, paid, results=results, looped=within)
         if waiting is not None:
             step = drive.gate(waiting, step, self._admit(waiting))
         return self._metered(drive, CallEnded, step)
@@ -187,11 +196,11 @@ class Engine(Census):
         return drive.gate(meter, step, meter.admit)
 
     def _drive(
-        self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool
+        self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool, looped: bool
     ) -> Any:
         if isinstance(policy, Composite):
             inner = policy.engine
-            step = inner.compose(drive, step, mode, paid, results=results)
+            step = inner.compose(drive, step, mode, paid, results=results, looped=looped)
             return drive.within(step, inner.site, inner.come_in, inner.go_out)
         if mode is Mode.OFF:
             return step
@@ -209,13 +218,11 @@ class Engine(Census):
             step = (drive.shadow_loop if shadow else drive.loop)(policy, step, reward)
             return drive.remember(step) if results else step
         if isinstance(policy, Scope):
-            return self._scope(drive, policy, step, shadow=shadow)
+            return self._scope(drive, policy, step, shadow=shadow, looped=looped)
         return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.site)
 
-    def _scope(self, drive: Any, policy: Scope, step: Any, *, shadow: bool) -> Any:
-        outside = self.policies[: self.policies.index(policy)]
-        attempt = any(isinstance(one, Loop) for one in outside)
-        word = TimeoutScope.ATTEMPT if attempt else TimeoutScope.CALL
+    def _scope(self, drive: Any, policy: Scope, step: Any, *, shadow: bool, looped: bool) -> Any:
+        word = TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL
         limit = Limit(word, self.site, policy, policy.seconds)
         if shadow:
             return drive.shadow_scope(policy, step, limit)

@@ -38,8 +38,9 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from resilience.clock import ambient
+from resilience.clock import FOREVER, ambient
 from resilience.complaints import forget
+from resilience.network import NETWORK_ERRORS
 from resilience.runtime import asyncio as on_loops
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
@@ -155,6 +156,33 @@ def test_each_attempt_is_cut_and_tried_again_until_the_total_is_up(run: Run) -> 
 
     assert starts == pytest.approx([1.0, 1.0, 0.3])
     assert [event.scope for event in recorder.of(TimedOut)] == ["attempt", "attempt", "call"]
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        Pipeline(Retry(2, wait=backoff.none()), Pipeline(Timeout(1.0), name="inner-of-a-loop"), name="loop-outside"),
+        Pipeline(Pipeline(Retry(2, wait=backoff.none()), name="loop-within"), Timeout(1.0), name="after-a-loop"),
+    ],
+    ids=["the Timeout in a nested pipeline", "the Retry in a nested pipeline"],
+)
+def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_stands(pipeline: Pipeline[Any]) -> None:
+    wholes: list[float] = []
+
+    class Seen(Call):
+        def renew(self) -> None:
+            wholes.append(self.whole)
+            super().renew()
+
+    def fail() -> None:
+        wholes.append(call.whole)
+        raise ConnectionError
+
+    call = Seen(pipeline.binding(NETWORK_ERRORS), fail, (), {})
+    with pytest.raises(ConnectionError):
+        pipeline.run(call)
+
+    assert wholes == [FOREVER, FOREVER, FOREVER], "an attempt's time is not that of the streamed result"
 
 
 @each_loop
