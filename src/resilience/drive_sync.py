@@ -80,15 +80,24 @@ def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
             del refusal  # its traceback holds this frame
 
 
-def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
-    """Drive a Loop: call again as long as it says so."""
+def loop(policy: Loop, inner: Step, reward: Reward | None, around: Limit | None = None) -> Step:
+    """Drive a Loop: call again as long as it says so. `around`: that of a Scope right around it, driven with it."""
     now = ambient
+    granted = FOREVER if around is None or around.seconds is None else around.seconds
+    whole = around is not None and around.word is TimeoutScope.CALL
 
     def attempts(call: Call) -> Any:
         started = now.monotonic()
         series: Series | None = None
         last: Exception | None = None
         working: Deferred | None = None
+        outer, whose = call.deadline, call.limit
+        if around is not None and started + granted < outer:
+            call.deadline = started + granted
+            call.limit = around
+            if whole:
+                call.whole = call.deadline
+                call.whose_whole = around
         try:
             while True:
                 stamp = stamps.latest
@@ -127,6 +136,9 @@ def loop(policy: Loop, inner: Step, reward: Reward | None) -> Step:
             raise last
         finally:
             last = None  # its traceback holds this frame
+            if around is not None:
+                call.deadline = outer
+                call.limit = whose
             if working is not None:
                 call.deferred = working.joined(call.deferred)
 

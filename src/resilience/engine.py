@@ -168,8 +168,9 @@ class Engine(Census):
         mode = _weaker(self.mode, mode)
         step = self._metered(drive, AttemptEnded, step)
         waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
-        loops = [_loops(policy) for policy in self.policies]
-        for place, policy in reversed(list(enumerate(self.policies))):
+        outside = list(self.policies)
+        while outside:
+            policy = outside.pop()
             least = _weaker(policy.mode, mode)
             gate = _gate_of(policy) if least is Mode.ENFORCE else None
             if gate is not None and waiting is not None:
@@ -180,11 +181,21 @@ class Engine(Census):
                 step = drive.gate(waiting, step, self._admit(waiting))
             waiting = gate
             if gate is None:
-                within = looped or any(loops[:place])
-                step = self._drive(drive, policy, step, least, paid, results=results, looped=within)
+                timeout = None if results else self._right_around(policy, least, outside, mode)
+                if timeout is not None:
+                    outside.pop()
+                within = looped or any(_loops(one) for one in outside)
+                step = self._drive(drive, policy, step, least, paid, timeout, results=results, looped=within)
         if waiting is not None:
             step = drive.gate(waiting, step, self._admit(waiting))
         return self._metered(drive, CallEnded, step)
+
+    def _right_around(self, loop: Policy[Any], least: Mode, outside: list[Policy[Any]], mode: Mode) -> Scope | None:
+        """Return the Scope that is to be driven together with the loop right within it, which is cheaper."""
+        scope = outside[-1] if outside else None
+        if not isinstance(loop, Loop) or not isinstance(scope, Scope) or scope.seconds is None or scope.thread:
+            return None
+        return scope if least is Mode.ENFORCE and _weaker(scope.mode, mode) is Mode.ENFORCE else None
 
     def _admit(self, gate: Gate[Any]) -> Callable[[Call], Any]:
         return telling(gate) if self.site.bus.wants(Rejected) else gate.admit
@@ -196,7 +207,16 @@ class Engine(Census):
         return drive.gate(meter, step, meter.admit)
 
     def _drive(
-        self, drive: Any, policy: Policy[Any], step: Any, mode: Mode, paid: list[Reward], *, results: bool, looped: bool
+        self,
+        drive: Any,
+        policy: Policy[Any],
+        step: Any,
+        mode: Mode,
+        paid: list[Reward],
+        timeout: Scope | None,
+        *,
+        results: bool,
+        looped: bool,
     ) -> Any:
         if isinstance(policy, Composite):
             inner = policy.engine
@@ -215,18 +235,23 @@ class Engine(Census):
                 reward = None
             elif reward is not None:
                 paid.append(reward)
-            step = (drive.shadow_loop if shadow else drive.loop)(policy, step, reward)
+            if shadow:
+                step = drive.shadow_loop(policy, step, reward)
+            else:
+                step = drive.loop(policy, step, reward, None if timeout is None else self._limit(timeout, looped))
             return drive.remember(step) if results else step
         if isinstance(policy, Scope):
             return self._scope(drive, policy, step, shadow=shadow, looped=looped)
         return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.site)
 
     def _scope(self, drive: Any, policy: Scope, step: Any, *, shadow: bool, looped: bool) -> Any:
-        word = TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL
-        limit = Limit(word, self.site, policy, policy.seconds)
+        limit = self._limit(policy, looped)
         if shadow:
             return drive.shadow_scope(policy, step, limit)
         return (drive_thread.threaded if policy.thread and drive is drive_sync else drive.scope)(policy, step, limit)
+
+    def _limit(self, scope: Scope, looped: bool) -> Limit:
+        return Limit(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.site, scope, scope.seconds)
 
     def patience(self) -> float | None:
         """Return the seconds of the shortest Timeout in here; else the least that a breaker calls slow; else None."""

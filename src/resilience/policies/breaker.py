@@ -153,9 +153,9 @@ class CircuitBreaker(ByHand[Token]):
             token.took = ambient.monotonic() - token.start
         return token
 
-    def settle(self, token: Token | Ticket, ending: Ending) -> None:
+    def settle(self, token: Any, ending: Ending) -> None:
         """Count the ending; a success takes no lock, except for the first one in each bucket of the window."""
-        if ending is OK and type(token) is TimeWindow:
+        if ending is OK and token.__class__ is TimeWindow:
             now = ambient.monotonic()
             if now >= token.edge:
                 with self._lock:
