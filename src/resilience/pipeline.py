@@ -13,8 +13,9 @@ from resilience.bus import Listener, Subscription
 from resilience.call import Binding
 from resilience.calling import D_co, Entry
 from resilience.complaints import warn
+from resilience.composing import Composite
 from resilience.contradictions import contradictions
-from resilience.engine import Composite, Engine
+from resilience.engine import Engine
 from resilience.events import Event, Mode
 from resilience.locks import members
 from resilience.network import NETWORK_ERRORS
@@ -100,7 +101,7 @@ class Pipeline(Composite[D_co]):
             raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
         self._by_name = _names(policies)
         me = ref(self)
-        self.engine = Engine(
+        self._engine = Engine(
             policies,
             name or "",
             None if failures is None else Allowlist.of(failures),
@@ -115,6 +116,11 @@ class Pipeline(Composite[D_co]):
             _enter(name, self)
         for sentence in contradictions(self.flattened()):
             warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
+
+    @property
+    def engine(self) -> Engine:
+        """What composes the policies, and counts the calls."""
+        return self._engine
 
     @property
     def name(self) -> str:
@@ -140,7 +146,7 @@ class Pipeline(Composite[D_co]):
 
     def entry(self) -> tuple[Entry, Binding]:
         """Return what guards the calls, and what is known about them beforehand."""
-        return self.engine, self._binding
+        return self._engine, self._binding
 
     def rewired(self) -> None:
         """Compose the chains anew, and have every pipeline that this one stands in do so."""

@@ -27,6 +27,7 @@ LAYERS = [
     ["consult", "deadlines", "meter", "census"],
     ["drive_sync", "drive_async", "drive_thread", "shadow"],
     ["doorway", "contradictions", "pair_sync", "pair_async"],
+    ["composing"],
     ["engine"],
     ["pipeline"],
     ["recorder"],
