@@ -29,9 +29,11 @@ class VirtualTrioClock(trio.abc.Clock):
         return self._clock.monotonic()
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Jump to the deadline. Trio asks only when no task can run."""
+        """Jump to the deadline. Trio asks only when no task can run, but one may be about to be woken."""
         if deadline == math.inf:
             return math.inf
+        if trio.lowlevel.current_statistics().run_sync_soon_queue_size:
+            return 0.0
         self._clock.jump(deadline)
         return 0.0
 

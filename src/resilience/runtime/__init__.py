@@ -68,10 +68,10 @@ def whoami() -> object:
 
 
 def in_a_task() -> bool:
-    """Return whether a task of an event loop runs in this thread."""
-    if in_trio():
-        return True
-    return "asyncio" in sys.modules and bool(here().in_a_task())
+    """Return whether a task of an event loop runs in this thread; between two tasks, where finalisers may run, not."""
+    if in_trio() or "asyncio" in sys.modules:
+        return bool(here().in_a_task())
+    return False
 
 
 def effective_deadline() -> float:

@@ -25,7 +25,9 @@ class _Nap:
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
-        if asyncio._get_running_loop() is self._loop:
+        # A signal handler or a finaliser may interrupt the loop itself, which may be about to sleep: then only a call
+        # that is meant for other threads wakes it.
+        if asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None:
             self.done()
         else:
             self._loop.call_soon_threadsafe(self.done)

@@ -20,7 +20,6 @@ async def park(waiter: Waiter, until: float) -> None:
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
     sleeping = True
-    asleep = False
 
     def done() -> None:
         nonlocal sleeping
@@ -29,15 +28,8 @@ async def park(waiter: Waiter, until: float) -> None:
             trio.lowlevel.reschedule(task)
 
     def wake() -> None:
-        # At once only from this thread, and not before the task has gone to sleep, when a finaliser may call it.
-        try:
-            here = asleep and trio.lowlevel.current_trio_token() is token
-        except RuntimeError:
-            here = False
-        if here:
-            done()
-        else:
-            token.run_sync_soon(done)
+        # Not at once, not even in this thread: it may be a signal handler or a finaliser that calls, at any moment.
+        token.run_sync_soon(done)
 
     def abort(_: Callable[[], Any]) -> trio.lowlevel.Abort:
         nonlocal sleeping
@@ -51,7 +43,6 @@ async def park(waiter: Waiter, until: float) -> None:
         alarm = None if until == FOREVER else ambient.alarm(until, done)
         seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
         with trio.move_on_after(seconds):
-            asleep = True
             await trio.lowlevel.wait_task_rescheduled(abort)
     finally:
         sleeping = False
@@ -128,3 +119,12 @@ def effective_deadline() -> float:
 def current_task() -> object:
     """Return the running task."""
     return trio.lowlevel.current_task()
+
+
+def in_a_task() -> bool:
+    """Return whether a task runs in this thread at this moment."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
