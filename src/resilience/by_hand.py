@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Generic, Self, TypeVar
 
 from resilience.calling import Passage
 from resilience.ending import OK, Ending
-from resilience.locks import new_lock
+from resilience.locks import members, new_lock
 from resilience.settling import unwind
 from resilience.shapes import Gate
 
@@ -14,26 +15,34 @@ Token = TypeVar("Token")
 
 
 class Passages:
-    """The blocks that are running, by task or thread."""
+    """The blocks that are running, by task or thread, and how deep within other blocks of the same gate.
 
-    # Without a lock: a generator that the interpreter finalises may end its block at any moment, also within these.
+    Without a lock: a generator that the interpreter finalises may end its block at any moment, also within these. Each
+    change is a single step of a dict, and who comes too late for one looks again.
+    """
 
     def __init__(self) -> None:
-        self._running: dict[object, list[Passage]] = {}
+        self._running: dict[tuple[object, int], Passage] = {}
 
     def begin(self, passage: Passage) -> None:
         """Note a block that begins."""
-        self._running.setdefault(passage.owner, []).append(passage)
+        depth = 0
+        while self._running.setdefault((passage.owner, depth), passage) is not passage:
+            depth += 1
 
     def end(self, owner: object) -> Passage:
         """Return the innermost block of a task or thread. A generator may be closed by another than ran it."""
-        if not self._running.get(owner):
-            owner = next(one for one in reversed(list(self._running)) if self._running.get(one))
-        mine = self._running[owner]
-        passage = mine.pop()
-        if not mine and self._running.get(owner) is mine:
-            del self._running[owner]
-        return passage
+        while True:
+            passage = self._running.pop(self._innermost(owner), None)
+            if passage is not None:
+                return passage
+
+    def _innermost(self, owner: object) -> tuple[object, int]:
+        if (owner, 0) in self._running and (owner, 1) not in self._running:
+            return owner, 0  # the usual case
+        running = members(self._running)
+        mine = [one for one in running if one[0] == owner]
+        return max(mine, key=operator.itemgetter(1)) if mine else running[-1]
 
 
 class ByHand(Gate[Token], Generic[Token]):
@@ -61,9 +70,11 @@ class ByHand(Gate[Token], Generic[Token]):
         """Settle."""
         entry, _ = self.entry()
         passage = self._running().end(entry.whoami())
-        entry.live.discard(passage.call)
-        if passage.admitted:
-            unwind(self.settle, passage.token, OK if error is None else Ending(None, error, passage.call.failures))
+        try:
+            if passage.admitted:
+                unwind(self.settle, passage.token, OK if error is None else Ending(None, error, passage.call.failures))
+        finally:
+            entry.leave(passage.call)
 
     async def __aenter__(self) -> Self:
         """Pass the gate, or raise its refusal. The task may have to wait."""

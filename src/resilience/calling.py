@@ -128,9 +128,9 @@ class Caller(ABC, Generic[D_co]):
         except CarriedResult as carried:
             result = carried.result
         finally:
-            if call.deferred is None and not entry.waiting:
+            if call.deferred is None:
                 entry.live.discard(call)
-            else:
+            if call.deferred is not None or entry.waiting:  # a drain looks the other way round
                 entry.leave(call)
         return result
 
@@ -150,9 +150,9 @@ class Caller(ABC, Generic[D_co]):
         except CarriedResult as carried:
             return carried.result
         finally:
-            if call.deferred is None and not entry.waiting:
+            if call.deferred is None:
                 entry.live.discard(call)
-            else:
+            if call.deferred is not None or entry.waiting:  # a drain looks the other way round
                 entry.leave(call)
 
     def run(self, call: Call) -> Any:
@@ -258,9 +258,9 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
         except CarriedResult as carried:
             return carried.result
         finally:
-            if call.deferred is None and not waiting:
+            if call.deferred is None:
                 go(call)
-            else:
+            if call.deferred is not None or waiting:  # a drain looks the other way round
                 entry.leave(call)
 
     return guarded
@@ -280,9 +280,9 @@ def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -
         except CarriedResult as carried:
             return carried.result
         finally:
-            if call.deferred is None and not waiting:
+            if call.deferred is None:
                 go(call)
-            else:
+            if call.deferred is not None or waiting:  # a drain looks the other way round
                 entry.leave(call)
 
     return guarded

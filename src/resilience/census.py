@@ -7,23 +7,29 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from resilience import checks
 from resilience.call import Call
 from resilience.clock import ambient
 from resilience.ending import Ending
+from resilience.locks import members
 from resilience.runtime import park, threads
 from resilience.settling import sweep
 
 
 class Census(ABC):
-    """Counts calls in and out: those of the pipeline itself, guests from outer pipelines, streams and threads left."""
+    """Counts calls in and out: those of the pipeline itself, guests from outer pipelines, streams and threads left.
+
+    `waiting` are the drains that want to hear when the last of those has left whom they wait for, the `awaited`.
+    """
 
     def __init__(self) -> None:
         self.live: set[Call] = set()
         self.guests: dict[object, Call] = {}
         self.streams: set[object] = set()
         self.waiting: deque[Callable[[], object]] = deque()
+        self.awaited: dict[object, ref[Call] | None] = {}
         self.draining = False
 
     @abstractmethod
@@ -36,7 +42,7 @@ class Census(ABC):
 
     @property
     def in_flight(self) -> int:
-        """How many calls are running, streamed results included."""
+        """How many calls are running, streamed results included; for a moment also one that is being refused."""
         return len(self.live) + len(self.guests) + len(self.streams)
 
     def come_in(self, guest: object, call: Call) -> None:
@@ -49,7 +55,8 @@ class Census(ABC):
         """Count a guest out, or have its stream do so."""
         self._follow(call)
         self.guests.pop(guest, None)
-        self._tell_if_empty()
+        if self.waiting:
+            self._left(guest)
 
     def leave(self, call: Call) -> None:
         """Count a call out, or have its stream do so."""
@@ -57,60 +64,56 @@ class Census(ABC):
             self._follow(call)
         finally:
             self.live.discard(call)
-        self._tell_if_empty()
+        if self.waiting:
+            self._left(ref(call))
 
     def _follow(self, call: Call) -> None:
         """Count what the call has left running. Not the call itself: it holds the deferred, which then never drops."""
         if call.deferred is not None and not call.deferred.ended:
             stream = object()
             self.streams.add(stream)
-            call.deferred.then(self._left, stream)
+            call.deferred.then(self._ended, stream)
 
-    def _left(self, stream: object, ending: Ending) -> None:
+    def _ended(self, stream: object, ending: Ending) -> None:
         del ending
         self.streams.discard(stream)
-        self._tell_if_empty()
+        self._left(None)
 
-    def _tell_if_empty(self) -> None:
-        if not self.in_flight:
+    def _left(self, somebody: object) -> None:
+        self.awaited.pop(somebody, None)
+        if not self.awaited and not self.streams:
             while self.waiting:
                 with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
                     self.waiting.popleft()()
 
-    def start_drain(self) -> None:
-        """Refuse new calls, and end the waits between attempts."""
-        self.draining = True
-        self.rewire()
-        for call in (*self.live, *self.guests.values()):
-            call.interrupt()
-
-    def park(self, wake: Callable[[], object]) -> bool:
-        """Wait until nothing is in flight."""
-        sweep()
-        self.waiting.append(wake)
-        return bool(self.in_flight)
-
     def drain(self, timeout: float) -> bool:
         """Drain from a thread."""
         until = ambient.monotonic() + checks.number("timeout", timeout)
-        self.start_drain()
-        while self.in_flight and ambient.monotonic() < until:
-            threads.park(self, until)
+        drain = Drain(self)
+        while drain.unfinished():
+            if ambient.monotonic() >= until:
+                return False
+            with drain:
+                threads.park(drain, until)
             sweep()
-        return not self.in_flight
+        return True
 
     async def adrain(self, timeout: float) -> bool:
         """Drain from a task."""
         until = ambient.monotonic() + checks.number("timeout", timeout)
-        self.start_drain()
-        while self.in_flight and ambient.monotonic() < until:
-            await park(self, until)
+        drain = Drain(self)
+        while drain.unfinished():
+            if ambient.monotonic() >= until:
+                return False
+            with drain:
+                await park(drain, until)
             sweep()
-        return not self.in_flight
+        return True
 
     def resume(self) -> None:
         """Take calls again."""
         self.draining = False
+        self.awaited.clear()
         self.rewire()
 
     def forget(self) -> None:
@@ -119,3 +122,50 @@ class Census(ABC):
         self.guests.clear()
         self.streams.clear()
         self.waiting.clear()
+        self.awaited.clear()
+
+
+class Drain:
+    """One drain: new calls are refused, waits between attempts end, and those that are in by now are waited for.
+
+    Who comes later is refused, but stands in the census while that is done: so it is not enough to look whether it is
+    empty. A call is counted in before it looks whether it is let in, so that none of those who were is missed.
+    """
+
+    def __init__(self, census: Census) -> None:
+        self._census = census
+        self._wakes: list[Callable[[], object]] = []
+        census.draining = True
+        census.rewire()
+        calls = members(census.live)
+        guests = members(census.guests.items())
+        # Weakly: a call holds what its stream is settled by, and a stream that is dropped has ended, too.
+        census.awaited.update({ref(call): ref(call) for call in calls})
+        census.awaited.update({guest: None for guest, _ in guests})
+        for call in (*calls, *(call for _, call in guests)):
+            call.interrupt()
+
+    def unfinished(self) -> bool:
+        """Whether somebody is still in."""
+        census = self._census
+        for one, call in members(census.awaited.items()):
+            # Until a drain waits, nobody who leaves takes himself off this list.
+            if one not in census.guests if call is None else call() not in census.live:
+                census.awaited.pop(one, None)
+        return bool(census.awaited or census.streams)
+
+    def park(self, wake: Callable[[], object]) -> bool:
+        """Wait until all have left."""
+        sweep()
+        self._wakes.append(wake)
+        self._census.waiting.append(wake)
+        return self.unfinished()
+
+    def __enter__(self) -> None:
+        """Begin to wait."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Do not want to be woken any more."""
+        while self._wakes:
+            with contextlib.suppress(ValueError):
+                self._census.waiting.remove(self._wakes.pop())

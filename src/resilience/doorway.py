@@ -27,7 +27,7 @@ def let_in(census: Census, gate: Gate[Any], binding: Binding, mode: Mode) -> Pas
                 raise Misuse(f"`with {gate.name}:` would block the event loop while it waits; use `async with`")
             drive_sync.wait_in_line(gate, passage.token, call)
     except BaseException:
-        census.live.discard(call)
+        census.leave(call)
         raise
     return passage
 
@@ -40,7 +40,7 @@ async def let_in_async(census: Census, gate: Gate[Any], binding: Binding, mode: 
         if isinstance(passage.token, Ticket):
             await drive_async.wait_in_line(gate, passage.token, call)
     except BaseException:
-        census.live.discard(call)
+        census.leave(call)
         raise
     return passage
 
@@ -50,7 +50,7 @@ def _count_in(census: Census, binding: Binding) -> Call:
     call = Call(binding, _block, (), {})
     census.live.add(call)
     if census.draining:
-        census.live.discard(call)
+        census.leave(call)
         census.refuse(call)
     return call
 

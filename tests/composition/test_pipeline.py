@@ -17,6 +17,7 @@ from resilience import (
     Call,
     CallEnded,
     DeadlineExceededError,
+    Deferred,
     Ending,
     Event,
     FallbackUsed,
@@ -37,7 +38,10 @@ from resilience import (
     set_mode,
     subscribe,
 )
+from resilience.census import Drain
+from resilience.network import NETWORK_ERRORS
 from resilience.testing import Recorder, virtual_time
+from tests.turnstile import Turnstile
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
@@ -426,6 +430,57 @@ class TestDraining:
         with virtual_time() as clock:
             asyncio.run(main())
             assert clock.elapsed < 10
+
+    def test_it_does_not_wait_for_calls_that_it_refuses(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(name="drained-under-load")
+        refusing, told = threading.Event(), threading.Event()
+
+        def listen(event: Rejected) -> None:
+            refusing.set()
+            assert told.wait(PATIENCE)
+
+        def late() -> None:
+            with pytest.raises(RejectedError):
+                pipeline.call(int)
+
+        with pipeline.subscribe(listen, events=[Rejected]):
+            drain = Drain(pipeline.engine)
+            thread = threading.Thread(target=late)
+            thread.start()
+            assert refusing.wait(PATIENCE)
+            assert pipeline.snapshot()["in_flight"] == 1
+            assert not drain.unfinished()
+            told.set()
+            thread.join(PATIENCE)
+
+    def test_whoever_leaves_as_a_drain_begins_to_wait_tells_it(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(name="drained-at-the-last-moment")
+        told: list[str] = []
+
+        class Live(set[Any]):
+            def discard(self, call: Any) -> None:
+                if not told:
+                    told.append("the drain waits")
+                    assert Drain(pipeline.engine).park(lambda: told.append("somebody has left"))
+                super().discard(call)
+
+        pipeline.engine.live = Live()
+        assert pipeline(lambda: 0)() == 0
+
+        assert told == ["the drain waits", "somebody has left"]
+
+    def test_a_stream_that_is_dropped_during_a_drain_ends_it(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
+        held: list[Any] = [Deferred()]
+        held.append(Call(pipeline.binding(NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {}))
+        pipeline.run(held[1])
+        drain = Drain(pipeline.engine)
+        assert drain.unfinished()
+        held.clear()
+        gc.collect()
+
+        assert not drain.unfinished()
+        assert pipeline.drain(0)
 
     def test_in_vain(self) -> None:
         pipeline = Pipeline[Any]()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import anyio
@@ -21,6 +23,10 @@ from resilience import (
     RejectedError,
     deadline_after,
 )
+from resilience.by_hand import Passages
+from resilience.call import Call
+from resilience.calling import Passage
+from resilience.census import Drain
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
 
@@ -65,6 +71,74 @@ def test_a_permit_comes_back_whatever_leaves_the_block(error: type[BaseException
         raise error
 
     assert bulkhead.in_flight == 0
+
+
+class Overtaken(dict[Any, Any]):
+    """Another thread takes away each key once, in the moment before it is popped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+
+    def pop(self, key: Any, default: Any = None) -> Any:
+        if not self.taken:
+            self.taken.append(super().pop(key))
+        return super().pop(key, default)
+
+
+def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
+    passages = Passages()
+    running = passages._running = Overtaken()
+    call = Call(Bulkhead(1).entry()[1], print, (), {})
+    blocks = [Passage(call, owner, True, owner) for owner in ("a", "b")]
+    for block in blocks:
+        passages.begin(block)
+
+    mine = passages.end("somebody else")
+
+    assert {mine.token, running.taken[0].token} == {"a", "b"}
+    assert running == {}
+
+
+def test_blocks_that_begin_in_one_thread_and_end_in_another_give_their_permits_back() -> None:
+    bulkhead = Bulkhead(64)
+
+    def guarded() -> Generator[None, None, None]:
+        with bulkhead:
+            yield
+
+    def begin() -> Generator[None, None, None]:
+        generator = guarded()
+        next(generator)
+        return generator
+
+    def request(_: int) -> None:
+        generator = workers.submit(begin).result()
+        assert workers.submit(next, generator, "over").result() == "over"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as workers, ThreadPoolExecutor(8) as clients:
+            list(clients.map(request, range(500)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert bulkhead.in_flight == 0
+
+
+def test_a_drain_hears_that_a_block_has_ended() -> None:
+    bulkhead = Bulkhead(1)
+    engine: Any = bulkhead.entry()[0]
+    told: list[str] = []
+
+    with bulkhead:
+        drain = Drain(engine)
+        assert drain.park(lambda: told.append("somebody has left"))
+        assert told == []
+
+    assert told == ["somebody has left"]
+    assert not drain.unfinished()
 
 
 def test_a_breaker_scores_blocks() -> None:
