@@ -29,6 +29,7 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
         return None  # the caller gets the value, late as it is
     try:
         if call.interrupted and isinstance(ending.error, Exception):
+            series.payer = None  # the attempt that it was paid for was made
             loop.not_made(call, OK, ending.error, series)
             return None
         wait: Any = loop.delay(call, ending, series)

@@ -207,10 +207,14 @@ def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
 
     async def watched(call: Call) -> Any:
         deadline = policy.deadline(call, ambient.monotonic())
+        dropped = False
         try:
             return await inner(call)
+        except GeneratorExit:
+            dropped = True  # the interpreter finalises the coroutine: no time to call listeners
+            raise
         finally:
-            if ambient.monotonic() >= deadline:
+            if not dropped and ambient.monotonic() >= deadline:
                 timing.publish(call, limit, mode=Mode.SHADOW)
 
     return watched

@@ -204,10 +204,14 @@ def shadow_scope(policy: Scope, inner: Step, limit: Limit) -> Step:
 
     def watched(call: Call) -> Any:
         deadline = policy.deadline(call, ambient.monotonic())
+        dropped = False
         try:
             return inner(call)
+        except GeneratorExit:
+            dropped = True  # the interpreter finalises the coroutine: no time to call listeners
+            raise
         finally:
-            if ambient.monotonic() >= deadline:
+            if not dropped and ambient.monotonic() >= deadline:
                 timing.publish(call, limit, mode=Mode.SHADOW)
 
     return watched

@@ -80,8 +80,8 @@ class Engine(Composer):
 
     def rewire(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
-        self.site.patience = self.patience()
         with self._lock:
+            self.site.patience = self.patience()
             if self.draining:
                 self.run = self.metered(drive_sync, CallEnded, self.refuse)
                 self.arun = self.metered(drive_async, CallEnded, self._refuse_async)

@@ -104,7 +104,7 @@ class Policy(Caller[D_co]):
                 self.settings = replace(old, **settings)
                 try:
                     self.configured()
-                except BaseException:
+                except Exception:
                     self.settings = old
                     raise
             self._mode = mode or self._mode

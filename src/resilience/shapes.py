@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar
 
+from resilience.budget import RetryBudget
 from resilience.call import Call, Site
 from resilience.calling import D_co
 from resilience.clock import FOREVER, ambient
@@ -62,16 +63,17 @@ class Gate(Policy[Never], Generic[Token]):
 class Series:
     """How one call has fared in a Loop: attempts made, when the first began, the last wait.
 
-    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `paid`: the latest wait
-    was paid for from a budget. `state`: a place for the loop itself. `shadow`: the loop may only say what it would do.
+    `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `payer`: what has paid
+    for the next attempt, if anything did. `state`: a place for the loop itself. `shadow`: the loop may only say what it
+    would do.
     """
 
-    __slots__ = ("_horizon", "number", "paid", "previous", "shadow", "stamp", "started", "state")
+    __slots__ = ("_horizon", "number", "payer", "previous", "shadow", "stamp", "started", "state")
 
     def __init__(self, started: float, horizon: Callable[[], float], *, shadow: bool = False) -> None:
         self._horizon = horizon
         self.shadow = shadow
-        self.paid = False
+        self.payer: RetryBudget | None = None
         self.state: Any = None
         self.started = started
         self.number = 0

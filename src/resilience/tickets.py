@@ -148,6 +148,10 @@ class Line:
 
 
 def wake_all(tickets: list[Ticket]) -> None:
-    """Wake those who were granted something; no lock is held."""
-    for ticket in tickets:
-        ticket.wake()
+    """Wake those who were granted something, the others also when a Ctrl-C strikes; no lock is held."""
+    try:
+        while tickets:
+            tickets.pop(0).wake()
+    finally:
+        if tickets:
+            wake_all(tickets)

@@ -158,8 +158,9 @@ class Retry(Loop):
         reason = self._reason(call, failure, series, wait, stopped=stopped)
         if reason is None and budget is not None:
             # A retry that is not made is not paid for.
-            series.paid = budget.affordable if series.shadow else budget.withdraw()
-            reason = None if series.paid else GiveUpReason.BUDGET
+            paid = budget.affordable if series.shadow else budget.withdraw()
+            series.payer = budget if paid and not series.shadow else None
+            reason = None if paid else GiveUpReason.BUDGET
         if reason is not None:
             if not series.shadow:
                 self._give_up(call, error, series, reason)
@@ -174,10 +175,9 @@ class Retry(Loop):
 
     def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
         """Say on the last real failure why there was no other attempt, and take back what was paid for it."""
-        budget = self._budget(call.site)
-        if budget is not None and series.paid:
-            series.paid = False
-            budget.refund()
+        if series.payer is not None:
+            series.payer.refund()
+            series.payer = None
         refusal = ending.error
         why: str = "draining" if refusal is None else "deadline"
         if isinstance(refusal, RejectedError):

@@ -12,6 +12,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from resilience import misuse, timing
 from resilience.call import INHERITED, Call, Limit, Waiter
 from resilience.clock import FOREVER, TIME_IS_UP, Alarm, ambient, inherited
+from resilience.locks import members
 from resilience.misuse import PLAIN
 
 
@@ -160,16 +161,17 @@ class _Timer:
     def cut_due(self, now: float) -> None:
         """Cut what is due, and arm for the next."""
         if not self._ordered:
-            self._cuts = dict(sorted(self._cuts.items(), key=_when))
+            self._cuts = dict(sorted(members(self._cuts.items()), key=_when))
             self._ordered = True
             self._last = max(self._cuts.values(), default=0.0)
-        for cut, at in list(self._cuts.items()):
+        for cut, at in members(self._cuts.items()):
             if at > now:
                 self._arm(at)
                 break
-            del self._cuts[cut]
-            cut.fire()
-            self.busy_until = now + MOMENT
+            # To cut one task may finalise another that was dropped, and whose cut is then gone.
+            if self._cuts.pop(cut, None) is not None:
+                cut.fire()
+                self.busy_until = now + MOMENT
 
 
 MOMENT = 0.001

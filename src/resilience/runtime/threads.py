@@ -140,7 +140,14 @@ class Errand:
     def start(self) -> None:
         """Start the thread, in a copy of this context. It does not keep the process from ending."""
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._work,), name="resilience-errand", daemon=True).start()
+        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-errand", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise  # the system has no thread for it
+        except BaseException:
+            self._leave_behind()  # a Ctrl-C came as it started
+            raise
 
     def _work(self) -> None:
         try:
@@ -171,11 +178,16 @@ class Errand:
         try:
             ambient.park(self._bell, FOREVER if until == FOREVER else until - ambient.monotonic())
         finally:
-            with self._mutex:
-                if not self._finished:
-                    self._call.deferred = self.left = Deferred(known=True)
+            self._leave_behind()
             self._call.made = self._copy.made
         return self.left is None
+
+    def _leave_behind(self) -> None:
+        """Let it go on alone, unless it is done."""
+        left = Deferred(known=True)  # made outside of the mutex: nothing may be finalised within
+        with self._mutex:
+            if not self._finished:
+                self._call.deferred = self.left = left
 
     def outcome(self) -> Any:
         """Return, or raise, what came of it."""
