@@ -13,7 +13,8 @@ from weakref import WeakSet
 from resilience.clock import ambient
 from resilience.complaints import hook_failed
 from resilience.events import Event
-from resilience.locks import members, new_lock
+from resilience.locks import here, members, new_lock
+from resilience.settling import tell_later
 
 Listener: TypeAlias = "Callable[[Any], object]"
 
@@ -151,6 +152,9 @@ class Bus(_Subscribers):
 
 def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
     """Hand an event over. A listener that fails does not keep it from the others."""
+    if here.finalising:
+        tell_later(lambda late: deliver(late, subscriptions), event)
+        return
     for subscription in subscriptions:
         try:
             subscription.listener(event)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -20,6 +22,22 @@ def new_lock() -> threading.Lock:
     lock = threading.Lock()
     _locks.add(lock)
     return lock
+
+
+class _Here(threading.local):
+    """What is so in one thread."""
+
+    finalising = False
+
+
+here = _Here()
+"""`finalising`: a finaliser of ours is at work, and has interrupted anything: nothing of the user may run now."""
+
+
+def elsewhere(function: Callable[[], object]) -> None:
+    """Run a function soon, on a thread of its own; for finalisers, so not by way of `threading`, which takes locks."""
+    with contextlib.suppress(RuntimeError):  # the system has no thread for it, or the interpreter is about to end
+        _thread.start_new_thread(function, ())
 
 
 def any_locked() -> bool:

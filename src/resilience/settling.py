@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from resilience.complaints import hook_failed
 from resilience.ending import Ending, EndingKind
-from resilience.locks import any_locked
+from resilience.locks import any_locked, elsewhere, here
 
 Settle: TypeAlias = "Callable[[Any, Ending], object]"
 
@@ -103,21 +103,39 @@ lost: deque[deque[tuple[Settle, Any]]] = deque()
 def leave_behind(waiting: deque[tuple[Settle, Any]]) -> None:
     """Settle as abandoned, for a finaliser: it may run inside a locked region of this very thread.
 
-    If somebody holds a lock of the library at this moment, settling is left to the next sweep.
+    If somebody holds a lock of the library at this moment, another thread settles, or the next call, who comes first.
+    What there is to be told is told by the next call: a listener may have been interrupted while it held a lock of its
+    own.
     """
     lost.append(waiting)
-    if not any_locked():
-        sweep()
+    if any_locked():
+        elsewhere(sweep)
+        return
+    here.finalising = True
+    try:
+        for _ in range(len(lost)):
+            _settle_the_first()
+    finally:
+        here.finalising = False
+
+
+def tell_later(tell: Callable[[Any], object], what: Any) -> None:
+    """Have the next sweep tell something."""
+    lost.append(deque([(lambda token, ending: tell(token), what)]))
 
 
 def sweep() -> None:
     """Settle what was dropped, as abandoned."""
     while lost:
-        try:
-            waiting = lost.popleft()
-        except IndexError:
-            return
-        settle_all(waiting, _ABANDONED)
+        _settle_the_first()
+
+
+def _settle_the_first() -> None:
+    try:
+        waiting = lost.popleft()
+    except IndexError:  # another thread was faster
+        return
+    settle_all(waiting, _ABANDONED)
 
 
 def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:

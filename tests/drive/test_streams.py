@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import pytest
 from resilience import (
     Allowlist,
     Call,
+    CallEnded,
     Deferred,
     Ending,
     EndingKind,
@@ -28,6 +30,8 @@ from resilience import (
     Timeout,
     backoff,
     pipelines,
+    settling,
+    subscribe,
 )
 from resilience.ending import OK
 from resilience.settling import lost
@@ -228,7 +232,8 @@ def test_a_substitute_does_not_let_go_of_what_still_runs(make: Make) -> None:
 
 
 @each_way
-def test_what_was_lost_is_swept_by_the_next_call(make: Make) -> None:
+def test_what_was_lost_is_swept_by_the_next_call(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "elsewhere", lambda function: None)  # no thread to be had
     gate, streaming = Turnstile(), Streaming()
     pipeline = Pipeline(gate, streaming)
     make(pipeline, lambda: "head")
@@ -242,6 +247,55 @@ def test_what_was_lost_is_swept_by_the_next_call(make: Make) -> None:
 
     assert not lost
     assert gate.endings == ["abandoned"]
+
+
+def test_what_was_lost_in_a_locked_region_is_settled_without_another_call() -> None:
+    settled = threading.Event()
+
+    class Telling(Turnstile):
+        def settle(self, token: Ticket | None, ending: Ending) -> None:
+            super().settle(token, ending)
+            settled.set()
+
+    gate, streaming = Telling(), Streaming()
+    Pipeline(gate, streaming).call(lambda: "head")
+    with gate.line.lock:
+        streaming.left.clear()
+        gc.collect()
+
+    assert settled.wait(60)
+    assert gate.endings == ["abandoned"]
+
+
+def test_no_listener_is_called_by_a_finaliser() -> None:
+    streaming = Streaming()
+    gate = Turnstile()
+    dropping: Pipeline[Any] = Pipeline(gate, streaming, name="dropped-within-a-listener")
+    lock = threading.Lock()
+    heard: list[tuple[str, str]] = []
+    within: list[str] = []
+
+    def listen(event: CallEnded) -> None:
+        if not lock.acquire(blocking=False):
+            within.append(event.pipeline)
+            return
+        try:
+            heard.append((event.pipeline, event.outcome))
+            streaming.left.clear()
+            gc.collect()  # at any allocation, let us say
+        finally:
+            lock.release()
+
+    with subscribe(listen, events=[CallEnded]):
+        dropping.call(lambda: "head")
+        Pipeline[Any](name="unsuspecting").call(int)
+
+        assert within == []
+        assert gate.endings == ["abandoned"], "the permit comes back at once all the same"
+        assert heard == [("unsuspecting", "ok")]
+
+        Pipeline[Any](name="the-next").call(int)
+        assert heard[1:] == [("dropped-within-a-listener", "abandoned"), ("the-next", "ok")]
 
 
 def test_what_is_dropped_outside_of_locked_regions_is_settled_at_once() -> None:
