@@ -143,6 +143,11 @@ def stub_of(channel: Any, method: str) -> Any:
     return channel.unary_unary(f"/shop.Shop/{method}")
 
 
+def refused_by(port: int) -> str:
+    """The words of gRPC for a server on loopback that refuses connections."""
+    return f"failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:{port}: Connection refused"
+
+
 @contextmanager
 def serving(behaviour: Behaviour | None = None) -> Iterator[Service]:
     """A server for the length of a block."""

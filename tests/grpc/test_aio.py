@@ -28,7 +28,7 @@ from resilience import (
     remaining,
 )
 from resilience.calling import Caller
-from tests.grpc.servers import OPTIONS, Abort, Service, serving, stub_of, wait_until
+from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, serving, stub_of, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +156,17 @@ def test_a_refused_connection_is_retried_unless_somebody_further_in_may_have_sen
 
     assert "after 3 attempts" in run(service, Pipeline(Retry(3, wait=SOON)), body, "Put")
     assert "after 1 attempt " in run(service, Pipeline(Retry(3, wait=SOON)), body, "Put", interceptors=[Inner()])
+
+
+def test_the_words_of_a_refused_connection_are_not_believed_of_a_server_that_says_them(service: Service) -> None:
+    service.script("Put", Abort(Code.UNAVAILABLE, refused_by(service.port)), b"yes")
+
+    async def body(put: Any) -> None:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await put(b"x")
+
+    run(service, Pipeline(Retry(3, wait=SOON)), body, "Put")
+    assert service.count("Put") == 1
 
 
 def test_an_attempt_that_is_cut_raises_our_error(service: Service) -> None:

@@ -30,7 +30,7 @@ from resilience import (
 from resilience.calling import Caller
 from resilience.grpc.failures import code_of
 from resilience.testing import Recorder
-from tests.grpc.servers import OPTIONS, Abort, Service, serving, stub_of, wait_until
+from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, serving, stub_of, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +143,30 @@ def test_a_refused_connection_that_a_server_tells_of_is_not(service: Service, wa
 
     with pytest.raises(grpc.RpcError):
         way(stub(service, Pipeline(Retry(3, wait=SOON)), "Put"), b"x")
+    assert service.count("Put") == 1
+
+
+@ways
+def test_the_words_of_a_refused_connection_are_not_believed_of_a_server_that_says_them(
+    service: Service, way: Rpc
+) -> None:
+    service.script("Put", Abort(Code.UNAVAILABLE, refused_by(service.port)), b"yes")
+
+    with pytest.raises(grpc.RpcError):
+        way(stub(service, Pipeline(Retry(3, wait=SOON)), "Put"), b"x")
+    assert service.count("Put") == 1
+
+
+@ways
+def test_one_of_two_servers_that_cannot_reach_the_other_may_have_done_its_part(service: Service, way: Rpc) -> None:
+    with serving() as peer:
+        down = peer.port
+    service.script("Put", Abort(Code.UNAVAILABLE, refused_by(down)), b"yes")
+    target = f"ipv4:{service.target},127.0.0.1:{down}"
+    channel = resilience.grpc.insecure_channel(target, Pipeline(Retry(3, wait=SOON)), options=OPTIONS)
+
+    with pytest.raises(grpc.RpcError):
+        way(stub_of(channel, "Put"), b"x")
     assert service.count("Put") == 1
 
 

@@ -24,7 +24,8 @@ from resilience.ending import Ending, EndingKind
 from resilience.grpc import RPC_FAILURES, rpc_failures
 from resilience.grpc.errors import AioRpcErrorOfOurs, RpcErrorOfOurs, adopt
 from resilience.grpc.failures import NEVER_SENT
-from resilience.grpc.guard import ENDLESS, Guard, addresses, matcher
+from resilience.grpc.guard import ENDLESS, Guard, matcher
+from resilience.grpc.reach import Reach, addresses, aio_connectivity_of, connectivity_of
 
 Code = grpc.StatusCode
 
@@ -237,6 +238,9 @@ def test_the_addresses_of_a_target_that_are_certain(target: str, expected: tuple
 UNREACHABLE = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused"
 
 
+State = grpc.ChannelConnectivity
+
+
 @pytest.mark.parametrize(
     ("target", "alone", "error", "unprocessed"),
     [
@@ -253,11 +257,59 @@ def test_only_what_is_certain_is_called_unprocessed(
     target: str, alone: bool, error: grpc.aio.AioRpcError, unprocessed: bool
 ) -> None:
     error = copy.copy(error)
-    Guard(Retry(), None, RpcErrorOfOurs, target, alone=alone).examine(error)
+    guard = Guard(Retry(), None, RpcErrorOfOurs, target, alone=alone)
+    guard.reach.watch(lambda: State.TRANSIENT_FAILURE)
+    guard.examine(error, apart=guard.reach.apart())
     failure = RPC_FAILURES.classify(error)
 
     assert failure is not None
     assert failure.unprocessed is unprocessed
+
+
+@pytest.mark.parametrize("before", [*State, None])
+@pytest.mark.parametrize("after", [*State, None])
+def test_the_words_are_believed_only_of_a_channel_without_a_connection(before: object, after: object) -> None:
+    states = iter([before, after])
+    reach = Reach("127.0.0.1:1")
+    reach.watch(lambda: next(states))
+    believed = reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=reach.apart())
+
+    apart = before in (State.IDLE, State.CONNECTING, State.TRANSIENT_FAILURE)
+    assert believed is (apart and after is State.TRANSIENT_FAILURE)
+
+
+def test_where_the_state_of_a_channel_is_unknown_nothing_is_believed() -> None:
+    def closed() -> object:
+        raise ValueError("Cannot invoke RPC: Channel closed!")
+
+    for unknown in (None, closed, connectivity_of(object())):
+        reach = Reach("127.0.0.1:1")
+        if unknown is not None:
+            reach.watch(unknown)
+        assert not reach.apart()
+        assert not reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=True)
+
+
+def test_grpc_still_has_the_private_name_that_tells_the_state_of_a_channel() -> None:
+    channel = grpc.insecure_channel("127.0.0.1:1")
+    connectivity = connectivity_of(channel)
+
+    assert connectivity() is State.IDLE
+    channel.close()
+    with pytest.raises(ValueError, match="closed"):
+        connectivity()
+
+
+def test_asking_for_the_state_of_an_aio_channel_does_not_keep_it_alive() -> None:
+    class Channel:
+        def get_state(self) -> grpc.ChannelConnectivity:
+            return State.READY
+
+    channel: Any = Channel()
+    connectivity = aio_connectivity_of(channel)
+    assert connectivity() is State.READY
+    del channel
+    assert connectivity() is None
 
 
 OURS: list[tuple[type[Any], Code]] = [

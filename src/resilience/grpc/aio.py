@@ -12,6 +12,7 @@ from resilience.clock import inherited
 from resilience.grpc.channels import all_options, default_pipeline
 from resilience.grpc.errors import AioRpcErrorOfOurs
 from resilience.grpc.guard import Guard, Idempotent, timeout_until
+from resilience.grpc.reach import aio_connectivity_of
 
 __all__ = ["insecure_channel", "secure_channel"]
 
@@ -54,7 +55,8 @@ def insecure_channel(
         interceptors: more of them, further in: they see every attempt.
     """
     guard = _guard(target, pipeline, idempotent, interceptors)
-    return grpc.aio.insecure_channel(target, all_options(options), compression, _all(guard, interceptors))
+    more = _all(guard, interceptors)
+    return _watched(guard, grpc.aio.insecure_channel(target, all_options(options), compression, more))
 
 
 def secure_channel(
@@ -69,11 +71,17 @@ def secure_channel(
 ) -> grpc.aio.Channel:
     """Make a channel with these credentials; everything else is as in `insecure_channel`."""
     guard = _guard(target, pipeline, idempotent, interceptors)
-    return grpc.aio.secure_channel(target, credentials, all_options(options), compression, _all(guard, interceptors))
+    more = _all(guard, interceptors)
+    return _watched(guard, grpc.aio.secure_channel(target, credentials, all_options(options), compression, more))
 
 
 def _guard(target: str, pipeline: Caller[Any] | None, idempotent: Idempotent, more: Sequence[Any]) -> Guard:
     return Guard(pipeline or default_pipeline(target), idempotent, AioRpcErrorOfOurs, target, alone=not more)
+
+
+def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
+    guard.reach.watch(aio_connectivity_of(channel))
+    return channel
 
 
 def _all(guard: Guard, more: Sequence[Any]) -> list[Any]:
@@ -116,11 +124,12 @@ class _Attempts:
         scopes of anyio are not seen here: grpc runs interceptors in a task of their own.
         """
         call: Any = None
+        apart = self._guard.reach.apart()
         try:
             call = await self._continuation(self._with_timeout(timeout_until(inherited.get())), self._request)
             response = await call
         except Exception as error:
-            self._guard.examine(error)
+            self._guard.examine(error, apart=apart)
             raise
         except BaseException:
             if call is not None:

@@ -11,6 +11,7 @@ import grpc
 from resilience.calling import Caller
 from resilience.grpc.errors import RpcErrorOfOurs
 from resilience.grpc.guard import Guard, Idempotent
+from resilience.grpc.reach import connectivity_of
 from resilience.grpc.unary import UnaryUnaryInterceptor
 from resilience.locks import new_lock
 from resilience.pipeline import Pipeline
@@ -89,7 +90,7 @@ def insecure_channel(
     """
     guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
     channel = grpc.insecure_channel(target, all_options(options), compression)
-    return grpc.intercept_channel(channel, *interceptors(guard))
+    return _guarded(channel, guard)
 
 
 def secure_channel(
@@ -104,6 +105,11 @@ def secure_channel(
     """Make a channel with these credentials; everything else is as in `insecure_channel`."""
     guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
     channel = grpc.secure_channel(target, credentials, all_options(options), compression)
+    return _guarded(channel, guard)
+
+
+def _guarded(channel: grpc.Channel, guard: Guard) -> grpc.Channel:
+    guard.reach.watch(connectivity_of(channel))
     return grpc.intercept_channel(channel, *interceptors(guard))
 
 

@@ -20,11 +20,11 @@ from resilience.runtime import threads
 class Attempting(Protocol):
     """The attempts that a future makes."""
 
-    def begin(self) -> Any:
-        """Start one."""
+    def begin(self) -> tuple[Any, bool]:
+        """Start one; returns it, and what is known about the connection."""
         ...
 
-    def conclude(self, outcome: Any) -> Any:
+    def conclude(self, outcome: Any, apart: bool) -> Any:
         """Wait for its end."""
         ...
 
@@ -85,14 +85,14 @@ class RpcFuture(grpc.Call, Future):
         """Make an attempt; it is what the pipeline calls."""
         if self.cancelled():
             raise threads.Stopped
-        outcome = self._attempts.begin()
+        outcome, apart = self._attempts.begin()
         with self._mutex:
             self._in_flight.add(outcome)
             late = self._phase is Phase.CANCELLED
         if late:
             outcome.cancel()
         try:
-            return self._attempts.conclude(outcome)
+            return self._attempts.conclude(outcome, apart)
         except grpc.FutureCancelledError:
             if self.cancelled():
                 raise threads.Stopped from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
@@ -15,7 +14,8 @@ from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.errors import ResilienceError
 from resilience.grpc.errors import adopt
-from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of, details_of
+from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of
+from resilience.grpc.reach import Reach
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], object] | None"
 """Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name."""
@@ -24,7 +24,6 @@ ENDLESS: Final = 1e9
 """Seconds from which on a timeout is none: grpc's own way to say "no deadline" is a number of that size (#26236)."""
 MOST_METHODS: Final = 1000
 """More names of methods than any API has are not remembered: somebody makes them up."""
-_UNREACHABLE: Final = "failed to connect to all addresses"
 
 
 class RpcCall(Call):
@@ -73,7 +72,7 @@ class Guard:
         self._is_idempotent = matcher(idempotent)
         self._flavour = flavour
         self._target = target
-        self._addresses = addresses(target) if alone and target is not None else ()
+        self.reach = Reach(target if alone else None)
         self._bindings: dict[str, Binding] = {}
 
     def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> Call:
@@ -112,18 +111,15 @@ class Guard:
             adopt(error, self._flavour)
             raise
 
-    def examine(self, error: Exception) -> None:
-        """Note on the error of an attempt that nothing was sent, where that is certain.
+    def examine(self, error: Exception, *, apart: bool) -> None:
+        """Note on the error of an attempt that nothing was sent, where that is certain; see `Reach`.
 
-        It is, when gRPC reports that it reached none of the target's addresses, and the address that it names is one
-        of this channel's. The words alone would not do: a server that fails to reach a server of its own may pass on
-        the same words, and may have done half of its work by then. Names are not resolved here, so it is certain only
-        for targets that are literal addresses or localhost.
+        Args:
+            error: what the attempt failed with.
+            apart: what `reach.apart()` said just before it.
         """
-        if self._addresses and code_of(error) is grpc.StatusCode.UNAVAILABLE:
-            details = details_of(error)
-            if details.startswith(_UNREACHABLE) and any(address in details for address in self._addresses):
-                error.__dict__[NEVER_SENT] = True
+        if self.reach.never_sent(error, apart=apart):
+            error.__dict__[NEVER_SENT] = True
 
 
 def timeout_until(deadline: float) -> float | None:
@@ -173,23 +169,3 @@ def _asked(predicate: Callable[[str], object], method: str) -> bool:
     except Exception as error:
         hook_failed("idempotent predicate", predicate, error)
         return False
-
-
-def addresses(target: str) -> tuple[str, ...]:
-    """Return how gRPC writes the addresses of a target in its errors, where that is certain without a resolver."""
-    scheme, colon, rest = target.partition(":")
-    if scheme in ("dns", "ipv4", "ipv6") and colon and not rest.isdecimal():
-        target = rest.rpartition("/")[2]
-    found: list[str] = []
-    for one in target.split(","):
-        host, _, port = one.rpartition(":")
-        if not port.isdecimal():
-            return ()
-        names = ("127.0.0.1", "::1") if host == "localhost" else (host.removeprefix("[").removesuffix("]"),)
-        for name in names:
-            try:
-                version = ipaddress.ip_address(name).version
-            except ValueError:
-                return ()
-            found.append(f" ipv4:{name}:{port}: " if version == 4 else f" ipv6:%5B{name}%5D:{port}: ")
-    return tuple(found)

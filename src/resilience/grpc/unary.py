@@ -59,13 +59,17 @@ class Attempts:
 
     def __call__(self) -> Any:
         """Make an attempt."""
-        return self.conclude(self.begin())
+        return self.conclude(*self.begin())
 
-    def begin(self) -> Any:
-        """Start an attempt, with the time that is left as its timeout."""
-        return self._continuation(Details(self._details, timeout_until(inherited.get())), self._request)
+    def begin(self) -> tuple[Any, bool]:
+        """Start an attempt, with the time that is left as its timeout; returns it, and whether nothing was connected.
 
-    def conclude(self, outcome: Any) -> Any:
+        Both are for `conclude`.
+        """
+        apart = self._guard.reach.apart()
+        return self._continuation(Details(self._details, timeout_until(inherited.get())), self._request), apart
+
+    def conclude(self, outcome: Any, apart: bool) -> Any:
         """Wait for the end of an attempt; return its response, or raise its error."""
         error = error_of(outcome)
         if error is None:
@@ -73,7 +77,7 @@ class Attempts:
             self._good.append((response, outcome))
             return response
         try:
-            self._guard.examine(error)
+            self._guard.examine(error, apart=apart)
             raise error
         finally:
             del error, outcome  # the traceback holds this frame
