@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from resilience import (
     RejectedError,
     RejectReason,
     Retry,
+    complaints,
 )
 from resilience.ending import Ending, EndingKind
 from resilience.grpc import RPC_FAILURES, rpc_failures
@@ -165,10 +167,45 @@ def test_a_predicate_that_raises_means_no(caplog: pytest.LogCaptureFixture) -> N
     assert "idempotent predicate" in caplog.text
 
 
-@pytest.mark.parametrize(("idempotent", "error"), [(7, TypeError), ([7], TypeError), ("Get*", ValueError)])
+@pytest.mark.parametrize("answer", [1, "yes", object(), re.match("a", "a"), (x for x in "a")])
+def test_a_predicate_that_returns_no_bool_means_no(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    complaints.forget()
+
+    assert matcher(lambda method: answer)("/shop.Shop/Get") is False
+    assert "what the idempotent predicate returns must be True or False" in caplog.text
+
+
+def test_a_predicate_that_does_not_know_means_no(caplog: pytest.LogCaptureFixture) -> None:
+    assert matcher(lambda method: None)("/shop.Shop/Get") is False
+    assert caplog.text == ""
+
+
+async def later(method: str) -> bool:
+    return True
+
+
+class Later:
+    async def __call__(self, method: str) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("idempotent", "error"),
+    [
+        *[(7, TypeError), ([7], TypeError), (b"/shop.Shop/Get", TypeError)],
+        *[({"/shop.Shop/Put": False}, TypeError), (later, TypeError), (Later(), TypeError)],
+        *[("Get*", ValueError), ("/shop.Shop", ValueError), ("/shop.Shop/", ValueError), ("", ValueError)],
+        *[(["/shop.Shop/Get", "/shop.Shop"], ValueError), ("[/]shop.Shop/Get", ValueError)],
+    ],
+)
 def test_what_can_match_nothing_is_refused(idempotent: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="idempotent"):
         matcher(idempotent)
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/Get", "/*", "/shop.*", "/shop.Shop/Ge?", "/shop.Shop/[Gg]et", "*/G*"])
+def test_patterns_with_wildcards_are_taken(pattern: str) -> None:
+    assert matcher(pattern)("/shop.Shop/Get") is True
 
 
 def test_idempotent_falls_back_to_what_the_pipeline_is_bound_with() -> None:

@@ -75,15 +75,17 @@ def insecure_channel(
         target: the server, as grpc takes it.
         pipeline: the pipeline; None: one that all such channels to this target share (`Timeout(30)`, `Retry()`,
             `Bulkhead(100, queue=100)`, `CircuitBreaker()`, `Timeout(10)`).
-        idempotent: which methods may be repeated: True or False for all; names of methods, or patterns as those of
-            `fnmatch` ("/package.Service/Get*"), one or several; or a predicate, asked once for each method. Without
-            it, what the pipeline's `bind` says, else False: then a call is only repeated when its request surely was
-            not sent (the server's address refuses connections), or when the server asks for it (pushback).
+        idempotent: which methods may be repeated: True or False for all; names of methods ("/package.Service/Get"),
+            or patterns as those of `fnmatch` ("/package.Service/Get*"), one or several, upper and lower case told
+            apart; or a predicate that is asked once for each method, and returns True or False. Without it, what the
+            pipeline's `bind` says, else False: then a call is only repeated when its request surely was not sent (the
+            server's address refuses connections), or when the server asks for it (pushback).
         options: options for grpc.
         compression: for grpc.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type, or `options` that switch the built-in retries on.
+        TypeError: an argument of the wrong type, also a mapping or an async predicate as `idempotent`.
+        ValueError: a name or pattern that can match no method, or `options` that switch the built-in retries on.
 
     A caller's `timeout=` is the deadline of the whole call. Our errors are `grpc.RpcError`s too; failures of the server
     come out as grpc's own. Unary-unary RPCs pass through the pipeline, the others pass it by.

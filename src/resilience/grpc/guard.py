@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
 import grpc
 
+from resilience import checks
 from resilience.call import Binding, Call
-from resilience.calling import Caller
+from resilience.calling import Caller, is_async
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.errors import ResilienceError
@@ -17,8 +19,10 @@ from resilience.grpc.errors import adopt
 from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of
 from resilience.grpc.reach import Reach
 
-Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], object] | None"
-"""Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name."""
+Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
+"""Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name.
+
+A predicate returns True or False; None, and whatever is no bool, counts as False."""
 
 ENDLESS: Final = 1e9
 """Seconds from which on a timeout is none: grpc's own way to say "no deadline" is a number of that size (#26236)."""
@@ -137,13 +141,16 @@ def matcher(idempotent: Any) -> Callable[[str], bool | None]:
     """Return what says of a method whether it is idempotent; it answers None where nothing was given.
 
     Raises:
-        TypeError, ValueError: `idempotent` is nothing of what is allowed.
+        TypeError: `idempotent` is nothing of what is allowed, such as a mapping or an async predicate.
+        ValueError: a pattern that can match no method.
     """
     if idempotent is None or isinstance(idempotent, bool):
         return lambda method: idempotent
     if callable(idempotent):
+        if is_async(idempotent):
+            raise TypeError(f"idempotent takes a plain predicate, not one that is async: {idempotent!r}")
         return lambda method: _asked(idempotent, method)
-    if not isinstance(idempotent, Iterable):
+    if not isinstance(idempotent, Iterable) or isinstance(idempotent, Mapping):
         raise TypeError(
             "idempotent must be True or False, names or patterns of methods such as "
             f'"/package.Service/Get*", or a predicate of the name of a method, not {idempotent!r}'
@@ -152,11 +159,16 @@ def matcher(idempotent: Any) -> Callable[[str], bool | None]:
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(f"a pattern in idempotent must be a string, not {pattern!r}")
-        if not pattern.startswith(("/", "*")):
+        wild = any(sign in pattern for sign in "*?[")
+        if not (pattern.startswith(("/", "*")) if wild else _NAME.fullmatch(pattern)):
             raise ValueError(
-                f'a pattern in idempotent must begin with "/" or "*", as "/package.Service/Get*", not be {pattern!r}'
+                'a pattern in idempotent must be "/package.Service/Method", or have wildcards, as '
+                f'"/package.Service/Get*" or "*/Get*", not be {pattern!r}: it would match no method'
             )
     return lambda method: any(fnmatchcase(method, pattern) for pattern in patterns)
+
+
+_NAME: Final = re.compile(r"/[^/]+/.+")
 
 
 def _listed(patterns: Any) -> list[Any]:
@@ -164,8 +176,10 @@ def _listed(patterns: Any) -> list[Any]:
 
 
 def _asked(predicate: Callable[[str], object], method: str) -> bool:
+    """Ask the user's predicate. Whatever is neither True nor False, such as a coroutine, permits nothing."""
     try:
-        return bool(predicate(method))
+        answer = predicate(method)
+        return False if answer is None else checks.flag("what the idempotent predicate returns", answer)
     except Exception as error:
         hook_failed("idempotent predicate", predicate, error)
         return False
