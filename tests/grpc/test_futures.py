@@ -213,6 +213,48 @@ def test_callbacks_run_when_every_permit_is_back_and_none_stops_the_others(
     assert future.add_callback(rang.set) is False
 
 
+def test_what_the_callbacks_of_a_cancelled_future_do_is_not_cancelled(service: Service) -> None:
+    service.script("Get", service.stall())
+    service.script("Audit", UNAVAILABLE, b"noted")
+    get = stub(service, Pipeline(Retry(), Bulkhead(1)))
+    pipeline = Pipeline(Retry(wait=backoff.fixed(0.01)))
+    audit = stub_of(resilience.grpc.insecure_channel(service.target, pipeline, idempotent=True), "Audit")
+    told: list[Any] = []
+    rang = threading.Event()
+    future = get.future(b"x")
+    future.add_done_callback(lambda done: told.append(audit(b"y")))  # sleeps before its second attempt
+    future.add_done_callback(lambda done: told.append(audit.future(b"z").result(5)))
+    future.add_callback(rang.set)
+    assert wait_until(lambda: service.count("Get") == 1)
+    assert future.cancel()
+
+    assert rang.wait(5)
+    assert told == [b"noted", b"noted"]
+
+
+def test_no_callback_silences_the_others(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Out(BaseException):
+        pass
+
+    def out(done: Any) -> None:
+        raise Out
+
+    ended: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(args.exc_type))
+    service.script("Get", service.stall())
+    rang = [threading.Event(), threading.Event()]
+    future = stub(service, Pipeline(Retry())).future(b"x")
+    future.add_done_callback(out)
+    future.add_callback(rang[0].set)
+    future.add_done_callback(out)
+    future.add_callback(rang[1].set)
+    service.released.set()
+
+    assert all(bell.wait(5) for bell in rang)
+    assert future.result(5) == b"late"
+    assert wait_until(lambda: ended == [Out])
+
+
 def test_the_pipeline_runs_in_the_context_of_the_caller(service: Service) -> None:
     variable = contextvars.ContextVar("variable", default="")
     seen: list[str] = []

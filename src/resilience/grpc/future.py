@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
@@ -61,7 +62,7 @@ class RpcFuture(grpc.Call, Future):
     """An RPC on its way: `grpc.Call` and `grpc.Future` at once, as grpc's own is.
 
     `cancel` ends it wherever it is: in flight, in a queue, or waiting for its next attempt. Callbacks run on the thread
-    of the RPC, when every permit is back; what one raises is logged once.
+    of the RPC, when every permit is back; what one raises is logged once, and none is stopped by `cancel`.
     """
 
     def __init__(self, attempts: Attempting) -> None:
@@ -72,7 +73,7 @@ class RpcFuture(grpc.Call, Future):
         self._over = False
         self._outcome: Any = None
         self._in_flight: set[Any] = set()
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks: deque[Callable[[], object]] = deque()
         self._wakes: list[Callable[[], object]] = []
         self._deadline = FOREVER
 
@@ -102,13 +103,18 @@ class RpcFuture(grpc.Call, Future):
             del outcome  # it may be an error, whose traceback holds this frame
 
     def _work(self, guard: Running, call: Call) -> None:
+        self._end(self._made(guard, call))
+
+    def _made(self, guard: Running, call: Call) -> Any:
         try:
-            self._end(self._attempts.outcome_of(guard.run(call)))
+            return self._attempts.outcome_of(guard.run(call))
         except threads.Stopped:
-            self._end(_Cancelled(None))
+            return _Cancelled(None)
         except BaseException as error:
             # Its frames are those of this thread. They hold the future, which is to hold the error.
-            self._end(outcome_of(error.with_traceback(None) if isinstance(error, grpc.RpcError) else error))
+            return outcome_of(error.with_traceback(None) if isinstance(error, grpc.RpcError) else error)
+        finally:
+            threads.stopping.set(None)  # what callbacks do is not stopped with the RPC
 
     def _end(self, outcome: Any) -> None:
         with self._mutex:
@@ -118,10 +124,9 @@ class RpcFuture(grpc.Call, Future):
                 self._phase = Phase.DONE
             self._outcome = outcome
             self._over = True
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks, self._callbacks = self._callbacks, deque()
         self._wake()
-        for callback in callbacks:
-            _call_back(callback)
+        _call_back(callbacks)
 
     def _wake(self) -> None:
         with self._mutex:
@@ -236,8 +241,15 @@ class RpcFuture(grpc.Call, Future):
         return self._finished().trailing_metadata()
 
 
-def _call_back(callback: Callable[[], object]) -> None:
+def _call_back(callbacks: deque[Callable[[], object]]) -> None:
+    """Call each once, the rest also when one raises what is no Exception, which comes out in the end."""
     try:
-        callback()
-    except Exception as error:
-        hook_failed("callback of an RPC", callback, error)
+        while callbacks:
+            callback = callbacks.popleft()
+            try:
+                callback()
+            except Exception as error:
+                hook_failed("callback of an RPC", callback, error)
+    finally:
+        if callbacks:
+            _call_back(callbacks)
