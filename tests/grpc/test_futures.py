@@ -255,6 +255,18 @@ def test_no_callback_silences_the_others(service: Service, monkeypatch: pytest.M
     assert wait_until(lambda: ended == [Out])
 
 
+def test_who_has_woken_already_does_not_silence_callbacks(service: Service) -> None:
+    service.script("Get", service.stall())
+    future = stub(service, Pipeline(Retry())).future(b"x")
+    rang, lock = threading.Event(), threading.Lock()
+    assert future.park(lock.release)  # a lock that a stop has released: to release it once more is a RuntimeError
+    future.add_callback(rang.set)
+    service.released.set()
+
+    assert rang.wait(5)
+    assert future.result(5) == b"late"
+
+
 def test_the_pipeline_runs_in_the_context_of_the_caller(service: Service) -> None:
     variable = contextvars.ContextVar("variable", default="")
     seen: list[str] = []

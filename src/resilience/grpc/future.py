@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -132,7 +133,8 @@ class RpcFuture(grpc.Call, Future):
         with self._mutex:
             wakes, self._wakes = self._wakes, []
         for wake in wakes:
-            wake()
+            with contextlib.suppress(RuntimeError):  # whoever waits has just been told to stop, which wakes, too
+                wake()
 
     def park(self, wake: Callable[[], object]) -> bool:
         """Ask to be woken when it is done."""
