@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
@@ -27,6 +27,8 @@ class Seen:
     metadata: dict[str, Any]
     time_remaining: float
     did: str = ""
+    pairs: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    """The metadata with what it has twice."""
 
 
 @dataclass
@@ -94,8 +96,8 @@ class Service:
 
     def _handle(self, method: str, request: bytes, context: Any) -> bytes:
         name = method.rpartition("/")[2]
-        metadata: dict[str, Any] = dict(context.invocation_metadata())
-        seen = Seen(name, request, metadata, context.time_remaining())
+        pairs = [(key, value) for key, value in context.invocation_metadata()]
+        seen = Seen(name, request, dict(pairs), context.time_remaining(), pairs=pairs)
         with self._lock:
             self.seen.append(seen)
         behaviour: Any = self._behaviour(seen)

@@ -383,6 +383,28 @@ def test_interceptors_further_in_see_attempts_those_further_out_calls(service: S
     assert service.seen[-1].metadata["x-b"] == "3"
 
 
+@pytest.mark.parametrize("kind", [tuple, lambda pairs: grpc.aio.Metadata(*pairs)])
+def test_what_an_interceptor_adds_to_the_metadata_of_an_attempt_is_not_in_the_next(
+    service: Service, kind: Callable[[Any], Any]
+) -> None:
+    service.script("Get", UNAVAILABLE, UNAVAILABLE, b"yes")
+    pairs = [("x-b", "2"), ("x-b", "3")]
+    given = kind(pairs)
+
+    class Add(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            client_call_details.metadata.add("x-a", "1")
+            return await continuation(client_call_details, request)
+
+    async def body(get: Any) -> None:
+        assert await get(b"x", metadata=given) == b"yes"
+
+    run(service, Pipeline(Retry(3, wait=SOON)), body, interceptors=[Add()])
+    sent = [[pair for pair in seen.pairs if pair[0].startswith("x-")] for seen in service.seen]
+    assert sent == [[*pairs, ("x-a", "1")]] * 3
+    assert list(given) == pairs
+
+
 def test_a_substitute_comes_out_as_an_answer(service: Service) -> None:
     service.script("Get", UNAVAILABLE)
 

@@ -356,6 +356,36 @@ def test_interceptors_further_in_see_attempts_those_further_out_calls(service: S
     assert code_of(caught.value) is Code.NOT_FOUND
 
 
+@ways
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_every_attempt_has_the_metadata_that_the_caller_gave(
+    service: Service, way: Rpc, kind: Callable[[Any], Any]
+) -> None:
+    service.script("Get", UNAVAILABLE, UNAVAILABLE, b"yes")
+    given = [("authorization", "token"), ("x-b", "1"), ("x-b", "2")]
+
+    way(stub(service, Pipeline(Retry(3, wait=SOON))), b"x", metadata=kind(given))
+    assert [[pair for pair in seen.pairs if pair in given] for seen in service.seen] == [given] * 3
+
+
+@ways
+def test_what_an_interceptor_adds_to_the_metadata_of_an_attempt_is_not_in_the_next(service: Service, way: Rpc) -> None:
+    service.script("Get", UNAVAILABLE, UNAVAILABLE, b"yes")
+
+    class Add(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            client_call_details.metadata.append(("x-a", "1"))
+            return continuation(client_call_details, request)
+
+    ours = resilience.grpc.client_interceptors(Pipeline(Retry(3, wait=SOON)), idempotent=True)
+    channel = grpc.insecure_channel(service.target, options=resilience.grpc.channel_options())
+    given = [("x-b", "2")]
+    way(stub_of(grpc.intercept_channel(channel, *ours, Add()), "Get"), b"x", metadata=given)
+
+    assert [seen.pairs.count(("x-a", "1")) for seen in service.seen] == [1, 1, 1]
+    assert given == [("x-b", "2")]
+
+
 def test_an_interceptor_further_out_gets_our_error_as_an_outcome(service: Service) -> None:
     breaker = CircuitBreaker()
     breaker.isolate()

@@ -114,6 +114,7 @@ class _Attempts:
         self._guard = guard
         self._continuation = continuation
         self._details = details
+        self._metadata = tuple(details.metadata or ())
         self._request = request
         self._good: list[tuple[Any, Any]] = []
 
@@ -140,9 +141,7 @@ class _Attempts:
 
     def _with_timeout(self, timeout: float | None) -> grpc.aio.ClientCallDetails:
         given = self._details
-        metadata = given.metadata
-        if not isinstance(metadata, grpc.aio.Metadata):  # interceptors further in expect nothing else
-            metadata = grpc.aio.Metadata(*(metadata or ()))
+        metadata = grpc.aio.Metadata(*self._metadata)  # interceptors further in expect that, and may change it
         return grpc.aio.ClientCallDetails(given.method, timeout, metadata, given.credentials, given.wait_for_ready)
 
     def call_of(self, response: Any) -> Any:

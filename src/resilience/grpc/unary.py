@@ -46,7 +46,7 @@ class Attempts:
     Args:
         guard: of the channel.
         continuation: starts an attempt, and waits for its end if the caller of the RPC does.
-        details: what the caller gave, but for the request.
+        details: what the caller gave, but for the request. Its metadata is read once, since it may be an iterator.
         request: the request; every attempt sends it anew.
     """
 
@@ -54,6 +54,9 @@ class Attempts:
         self._guard = guard
         self._continuation = continuation
         self._details = details
+        given = details.metadata
+        self._metadata = given if given is None else tuple(given)
+        self._kind: type[Any] = list if isinstance(given, list) else tuple
         self._request = request
         self._good: list[tuple[Any, Any]] = []
 
@@ -67,7 +70,9 @@ class Attempts:
         Both are for `conclude`.
         """
         apart = self._guard.reach.apart()
-        return self._continuation(Details(self._details, timeout_until(inherited.get())), self._request), apart
+        metadata = self._metadata if self._metadata is None else self._kind(self._metadata)
+        details = Details(self._details, timeout_until(inherited.get()), metadata)
+        return self._continuation(details, self._request), apart
 
     def conclude(self, outcome: Any, apart: bool) -> Any:
         """Wait for the end of an attempt; return its response, or raise its error."""
@@ -91,12 +96,12 @@ class Attempts:
 
 
 class Details(grpc.ClientCallDetails):
-    """What the caller gave, with another timeout."""
+    """What the caller gave, with another timeout, and metadata that interceptors may change."""
 
-    def __init__(self, given: Any, timeout: float | None) -> None:
+    def __init__(self, given: Any, timeout: float | None, metadata: Any) -> None:
         self.method = given.method
         self.timeout = timeout
-        self.metadata = given.metadata
+        self.metadata = metadata
         self.credentials = given.credentials
         self.wait_for_ready = given.wait_for_ready
         self.compression = given.compression
