@@ -79,11 +79,21 @@ def test_a_stream_reset_may_be_retried(details: str) -> None:
     assert RPC_FAILURES.classify(failed(Code.INTERNAL, details)) == Failure()
 
 
-def test_what_the_callers_own_serializer_raised_is_nobodys_failure() -> None:
-    error = failed(Code.INTERNAL, "Exception serializing request!")
+@pytest.mark.parametrize(
+    "details", ["Exception serializing request!", "Exception deserializing response!", "Invalid metadata"]
+)
+def test_what_is_the_callers_own_mistake_is_nobodys_failure(details: str) -> None:
+    error = failed(Code.INTERNAL, details)
 
     assert RPC_FAILURES.classify(error) is None
     assert Ending(None, error, RPC_FAILURES).kind is EndingKind.ERROR
+
+
+@pytest.mark.parametrize(
+    "details", ["Getting metadata from plugin failed with error: no route to the issuer", "Illegal metadata"]
+)
+def test_missing_credentials_may_be_retried_and_are_not_counted(details: str) -> None:
+    assert RPC_FAILURES.classify(failed(Code.UNAVAILABLE, details)) == Failure(counted=False)
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.UNKNOWN, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED])

@@ -35,8 +35,12 @@ _NOT_RETRIED: Final = frozenset(
 )
 _RESETS: Final = ("rst_stream", "rst stream", "unexpected eos on data frame")
 """The details of an INTERNAL that is a stream reset (the same words as in google-cloud-spanner and -bigtable)."""
-_LOCAL_FAULTS: Final = frozenset({"Exception serializing request!", "Exception deserializing response!"})
-"""The details of an INTERNAL that grpcio itself makes when a (de)serializer of the caller's raises."""
+_LOCAL_FAULTS: Final = frozenset(
+    {"Exception serializing request!", "Exception deserializing response!", "Invalid metadata"}
+)
+"""The details of an INTERNAL that grpcio itself makes of a mistake of the caller's: what they gave cannot be sent."""
+_NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metadata")
+"""The details of an UNAVAILABLE that gRPC makes when the caller's credentials cannot be had: that may pass."""
 _DELAY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _LONGEST_DELAY: Final = 2**31 - 1
 
@@ -69,7 +73,8 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         details = details_of(error)
         if code is StatusCode.INTERNAL and details in _LOCAL_FAULTS:
             return None
-        counted = code not in _NOT_COUNTED
+        local = code is StatusCode.UNAVAILABLE and details.startswith(_NO_CREDENTIALS)
+        counted = code not in _NOT_COUNTED and not local
         kind = _KINDS.get(code, FailureKind.TRANSIENT)
         allowed, delay = pushback(error)
         if not allowed:
@@ -135,4 +140,7 @@ RPC_FAILURES: Final = rpc_failures()
 
 `grpc-retry-pushback-ms` in the trailing metadata overrules the last column: a delay permits a retry of any of them,
 idempotent or not, once the delay is over; anything else forbids it.
+
+Mistakes of the caller's own that gRPC gives one of these codes are not the server's: a serializer that raises and
+metadata that cannot be sent are no failures, and an UNAVAILABLE for want of credentials is not counted.
 """
