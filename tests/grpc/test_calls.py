@@ -474,6 +474,23 @@ def test_a_closed_channel_is_nobodys_failure(service: Service, way: Rpc) -> None
         way(get, b"x")
 
 
+def test_a_channel_that_is_closed_under_a_probe_does_not_close_the_breaker(service: Service) -> None:
+    service.script("Get", UNAVAILABLE, service.stall())
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01, half_open_calls=1)
+    channel = resilience.grpc.insecure_channel(service.target, Pipeline(breaker), options=OPTIONS)
+    get = stub_of(channel, "Get")
+    with pytest.raises(grpc.RpcError):
+        get(b"x")
+    assert wait_until(lambda: breaker.state == "half_open")
+    probe = get.future(b"x")
+    assert wait_until(lambda: service.count("Get") == 2)
+    channel.close()
+
+    assert probe.code() is Code.CANCELLED
+    snapshot = breaker.snapshot()
+    assert (snapshot["state"], snapshot["opens"]) == ("half_open", 1)
+
+
 def test_a_thread_that_is_left_behind_leaves_its_attempt(service: Service) -> None:
     service.script("Get", service.stall(0.3))
     bulkhead = Bulkhead(1)

@@ -57,7 +57,7 @@ def test_each_failure_has_its_kind(code: Code, failure: Failure) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        *[Code.CANCELLED, Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS, Code.PERMISSION_DENIED],
+        *[Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS, Code.PERMISSION_DENIED],
         *[Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE, Code.UNIMPLEMENTED, Code.UNAUTHENTICATED],
     ],
 )
@@ -65,6 +65,21 @@ def test_all_other_codes_are_answers(code: Code) -> None:
     assert RPC_FAILURES.classify(failed(code, pushback="10")) is None
     assert Ending(None, failed(code), RPC_FAILURES).kind is EndingKind.OK
     assert (NETWORK_ERRORS | RPC_FAILURES).is_answer(failed(code))
+
+
+@pytest.mark.parametrize("details", ["Channel closed!", "on purpose"])
+def test_a_cancelled_call_is_neither_good_nor_bad(details: str) -> None:
+    error = failed(Code.CANCELLED, details, pushback="10")
+
+    assert Ending(None, error, RPC_FAILURES).kind is EndingKind.ERROR
+    assert not RPC_FAILURES.is_answer(error)
+
+
+def test_a_cancelled_call_can_be_listed_but_not_one_whose_channel_was_closed() -> None:
+    mine = rpc_failures([Code.CANCELLED])
+
+    assert mine.classify(failed(Code.CANCELLED, "on purpose")) == Failure()
+    assert mine.classify(failed(Code.CANCELLED, "Channel closed!")) is None
 
 
 @pytest.mark.parametrize(

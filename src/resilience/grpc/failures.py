@@ -41,6 +41,8 @@ _LOCAL_FAULTS: Final = frozenset(
 """The details of an INTERNAL that grpcio itself makes of a mistake of the caller's: what they gave cannot be sent."""
 _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metadata")
 """The details of an UNAVAILABLE that gRPC makes when the caller's credentials cannot be had: that may pass."""
+_CLOSED: Final = "Channel closed!"
+"""The details of a CANCELLED that grpcio makes when the caller closes the channel."""
 _DELAY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _LONGEST_DELAY: Final = 2**31 - 1
 
@@ -50,7 +52,8 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
 
     Args:
         codes: the codes that are failures. Those of `RPC_FAILURES` are treated as there; any other is retried when
-            the call is idempotent, and counted. A code that is not given is an answer of a healthy server.
+            the call is idempotent, and counted. A code that is not given is an answer of a healthy server, but for
+            CANCELLED: not given, it is neither good nor bad.
 
     Raises:
         TypeError: something in `codes` is no `grpc.StatusCode`.
@@ -68,9 +71,11 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         code = code_of(error)
         if code is None:
             return None
+        details = details_of(error)
+        if code is StatusCode.CANCELLED and (code not in listed or details == _CLOSED):
+            return None
         if code not in listed:
             return ANSWER
-        details = details_of(error)
         if code is StatusCode.INTERNAL and details in _LOCAL_FAULTS:
             return None
         local = code is StatusCode.UNAVAILABLE and details.startswith(_NO_CREDENTIALS)
@@ -127,7 +132,8 @@ def never_sent(error: Exception) -> bool:
 
 
 RPC_FAILURES: Final = rpc_failures()
-"""What is a failure of a gRPC server. All other codes are answers.
+"""What is a failure of a gRPC server. All other codes are answers, but for CANCELLED, which is neither good nor bad:
+somebody gave up on the call, or closed the channel, and that says nothing about the server's health.
 
 | code | kind | counted | retried, when idempotent |
 |---|---|---|---|
