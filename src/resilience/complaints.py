@@ -52,20 +52,42 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
     )
 
 
+KNOWN = "_resilience_known"
+"""The attribute that an integration gives to an exception which it knows to be nobody's failure: of that, nothing is
+said."""
+_ADVICE = {
+    "grpc.RpcError": "If its status code is that of a failure of the dependency, give "
+    "failures=resilience.grpc.RPC_FAILURES to the pipeline, or resilience.grpc.rpc_failures(codes=...) with that code, "
+    "or on= to the policy: the other codes are then known answers. Do not list the class, which all codes share",
+}
+"""What to do about exceptions that are not to be listed by their type: by qualified name, so nothing is imported."""
+
+
 def unlisted(pipeline: str, error: Exception) -> None:
     """Log, once for each type and pipeline, that an exception was let through because no allowlist lists it."""
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if not isinstance(error, Misuse) and kind.__module__ != "tenacity" and first_time("unlisted", pipeline, name):
+    if isinstance(error, Misuse) or kind.__module__ == "tenacity" or KNOWN in error.__dict__:
+        return
+    if first_time("unlisted", pipeline, name):
         logger.warning(
-            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. If it is a failure of the "
-            "dependency, give failures=NETWORK_ERRORS | %s to the pipeline, or on= to the policy; if it is a known "
-            "answer, answers=(%s,) (this is said once)",
+            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. %s (this is said once)",
             pipeline or "a pipeline",
             name,
-            kind.__qualname__,
-            kind.__qualname__,
+            _advice(kind),
         )
+
+
+def _advice(kind: type) -> str:
+    for one in kind.__mro__:
+        advice = _ADVICE.get(f"{one.__module__}.{one.__qualname__}")
+        if advice is not None:
+            return advice
+    name = kind.__qualname__
+    return (
+        f"If it is a failure of the dependency, give failures=NETWORK_ERRORS | {name} to the pipeline, or on= to the "
+        f"policy; if it is a known answer, answers=({name},)"
+    )
 
 
 def warn(message: str) -> None:

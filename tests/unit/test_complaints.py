@@ -93,3 +93,23 @@ def test_the_most_kinds_bound_the_memory() -> None:
 def test_a_library_does_not_print_by_itself() -> None:
     assert any(isinstance(handler, logging.NullHandler) for handler in complaints.logger.handlers)
     assert complaints.logger.level == logging.NOTSET
+
+
+def test_what_no_allowlist_lists_comes_with_the_advice_to_list_it(caplog: pytest.LogCaptureFixture) -> None:
+    complaints.unlisted("shop", KeyError("x"))
+    complaints.unlisted("shop", KeyError("y"))
+
+    assert caplog.messages == [
+        "shop let builtins.KeyError through: no allowlist lists it, so it is neither retried nor counted. If it is a "
+        "failure of the dependency, give failures=NETWORK_ERRORS | KeyError to the pipeline, or on= to the policy; if "
+        "it is a known answer, answers=(KeyError,) (this is said once)"
+    ]
+
+
+def test_nothing_is_said_of_what_an_integration_knows(caplog: pytest.LogCaptureFixture) -> None:
+    error = KeyError("x")
+    error.__dict__[complaints.KNOWN] = True
+
+    complaints.unlisted("shop", error)
+
+    assert caplog.messages == []
