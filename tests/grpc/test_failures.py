@@ -16,6 +16,7 @@ from resilience import (
     DeadlineExceededError,
     Failure,
     FailureKind,
+    Pipeline,
     RateLimitedError,
     RejectedError,
     RejectReason,
@@ -150,6 +151,44 @@ def test_errors_without_a_status_are_not_listed() -> None:
     assert RPC_FAILURES.classify(grpc.RpcError()) is None
     assert RPC_FAILURES.classify(odd) is None
     assert RPC_FAILURES.classify(ValueError()) is None
+
+
+def unlisted(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
+    """What is said of the error of an attempt that nobody lists."""
+    complaints.forget()
+    pipeline = Pipeline(Retry(), failures=ConnectionError)
+    guard = Guard(pipeline, None, RpcErrorOfOurs)
+
+    def attempt() -> None:
+        guard.examine(error, apart=False)
+        raise error
+
+    with pytest.raises(type(error)):
+        guard.run(guard.call("/shop.Shop/Get", None, attempt))
+    return caplog.text
+
+
+def test_the_advice_about_an_unlisted_code_is_not_to_list_a_class(caplog: pytest.LogCaptureFixture) -> None:
+    said = unlisted(failed(Code.NOT_FOUND), caplog)
+
+    assert "failures=resilience.grpc.RPC_FAILURES" in said
+    assert "resilience.grpc.rpc_failures(codes=...)" in said
+    assert "| AioRpcError" not in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed(Code.INTERNAL, "Exception serializing request!"),
+        failed(Code.INTERNAL, "Invalid metadata"),
+        failed(Code.CANCELLED, "Channel closed!"),
+        grpc.aio.UsageError("Channel is closed."),
+        ValueError("Cannot invoke RPC on closed channel!"),
+        ValueError("metadata was invalid: ..."),
+    ],
+)
+def test_there_is_no_advice_about_the_callers_own_doing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    assert unlisted(error, caplog) == ""
 
 
 def test_other_codes_can_be_listed() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from grpc import RpcError, StatusCode
+from grpc.aio import BaseError
 
 from resilience.allowlist import ANSWER, Allowlist, Failure, FailureKind, Verdict
 
@@ -43,6 +44,8 @@ _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metada
 """The details of an UNAVAILABLE that gRPC makes when the caller's credentials cannot be had: that may pass."""
 _CLOSED: Final = "Channel closed!"
 """The details of a CANCELLED that grpcio makes when the caller closes the channel."""
+_NOT_SENT: Final = ("Cannot invoke RPC", "metadata was invalid")
+"""What the ValueErrors of grpcio's synchronous API say; `grpc.aio` has exceptions of its own for these."""
 _DELAY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _LONGEST_DELAY: Final = 2**31 - 1
 
@@ -93,6 +96,18 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         return Failure(kind, unprocessed=never_sent(error), retryable=retryable, counted=counted)
 
     return Allowlist(RpcError, when=rpc_failure)
+
+
+def own_doing(error: Exception) -> bool:
+    """Return whether the caller's side has brought an error about, so that nobody is to be advised to list it.
+
+    That is a call that was cancelled, a channel that was closed, and what cannot be sent.
+    """
+    code = code_of(error)
+    if code is not None:
+        faulty = code is StatusCode.INTERNAL and details_of(error) in _LOCAL_FAULTS
+        return faulty or code is StatusCode.CANCELLED
+    return isinstance(error, BaseError) or (isinstance(error, ValueError) and str(error).startswith(_NOT_SENT))
 
 
 def code_of(error: Any) -> StatusCode | None:

@@ -13,10 +13,10 @@ from resilience import checks
 from resilience.call import Binding, Call
 from resilience.calling import Caller, is_async
 from resilience.clock import FOREVER, ambient
-from resilience.complaints import hook_failed
+from resilience.complaints import KNOWN, hook_failed
 from resilience.errors import ResilienceError
 from resilience.grpc.errors import adopt
-from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of
+from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of, own_doing
 from resilience.grpc.reach import Reach
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
@@ -116,7 +116,7 @@ class Guard:
             raise
 
     def examine(self, error: Exception, *, apart: bool) -> None:
-        """Note on the error of an attempt that nothing was sent, where that is certain; see `Reach`.
+        """Note on the error of an attempt what is certain: that nothing was sent (see `Reach`), and whose doing it is.
 
         Args:
             error: what the attempt failed with.
@@ -124,6 +124,8 @@ class Guard:
         """
         if self.reach.never_sent(error, apart=apart):
             error.__dict__[NEVER_SENT] = True
+        if own_doing(error):
+            error.__dict__[KNOWN] = True
 
 
 def timeout_until(deadline: float) -> float | None:
