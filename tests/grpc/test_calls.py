@@ -116,6 +116,19 @@ def test_a_pushback_permits_a_retry_of_what_is_not_idempotent_and_is_waited_for(
 
 
 @ways
+def test_a_pushback_permits_nothing_where_hints_are_ignored(service: Service, way: Rpc) -> None:
+    service.script("Put", Abort(Code.UNAVAILABLE, pushback="60"), b"yes")
+    service.script("Get", Abort(Code.UNAVAILABLE, pushback="60000"), b"yes")
+    pipeline = Pipeline(Retry(3, wait=SOON, max_retry_after=0))
+
+    with pytest.raises(grpc.RpcError) as caught:
+        way(stub(service, pipeline, "Put"), b"x")
+    assert "not idempotent" in caught.value.__notes__[0]
+    assert service.count("Put") == 1
+    assert way(stub(service, pipeline), b"x") == b"yes"
+
+
+@ways
 @pytest.mark.parametrize("pushback", ["-1", "soon"])
 def test_a_pushback_forbids_a_retry_of_what_is_idempotent(service: Service, way: Rpc, pushback: str) -> None:
     service.script("Get", Abort(Code.UNAVAILABLE, pushback=pushback), b"yes")

@@ -37,7 +37,7 @@ class Retry(Loop):
         budget: who pays for retries; by default the pipeline's budget. None: nobody, there is no limit.
         max_retry_after: the longest hint of a server's, in seconds >= 0, that is waited for. A hint is a floor under
             the wait; with a longer one, the Retry gives up at once, since coming back early would be refused and
-            sleeping on would be in vain. 0 ignores hints.
+            sleeping on would be in vain. 0 ignores hints, also one that permits to repeat what is not idempotent.
         nested: True: retry also what a Retry further in has already given up on. Retries then multiply.
         name: see `Policy`.
         mode: see `Policy`; in shadow mode a retry is reported, not made.
@@ -220,7 +220,8 @@ class Retry(Loop):
         settings = self.settings
         if not failure.retryable:
             return GiveUpReason.NOT_RETRYABLE
-        if not failure.unprocessed and call.idempotent is False:
+        permitted = failure.unprocessed and (failure.retry_after is None or settings.max_retry_after > 0)
+        if not permitted and call.idempotent is False:
             return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
