@@ -150,6 +150,23 @@ def test_a_refused_connection_is_retried_whatever_the_method_does(service: Servi
 
 
 @ways
+def test_a_retry_gets_over_a_short_outage(service: Service, way: Rpc) -> None:
+    retry = Retry(20, wait=backoff.fixed(0.05), budget=None)
+    get = stub(service, Pipeline(retry), options=())  # those of ours, not those of the tests
+    assert way(get, b"x") == b"x"
+    service.stop()
+    with pytest.raises(grpc.RpcError):
+        way(stub(service, Pipeline(Retry(1)), options=()), b"x")
+    again = threading.Timer(0.2, service.start)
+    again.start()
+    started = time.monotonic()
+
+    assert way(get, b"x") == b"x"
+    assert time.monotonic() - started <= 0.75  # gRPC's own first wait is at least 0.8 s
+    again.join()
+
+
+@ways
 def test_a_refused_connection_that_a_server_tells_of_is_not(service: Service, way: Rpc) -> None:
     words = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.7:50051: Connection refused"
     service.script("Put", Abort(Code.UNAVAILABLE, words), b"yes")

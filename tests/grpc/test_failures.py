@@ -25,6 +25,7 @@ from resilience import (
 )
 from resilience.ending import Ending, EndingKind
 from resilience.grpc import RPC_FAILURES, rpc_failures
+from resilience.grpc.channels import all_options
 from resilience.grpc.errors import AioRpcErrorOfOurs, RpcErrorOfOurs, adopt
 from resilience.grpc.failures import NEVER_SENT
 from resilience.grpc.guard import ENDLESS, Guard, matcher
@@ -489,6 +490,14 @@ def test_a_rejection_of_another_channel_is_no_failure() -> None:
 
 
 def test_the_options_switch_the_built_in_retry_off() -> None:
-    assert resilience.grpc.channel_options() == [("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 5000)]
+    assert resilience.grpc.channel_options()[0] == ("grpc.enable_retries", 0)
     with pytest.raises(ValueError, match="enable_retries"):
         resilience.grpc.insecure_channel("127.0.0.1:1", Retry(), options=[("grpc.enable_retries", 1)])
+
+
+def test_the_options_have_a_channel_connect_again_soon_unless_the_caller_has_it_otherwise() -> None:
+    first, most = ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)
+    mine = ("grpc.initial_reconnect_backoff_ms", 700)
+
+    assert resilience.grpc.channel_options()[1:] == [first, most]
+    assert all_options([mine])[1:] == [mine, first, most]  # of an option that is given twice, grpc takes the first

@@ -21,7 +21,7 @@ from resilience.policies.retry import Retry
 from resilience.policies.timeout import Timeout
 
 _RETRIES: Final = "grpc.enable_retries"
-_RECONNECT: Final = ("grpc.max_reconnect_backoff_ms", 5000)
+_RECONNECT: Final = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000))
 
 
 def channel_options() -> list[tuple[str, Any]]:
@@ -30,17 +30,19 @@ def channel_options() -> list[tuple[str, Any]]:
     They switch off the retries that gRPC itself makes when a service config says so (gRFC A6). Interceptors do not see
     those, and they would multiply: 4 attempts of its own in each of 3 of ours are 12 calls.
 
-    And they have a channel that has lost its server try to connect again after 5 s at most. gRPC's own limit is two
-    minutes, in which all calls fail at once: a half-open circuit breaker would ask in vain.
+    And they have a channel that has lost its server try to connect again after 0.1 s, and then, longer from time to
+    time, after 5 s at most. gRPC's own waits are 1 s at first and two minutes at most, and until they are over, all
+    calls fail at once without touching the network: retries after a short outage and a half-open circuit breaker would
+    ask in vain.
     """
-    return [(_RETRIES, 0), _RECONNECT]
+    return [(_RETRIES, 0), *_RECONNECT]
 
 
 def all_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return the options of a guarded channel, those of the caller included."""
     if any(name == _RETRIES and value for name, value in options):
         raise ValueError(f"options must not have {_RETRIES} on: the built-in retries would multiply the pipeline's")
-    return [(_RETRIES, 0), *options, _RECONNECT]
+    return [(_RETRIES, 0), *options, *_RECONNECT]
 
 
 def client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None) -> list[Any]:
@@ -80,7 +82,7 @@ def insecure_channel(
             apart; or a predicate that is asked once for each method, and returns True or False. Without it, what the
             pipeline's `bind` says, else False: then a call is only repeated when its request surely was not sent (the
             server's address refuses connections), or when the server asks for it (pushback).
-        options: options for grpc.
+        options: options for grpc; they go before those of `channel_options`, but for the built-in retries.
         compression: for grpc.
 
     Raises:
