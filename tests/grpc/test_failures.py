@@ -1,5 +1,6 @@
 """What counts as a failure, which methods are idempotent, what our errors look like: no server is needed for that."""
 
+import asyncio
 import copy
 import pickle
 import re
@@ -308,11 +309,28 @@ def test_a_timeout_without_end_is_none(timeout: float | None) -> None:
     assert call.deadline == call.whole == float("inf")
 
 
-def test_only_a_pipeline_is_taken() -> None:
-    unchecked: Any = resilience.grpc.client_interceptors
+@pytest.mark.parametrize("pipeline", [lambda: None, [], (), {}, "", 0, False])
+def test_only_a_pipeline_is_taken(pipeline: Any) -> None:
+    credentials = grpc.local_channel_credentials()
 
-    with pytest.raises(TypeError, match="pipeline"):
-        unchecked(lambda: None)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline or a policy"):
+        resilience.grpc.client_interceptors(pipeline)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline or a policy"):
+        resilience.grpc.insecure_channel("127.0.0.1:1", pipeline)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline or a policy"):
+        resilience.grpc.secure_channel("127.0.0.1:1", credentials, pipeline)
+    with pytest.raises(TypeError, match="pipeline must be a Pipeline or a policy"):
+        resilience.grpc.aio.insecure_channel("127.0.0.1:1", pipeline)
+
+
+def test_what_grpc_takes_none_for_is_taken_here_too() -> None:
+    resilience.grpc.insecure_channel("127.0.0.1:1", Retry(), options=None, compression=None).close()
+
+    async def main() -> None:
+        channel = resilience.grpc.aio.insecure_channel("127.0.0.1:1", Retry(), options=None, interceptors=None)
+        await channel.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

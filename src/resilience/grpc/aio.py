@@ -9,7 +9,7 @@ import grpc
 
 from resilience.calling import Caller
 from resilience.clock import inherited
-from resilience.grpc.channels import all_options, default_pipeline
+from resilience.grpc.channels import all_options, given_or_default
 from resilience.grpc.errors import AioRpcErrorOfOurs
 from resilience.grpc.guard import Guard, Idempotent, timeout_until
 from resilience.grpc.reach import aio_connectivity_of
@@ -40,9 +40,9 @@ def insecure_channel(
     pipeline: Caller[Any] | None = None,
     *,
     idempotent: Idempotent = None,
-    options: Sequence[tuple[str, Any]] = (),
+    options: Sequence[tuple[str, Any]] | None = (),
     compression: grpc.Compression | None = None,
-    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None = (),
 ) -> grpc.aio.Channel:
     """Make a channel without encryption whose RPCs pass through a pipeline.
 
@@ -65,9 +65,9 @@ def secure_channel(
     pipeline: Caller[Any] | None = None,
     *,
     idempotent: Idempotent = None,
-    options: Sequence[tuple[str, Any]] = (),
+    options: Sequence[tuple[str, Any]] | None = (),
     compression: grpc.Compression | None = None,
-    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] | None = (),
 ) -> grpc.aio.Channel:
     """Make a channel with these credentials; everything else is as in `insecure_channel`."""
     guard = _guard(target, pipeline, idempotent, interceptors)
@@ -75,8 +75,8 @@ def secure_channel(
     return _watched(guard, grpc.aio.secure_channel(target, credentials, all_options(options), compression, more))
 
 
-def _guard(target: str, pipeline: Caller[Any] | None, idempotent: Idempotent, more: Sequence[Any]) -> Guard:
-    return Guard(pipeline or default_pipeline(target), idempotent, AioRpcErrorOfOurs, target, alone=not more)
+def _guard(target: str, pipeline: Caller[Any] | None, idempotent: Idempotent, more: Sequence[Any] | None) -> Guard:
+    return Guard(given_or_default(pipeline, target), idempotent, AioRpcErrorOfOurs, target, alone=not more)
 
 
 def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
@@ -84,8 +84,8 @@ def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
     return channel
 
 
-def _all(guard: Guard, more: Sequence[Any]) -> list[Any]:
-    return [UnaryUnaryInterceptor(guard), *more]
+def _all(guard: Guard, more: Sequence[Any] | None) -> list[Any]:
+    return [UnaryUnaryInterceptor(guard), *(more or ())]
 
 
 class UnaryUnaryInterceptor(grpc.aio.UnaryUnaryClientInterceptor):

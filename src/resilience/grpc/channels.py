@@ -38,8 +38,9 @@ def channel_options() -> list[tuple[str, Any]]:
     return [(_RETRIES, 0), *_RECONNECT]
 
 
-def all_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def all_options(options: Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
     """Return the options of a guarded channel, those of the caller included."""
+    options = options or ()
     if any(name == _RETRIES and value for name, value in options):
         raise ValueError(f"options must not have {_RETRIES} on: the built-in retries would multiply the pipeline's")
     return [(_RETRIES, 0), *options, *_RECONNECT]
@@ -68,7 +69,7 @@ def insecure_channel(
     pipeline: Caller[Any] | None = None,
     *,
     idempotent: Idempotent = None,
-    options: Sequence[tuple[str, Any]] = (),
+    options: Sequence[tuple[str, Any]] | None = (),
     compression: grpc.Compression | None = None,
 ) -> grpc.Channel:
     """Make a channel without encryption whose RPCs pass through a pipeline.
@@ -92,7 +93,7 @@ def insecure_channel(
     A caller's `timeout=` is the deadline of the whole call. Our errors are `grpc.RpcError`s too; failures of the server
     come out as grpc's own. Unary-unary RPCs pass through the pipeline, the others pass it by.
     """
-    guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
+    guard = Guard(given_or_default(pipeline, target), idempotent, RpcErrorOfOurs, target, alone=True)
     channel = grpc.insecure_channel(target, all_options(options), compression)
     return _guarded(channel, guard)
 
@@ -103,11 +104,11 @@ def secure_channel(
     pipeline: Caller[Any] | None = None,
     *,
     idempotent: Idempotent = None,
-    options: Sequence[tuple[str, Any]] = (),
+    options: Sequence[tuple[str, Any]] | None = (),
     compression: grpc.Compression | None = None,
 ) -> grpc.Channel:
     """Make a channel with these credentials; everything else is as in `insecure_channel`."""
-    guard = Guard(pipeline or default_pipeline(target), idempotent, RpcErrorOfOurs, target, alone=True)
+    guard = Guard(given_or_default(pipeline, target), idempotent, RpcErrorOfOurs, target, alone=True)
     channel = grpc.secure_channel(target, credentials, all_options(options), compression)
     return _guarded(channel, guard)
 
@@ -119,6 +120,11 @@ def _guarded(channel: grpc.Channel, guard: Guard) -> grpc.Channel:
 
 _defaults: WeakValueDictionary[str, Pipeline[Any]] = WeakValueDictionary()
 _making = new_lock()
+
+
+def given_or_default(pipeline: Caller[Any] | None, target: str) -> Caller[Any]:
+    """Return the pipeline that was given; only None means the one of the target. `Guard` refuses what is none."""
+    return default_pipeline(target) if pipeline is None else pipeline
 
 
 def default_pipeline(target: str) -> Pipeline[Any]:
