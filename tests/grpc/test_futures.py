@@ -74,6 +74,30 @@ def test_a_future_that_failed_has_the_error_of_grpc(service: Service) -> None:
     assert caught.value is error
 
 
+def test_a_future_that_was_refused_has_a_traceback_at_once(service: Service) -> None:
+    breaker = CircuitBreaker()
+    breaker.isolate()
+    future = stub(service, Pipeline(breaker)).future(b"x")
+
+    assert future.traceback() is not None
+    assert future.debug_error_string() == ""
+
+
+def test_a_future_shows_its_state(service: Service) -> None:
+    service.script("Get", service.stall(), Abort(Code.NOT_FOUND, "a name"))
+    get = stub(service, Pipeline(Retry()))
+    good = get.future(b"x")
+    assert repr(good) == "<RpcFuture: on its way>"
+    assert wait_until(lambda: service.count("Get") == 1)
+    bad = get.future(b"x")
+    assert bad.code() is Code.NOT_FOUND
+    assert repr(bad) == "<RpcFuture: NOT_FOUND>"
+    assert "a name" in bad.debug_error_string()
+    assert good.cancel()
+    assert repr(good) == "<RpcFuture: CANCELLED>"
+    assert good.debug_error_string() == ""
+
+
 def test_a_result_can_be_waited_for_with_a_timeout(service: Service) -> None:
     service.script("Get", service.stall())
     future = stub(service, Pipeline(Retry())).future(b"x")

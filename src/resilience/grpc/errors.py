@@ -46,8 +46,13 @@ class RpcErrorOfOurs(grpc.RpcError, Finished):
         return self
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Return its traceback."""
+        """Return its traceback; one that was not raised where it can be seen is raised here, as grpc's own are."""
         del timeout
+        if self.__traceback__ is None:
+            try:
+                raise self
+            except Exception:
+                return self.__traceback__
         return self.__traceback__
 
 

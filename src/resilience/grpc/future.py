@@ -14,6 +14,7 @@ import grpc
 from resilience.call import Call
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
+from resilience.grpc.failures import code_of
 from resilience.grpc.outcomes import Answer, Future, outcome_of
 from resilience.locks import new_lock
 from resilience.runtime import threads
@@ -241,6 +242,16 @@ class RpcFuture(grpc.Call, Future):
     def trailing_metadata(self) -> Any:
         """Wait for the end and return the trailing metadata of the attempt that counts."""
         return self._finished().trailing_metadata()
+
+    def debug_error_string(self) -> str:
+        """Wait for the end and return what grpc has to say besides; empty where the outcome is not one of grpc's."""
+        ask: Any = getattr(self._finished(), "debug_error_string", None)
+        said: str | None = None if ask is None else ask()
+        return said or ""
+
+    def __repr__(self) -> str:
+        code = None if self._phase is Phase.RUNNING else code_of(self._finished())
+        return f"<{type(self).__name__}: {'on its way' if code is None else code.name}>"
 
 
 def _call_back(callbacks: deque[Callable[[], object]]) -> None:
