@@ -110,6 +110,18 @@ def test_a_result_can_be_waited_for_with_a_timeout(service: Service) -> None:
     assert future.result(5) == b"late"
 
 
+def test_a_wait_that_ends_early_leaves_nothing_behind(service: Service) -> None:
+    service.script("Get", service.stall())
+    future = stub(service, Pipeline(Retry())).future(b"x")
+    assert isinstance(future, RpcFuture)
+
+    for _ in range(3):
+        with pytest.raises(grpc.FutureTimeoutError):
+            future.result(timeout=0.001)
+    assert future._wakes == []
+    assert future.cancel()
+
+
 def test_time_remaining_is_that_of_all_attempts(service: Service) -> None:
     service.script("Get", service.stall())
     get = stub(service, Pipeline(Retry()))

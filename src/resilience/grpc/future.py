@@ -120,11 +120,9 @@ class RpcFuture(grpc.Call, Future):
 
     def _end(self, outcome: Any) -> None:
         with self._mutex:
-            if self._phase is Phase.CANCELLED:
-                outcome = _Cancelled(None)
-            else:
-                self._phase = Phase.DONE
-            self._outcome = outcome
+            self._outcome = _Cancelled(None) if self._phase is Phase.CANCELLED else outcome
+            if self._phase is Phase.RUNNING:
+                self._phase = Phase.DONE  # after the outcome: nobody takes the lock to look
             self._over = True
             callbacks, self._callbacks = self._callbacks, deque()
         self._wake()
@@ -145,9 +143,18 @@ class RpcFuture(grpc.Call, Future):
             self._wakes.append(wake)
             return True
 
+    def forget(self, wake: Callable[[], object]) -> None:
+        """Wake no more who has asked to be woken."""
+        with self._mutex, contextlib.suppress(ValueError):
+            self._wakes.remove(wake)
+
     def _wait(self, timeout: float | None) -> None:
         if self._phase is Phase.RUNNING:
-            threads.park(self, FOREVER if timeout is None else ambient.monotonic() + timeout)
+            bell = _Bell(self)
+            try:
+                threads.park(bell, FOREVER if timeout is None else ambient.monotonic() + timeout)
+            finally:
+                bell.leave()
             if self._phase is Phase.RUNNING:
                 raise grpc.FutureTimeoutError
 
@@ -252,6 +259,22 @@ class RpcFuture(grpc.Call, Future):
     def __repr__(self) -> str:
         code = None if self._phase is Phase.RUNNING else code_of(self._finished())
         return f"<{type(self).__name__}: {'on its way' if code is None else code.name}>"
+
+
+class _Bell:
+    """One wait for a future, which leaves nothing behind when it ends before the future does."""
+
+    def __init__(self, future: RpcFuture) -> None:
+        self._future = future
+        self._wake: Callable[[], object] | None = None
+
+    def park(self, wake: Callable[[], object]) -> bool:
+        self._wake = wake
+        return self._future.park(wake)
+
+    def leave(self) -> None:
+        if self._wake is not None:
+            self._future.forget(self._wake)
 
 
 def _call_back(callbacks: deque[Callable[[], object]]) -> None:
