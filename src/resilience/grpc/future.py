@@ -231,7 +231,10 @@ class RpcFuture(grpc.Call, Future):
         return self.running()
 
     def time_remaining(self) -> Any:
-        """Return the seconds that are left for all attempts; None where there is no deadline."""
+        """Return the seconds that are left until the caller's deadline, for all attempts; None where there is none.
+
+        That is `timeout=` of the call, or the ambient deadline; a Timeout of the pipeline may end it before.
+        """
         return None if self._deadline == FOREVER else max(0.0, self._deadline - ambient.monotonic())
 
     def code(self) -> Any:
