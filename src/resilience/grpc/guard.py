@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -80,9 +81,14 @@ class Guard:
         self._bindings: dict[str, Binding] = {}
 
     def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> Call:
-        """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included."""
+        """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included.
+
+        Raises:
+            TypeError: `timeout` is no number.
+            ValueError: it is NaN, of which nobody can say whether it is over.
+        """
         call = RpcCall(self._bindings.get(method) or self._learn(method), attempt, (), {})
-        if timeout is not None and timeout < ENDLESS:
+        if timeout is not None and _checked(timeout) < ENDLESS:
             at = ambient.monotonic() + timeout
             if at < call.deadline:
                 call.deadline = at
@@ -126,6 +132,14 @@ class Guard:
             error.__dict__[NEVER_SENT] = True
         if own_doing(error):
             error.__dict__[KNOWN] = True
+
+
+def _checked(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if timeout != timeout:
+        raise ValueError("timeout must be a number of seconds, not nan")
+    return float(timeout)
 
 
 def timeout_until(deadline: float) -> float | None:
