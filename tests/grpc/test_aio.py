@@ -127,6 +127,29 @@ def test_a_response_that_is_listed_is_retried(service: Service) -> None:
     assert service.count("Get") == 2
 
 
+def test_the_call_is_that_of_the_last_attempt_also_where_all_return_the_same_object(service: Service) -> None:
+    def numbered(number: str) -> Callable[[Any], bytes]:
+        def answer(context: Any) -> bytes:
+            context.set_trailing_metadata((("x-number", number),))
+            return b"busy"
+
+        return answer
+
+    service.script("Get", numbered("1"), numbered("2"))
+    pipeline = Pipeline(Retry(2, wait=SOON), failures=Allowlist.of_results(lambda response: response == ""))
+
+    async def main() -> None:
+        async with resilience.grpc.aio.insecure_channel(
+            service.target, pipeline, idempotent=True, options=OPTIONS
+        ) as channel:
+            get: Any = channel.unary_unary("/shop.Shop/Get", response_deserializer=lambda response: "")
+            call = get(b"x")
+            assert await call == ""
+            assert ("x-number", "2") in list(await call.trailing_metadata())
+
+    asyncio.run(main())
+
+
 def test_a_pushback_permits_and_is_waited_for_or_forbids(service: Service) -> None:
     service.script("Put", Abort(Code.RESOURCE_EXHAUSTED, pushback="60"), Abort(Code.UNKNOWN, pushback="0"), b"yes")
 

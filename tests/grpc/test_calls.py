@@ -333,6 +333,27 @@ def test_a_response_that_is_listed_is_retried(service: Service, way: Rpc) -> Non
     assert service.count("Get") == 5
 
 
+def numbered(number: str) -> Callable[[Any], bytes]:
+    def answer(context: Any) -> bytes:
+        context.set_trailing_metadata((("x-number", number),))
+        return b"busy"
+
+    return answer
+
+
+@pytest.mark.parametrize("as_future", [True, False])
+def test_the_call_is_that_of_the_last_attempt_also_where_all_return_the_same_object(
+    service: Service, as_future: bool
+) -> None:
+    service.script("Get", numbered("1"), numbered("2"))
+    pipeline = Pipeline(Retry(2, wait=SOON), failures=Allowlist.of_results(lambda response: response == ""))
+    channel = resilience.grpc.insecure_channel(service.target, pipeline, idempotent=True, options=OPTIONS)
+    get: Any = channel.unary_unary("/shop.Shop/Get", response_deserializer=lambda response: "")
+
+    call = get.future(b"x") if as_future else get.with_call(b"x")[1]
+    assert ("x-number", "2") in [(key, value) for key, value in call.trailing_metadata()]
+
+
 def test_a_plain_call_runs_in_the_thread_of_its_caller(service: Service) -> None:
     seen: list[int] = []
 

@@ -146,7 +146,7 @@ class _Attempts:
 
     def call_of(self, response: Any) -> Any:
         """Return the attempt that a response came from, or something like it for what a policy put in its place."""
-        for one, call in self._good:
+        for one, call in reversed(self._good):  # several may have the very same one, such as None
             if one is response:
                 return call
         return Answer(response)

@@ -89,7 +89,7 @@ class Attempts:
 
     def outcome_of(self, response: Any) -> Any:
         """Return the attempt that a response came from, or something like it for what a policy put in its place."""
-        for one, outcome in self._good:
+        for one, outcome in reversed(self._good):  # several may have the very same one, such as None
             if one is response:
                 return outcome
         return Answer(response)
