@@ -189,12 +189,12 @@ class Caller(ABC, Generic[D_co]):
 
         Args:
             failures: what counts as a failure in a pipeline that was given no failures of its own.
-            target: whom it calls, such as a host.
+            target: whom it calls, such as a host, unless `bind` has said so.
             idempotent: whether repeating a call does no harm; None leaves that to each call.
         """
         _, old = self.entry()
         known = old.idempotent if idempotent is None else idempotent
-        return Binding(old.site, old.operation, target or old.target, known, failures)
+        return Binding(old.site, old.operation, old.target or target, known, failures)
 
     def is_bad(self, result: object, failures: Allowlist) -> bool:
         """Return whether a returned value is a failure: by `failures`, those of the pipeline, or a policy's own."""

@@ -293,6 +293,12 @@ def test_a_call_knows_its_method_and_target() -> None:
     assert guard.call("/shop.Shop/Get", None, lambda: None).binding is call.binding
 
 
+def test_what_bind_says_of_the_target_wins_over_that_of_the_channel() -> None:
+    guard = Guard(Retry().bind(target="shop-prod"), None, RpcErrorOfOurs, "127.0.0.1:50051")
+
+    assert guard.call("/shop.Shop/Get", None, lambda: None).target == "shop-prod"
+
+
 def test_methods_that_somebody_makes_up_are_not_remembered() -> None:
     guard = Guard(Retry(), "/a/1*", RpcErrorOfOurs)
     calls = [guard.call(f"/a/{number}", None, lambda: None) for number in range(2000)]
