@@ -153,7 +153,7 @@ WORDS: Final[dict[str, str]] = {
     GiveUpReason.DEADLINE: "the next wait would end past the deadline",
     GiveUpReason.BUDGET: "the retry budget is empty",
     GiveUpReason.NOT_IDEMPOTENT: "the call is not idempotent, and may have been processed",
-    GiveUpReason.NOT_RETRYABLE: "trying again is useless, by what the failure says",
+    GiveUpReason.NOT_RETRYABLE: "such a failure is not retried, unless the server asks for it",
     GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
     GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
 }

@@ -147,9 +147,8 @@ class TestGivingUp:
     def test_not_retryable(self) -> None:
         pipeline = Pipeline(Retry(), name="quotes", failures=listing(Failure(retryable=False)))
         down = Down(default=ConnectionError)
-        gives_up(
-            pipeline, down, GiveUpReason.NOT_RETRYABLE, "trying again is useless, by what the failure says", attempts=1
-        )
+        words = "such a failure is not retried, unless the server asks for it"
+        gives_up(pipeline, down, GiveUpReason.NOT_RETRYABLE, words, attempts=1)
 
     def test_body_not_replayable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Call, "replayable", False)
