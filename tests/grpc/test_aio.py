@@ -464,6 +464,24 @@ def test_closing_the_channel_ends_a_wait(service: Service) -> None:
     assert service.count("Get") == 1
 
 
+def test_a_channel_that_is_closed_between_two_attempts_leaves_the_last_failure(service: Service) -> None:
+    service.script("Get", UNAVAILABLE)
+
+    async def main() -> None:
+        pipeline = Pipeline(Bulkhead(1), Retry(wait=backoff.fixed(0.05)))
+        channel = resilience.grpc.aio.insecure_channel(service.target, pipeline, idempotent=True)
+        call = stub_of(channel, "Get")(b"x")
+        assert await until(lambda: service.count("Get") == 1)
+        await channel.close(grace=1.0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is Code.UNAVAILABLE
+        assert caught.value.__notes__ == ["resilience: attempt 2 not made: ChannelClosed"]
+
+    asyncio.run(main())
+    assert service.count("Get") == 1
+
+
 def test_without_a_pipeline_there_is_one(service: Service) -> None:
     async def body(get: Any) -> Any:
         return await get(b"x")

@@ -24,6 +24,7 @@ from resilience import (
     TimedOut,
     Timeout,
     backoff,
+    complaints,
     deadline_after,
     remaining,
 )
@@ -523,6 +524,36 @@ def test_a_closed_channel_is_nobodys_failure(service: Service, way: Rpc) -> None
 
     with pytest.raises(ValueError, match="closed"):
         way(get, b"x")
+
+
+@ways
+def test_a_channel_that_is_closed_between_two_attempts_leaves_the_last_failure(service: Service, way: Rpc) -> None:
+    service.script("Get", UNAVAILABLE)
+    pipeline = Pipeline(Bulkhead(1), Retry(3, wait=backoff.fixed(0.01)))
+    channel = resilience.grpc.insecure_channel(service.target, pipeline, idempotent=True, options=OPTIONS)
+
+    def close(event: object) -> None:
+        channel.close()
+
+    with pipeline.subscribe(close, events=[RetryScheduled]), pytest.raises(grpc.RpcError) as caught:
+        way(stub_of(channel, "Get"), b"x")
+    assert code_of(caught.value) is Code.UNAVAILABLE
+    assert caught.value.__notes__ == ["resilience: attempt 2 not made: ChannelClosed"]
+    assert service.count("Get") == 1
+
+
+@ways
+def test_there_is_no_advice_about_a_closed_channel(
+    service: Service, way: Rpc, caplog: pytest.LogCaptureFixture
+) -> None:
+    complaints.forget()
+    channel = resilience.grpc.insecure_channel(service.target, Pipeline(Retry()), options=OPTIONS)
+    get = stub_of(channel, "Get")
+    channel.close()
+
+    with pytest.raises(ValueError, match="closed"):
+        way(get, b"x")
+    assert caplog.text == ""
 
 
 def test_a_channel_that_is_closed_under_a_probe_does_not_close_the_breaker(service: Service) -> None:

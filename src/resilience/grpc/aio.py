@@ -116,6 +116,7 @@ class _Attempts:
         self._details = details
         self._metadata = tuple(details.metadata or ())
         self._request = request
+        self._begun = 0
         self._good: list[tuple[Any, Any]] = []
 
     async def __call__(self) -> Any:
@@ -125,12 +126,13 @@ class _Attempts:
         scopes of anyio are not seen here: grpc runs interceptors in a task of their own.
         """
         call: Any = None
+        self._begun += 1
         apart = self._guard.reach.apart()
         try:
             call = await self._continuation(self._with_timeout(timeout_until(inherited.get())), self._request)
             response = await call
         except Exception as error:
-            self._guard.examine(error, apart=apart)
+            self._guard.examine(error, apart=apart, first=self._begun == 1)
             raise
         except BaseException:
             if call is not None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from resilience.errors import BulkheadFullError, DeadlineExceededError, RateLimitedError, ResilienceError
+from resilience.errors import BulkheadFullError, DeadlineExceededError, RateLimitedError, RejectedError, ResilienceError
 from resilience.grpc.outcomes import Finished
 
 
@@ -18,6 +18,10 @@ def code_for(error: object) -> grpc.StatusCode:
     if isinstance(error, BulkheadFullError | RateLimitedError):
         return grpc.StatusCode.RESOURCE_EXHAUSTED
     return grpc.StatusCode.UNAVAILABLE
+
+
+class ChannelClosed(RejectedError):
+    """The channel was closed between two attempts, so that the second was not made; what the first met comes out."""
 
 
 class RpcErrorOfOurs(grpc.RpcError, Finished):

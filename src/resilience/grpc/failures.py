@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from grpc import RpcError, StatusCode
-from grpc.aio import BaseError
+from grpc.aio import BaseError, UsageError
 
 from resilience.allowlist import ANSWER, Allowlist, Failure, FailureKind, Verdict
 
@@ -44,7 +44,8 @@ _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metada
 """The details of an UNAVAILABLE that gRPC makes when the caller's credentials cannot be had: that may pass."""
 _CLOSED: Final = "Channel closed!"
 """The details of a CANCELLED that grpcio makes when the caller closes the channel."""
-_NOT_SENT: Final = ("Cannot invoke RPC", "metadata was invalid")
+_NOT_INVOKED: Final = "Cannot invoke RPC"
+_NOT_SENT: Final = (_NOT_INVOKED, "metadata was invalid")
 """What the ValueErrors of grpcio's synchronous API say; `grpc.aio` has exceptions of its own for these."""
 _DELAY: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _LONGEST_DELAY: Final = 2**31 - 1
@@ -108,6 +109,13 @@ def own_doing(error: Exception) -> bool:
         faulty = code is StatusCode.INTERNAL and details_of(error) in _LOCAL_FAULTS
         return faulty or code is StatusCode.CANCELLED
     return isinstance(error, BaseError) or (isinstance(error, ValueError) and str(error).startswith(_NOT_SENT))
+
+
+def is_closed(error: Exception) -> bool:
+    """Return whether an attempt was not made because its channel is closed."""
+    if isinstance(error, UsageError):
+        return "closed" in str(error).lower()
+    return isinstance(error, ValueError) and str(error).startswith(_NOT_INVOKED)
 
 
 def code_of(error: Any) -> StatusCode | None:

@@ -16,8 +16,8 @@ from resilience.calling import Caller, is_async
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import KNOWN, hook_failed
 from resilience.errors import ResilienceError
-from resilience.grpc.errors import adopt
-from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of, own_doing
+from resilience.grpc.errors import ChannelClosed, adopt
+from resilience.grpc.failures import NEVER_SENT, RPC_FAILURES, code_of, is_closed, own_doing
 from resilience.grpc.reach import Reach
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
@@ -121,13 +121,19 @@ class Guard:
             adopt(error, self._flavour)
             raise
 
-    def examine(self, error: Exception, *, apart: bool) -> None:
+    def examine(self, error: Exception, *, apart: bool, first: bool = True) -> None:
         """Note on the error of an attempt what is certain: that nothing was sent (see `Reach`), and whose doing it is.
 
         Args:
             error: what the attempt failed with.
             apart: what `reach.apart()` said just before it.
+            first: whether it was the first attempt of its RPC.
+
+        Raises:
+            ChannelClosed: there was an attempt before it, and it was not made.
         """
+        if not first and is_closed(error):
+            raise ChannelClosed("the channel was closed") from error
         if self.reach.never_sent(error, apart=apart):
             error.__dict__[NEVER_SENT] = True
         if own_doing(error):

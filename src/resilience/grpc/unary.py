@@ -10,7 +10,7 @@ import grpc
 from resilience.clock import inherited
 from resilience.grpc.future import RpcFuture
 from resilience.grpc.guard import Guard, timeout_until
-from resilience.grpc.outcomes import Answer, error_of
+from resilience.grpc.outcomes import Answer, error_of, outcome_of
 
 _BLOCKS: Final = "with_call.<locals>.continuation"
 
@@ -58,6 +58,7 @@ class Attempts:
         self._metadata = given if given is None else tuple(given)
         self._kind: type[Any] = list if isinstance(given, list) else tuple
         self._request = request
+        self._begun = 0
         self._good: list[tuple[Any, Any]] = []
 
     def __call__(self) -> Any:
@@ -72,7 +73,11 @@ class Attempts:
         apart = self._guard.reach.apart()
         metadata = self._metadata if self._metadata is None else self._kind(self._metadata)
         details = Details(self._details, timeout_until(inherited.get()), metadata)
-        return self._continuation(details, self._request), apart
+        self._begun += 1
+        try:
+            return self._continuation(details, self._request), apart
+        except Exception as error:  # a future of a closed channel, for one
+            return outcome_of(error), apart
 
     def conclude(self, outcome: Any, apart: bool) -> Any:
         """Wait for the end of an attempt; return its response, or raise its error."""
@@ -82,7 +87,7 @@ class Attempts:
             self._good.append((response, outcome))
             return response
         try:
-            self._guard.examine(error, apart=apart)
+            self._guard.examine(error, apart=apart, first=self._begun == 1)
             raise error
         finally:
             del error, outcome  # the traceback holds this frame
