@@ -56,7 +56,7 @@ class Census(ABC):
         self._follow(call)
         self.guests.pop(guest, None)
         if self.waiting:
-            self._left(guest)
+            self.left(guest)
 
     def leave(self, call: Call) -> None:
         """Count a call out, or have its stream do so."""
@@ -65,7 +65,7 @@ class Census(ABC):
         finally:
             self.live.discard(call)
         if self.waiting:
-            self._left(ref(call))
+            self.left(ref(call))
 
     def _follow(self, call: Call) -> None:
         """Count what the call has left running. Not the call itself: it holds the deferred, which then never drops."""
@@ -77,9 +77,10 @@ class Census(ABC):
     def _ended(self, stream: object, ending: Ending) -> None:
         del ending
         self.streams.discard(stream)
-        self._left(None)
+        self.left(None)
 
-    def _left(self, somebody: object) -> None:
+    def left(self, somebody: object) -> None:
+        """Wake the drains if there is nobody left whom they wait for."""
         self.awaited.pop(somebody, None)
         if not self.awaited and not self.streams:
             while self.waiting:
@@ -151,7 +152,7 @@ class Drain:
         for one, call in members(census.awaited.items()):
             # Until a drain waits, nobody who leaves takes himself off this list.
             if one not in census.guests if call is None else call() not in census.live:
-                census.awaited.pop(one, None)
+                census.left(one)  # for other drains, too
         return bool(census.awaited or census.streams)
 
     def park(self, wake: Callable[[], object]) -> bool:

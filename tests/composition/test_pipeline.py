@@ -469,6 +469,19 @@ class TestDraining:
 
         assert told == ["the drain waits", "somebody has left"]
 
+    def test_a_drain_that_finds_somebody_gone_tells_the_others(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(name="drained-by-two")
+        told: list[str] = []
+        call = Call(pipeline.binding(NETWORK_ERRORS), int, (), {})
+        pipeline.engine.live.add(call)
+        first, second = Drain(pipeline.engine), Drain(pipeline.engine)
+        assert first.park(lambda: told.append("the first"))
+
+        pipeline.engine.live.discard(call)  # and whoever has left has not looked for drains yet
+        assert not second.unfinished()
+
+        assert told == ["the first"]
+
     def test_a_stream_that_is_dropped_during_a_drain_ends_it(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
         held: list[Any] = [Deferred()]
