@@ -111,12 +111,12 @@ def leave_behind(waiting: deque[tuple[Settle, Any]]) -> None:
     if any_locked():
         elsewhere(sweep)
         return
-    here.finalising = True
+    outer, here.finalising = here.finalising, True  # what is settled may drop more
     try:
         for _ in range(len(lost)):
             _settle_the_first()
     finally:
-        here.finalising = False
+        here.finalising = outer
 
 
 def tell_later(tell: Callable[[Any], object], what: Any) -> None:
