@@ -185,6 +185,11 @@ class Call:
         return False
 
     @property
+    def unsent(self) -> bool | None:
+        """Whether this attempt surely sent nothing, where the client knows; None: what the failure says counts."""
+        return None
+
+    @property
     def spent(self) -> bool:
         """Whether this attempt had to let go of the result of the one before, so that it cannot come out instead."""
         return False

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import httpcore
 import httpx
 import trio
 
@@ -75,6 +76,33 @@ class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         self.closed += 1
+
+
+class Pool:
+    """Stands in for the pool of httpcore below httpx's own transports: raises its errors, or answers with a status."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpcore.Request] = []
+
+    def _answer(self, request: httpcore.Request) -> httpcore.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpcore.Response(answer)
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        return self._answer(request)
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        return self._answer(request)
+
+    def below(self, way: str) -> Any:
+        """Return a transport of httpx's own with this pool."""
+        made: Any = httpx.HTTPTransport(verify=False) if way == "sync" else httpx.AsyncHTTPTransport(verify=False)
+        made._pool = self
+        return made
 
 
 class Ask:

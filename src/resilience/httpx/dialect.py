@@ -11,6 +11,8 @@ from typing import Any, Final
 from resilience.errors import DeadlineExceededError, RejectedError
 
 MODULES: Final = ("httpx", "httpx2")
+SENDING: Final = frozenset({"handle_request", "handle_async_request"})
+TRANSPORTS: Final = frozenset({"HTTPTransport", "AsyncHTTPTransport"})
 
 
 def is_a(one: object, name: str) -> bool:
@@ -21,6 +23,17 @@ def is_a(one: object, name: str) -> bool:
 def module_of(one: object) -> str | None:
     """Return "httpx" or "httpx2", if an object is of one of their classes, or of one derived from these."""
     return next((kind.__module__ for kind in type(one).__mro__ if kind.__module__ in MODULES), None)
+
+
+def is_own(transport: object) -> bool:
+    """Return whether requests are sent by the very method of httpx's or httpx2's (Async)HTTPTransport.
+
+    Also where somebody has patched that; not where a subclass has a method of its own, which may do anything.
+    """
+    for kind in type(transport).__mro__:
+        if SENDING & vars(kind).keys():
+            return kind.__name__ in TRANSPORTS and kind.__module__.partition(".")[0] in MODULES
+    return False
 
 
 class Dialect:

@@ -27,7 +27,7 @@ class Exchange(Call):
         request: what is sent.
     """
 
-    __slots__ = ("_queued", "_spent", "opened", "request")
+    __slots__ = ("_known", "_queued", "_spent", "opened", "request")
 
     gentle = True
 
@@ -36,6 +36,7 @@ class Exchange(Call):
         self.request = request
         self.opened: list[Any] = []
         """The responses that somebody has to close."""
+        self._known: dict[int, bool] = {}
         self._queued = False
         self._spent = False
 
@@ -67,6 +68,15 @@ class Exchange(Call):
         return self._queued
 
     @property
+    def unsent(self) -> bool | None:
+        """Whether this attempt surely sent nothing; None where the transport does not know better than the failure."""
+        return self._known.get(self.attempt)
+
+    def learn(self, unsent: bool) -> None:
+        """Note whether this attempt surely sent nothing."""
+        self._known[self.attempt] = unsent
+
+    @property
     def spent(self) -> bool:
         """Whether the response to the attempt before was closed for this one."""
         return self._spent
@@ -90,6 +100,7 @@ class Exchange(Call):
         other = Exchange(self.binding, self.function, self.request)
         self.imprint(other)
         other.opened = self.opened
+        other._known = self._known
         return other
 
     def dispose(self, result: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from resilience import checks
 from resilience.allowlist import Allowlist, Failure, FailureKind
-from resilience.httpx.dialect import is_a
+from resilience.httpx.dialect import is_a, module_of
 from resilience.network import NETWORK_ERRORS
 
 STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -30,6 +30,7 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
     `NETWORK_ERRORS`, which has the connect, read, write, pool and protocol errors of httpx and httpx2. 429 and 503 are
     of kind OVERLOAD. 408, 425 and 429 are about this caller and an exhausted pool is our own, so no breaker counts
     them. An error before there was a connection is unprocessed: a call may be repeated even if it is not idempotent.
+    In a client, that is believed only of httpx's own transports.
     """
     listed = frozenset(checks.integer("a status", status, low=400, high=599) for status in statuses)
 
@@ -47,6 +48,24 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
         return of_response(getattr(error, "response", None)) if is_a(error, "HTTPStatusError") else None
 
     return NETWORK_ERRORS | Allowlist(when=of_error) | Allowlist.of_results(of_response)
+
+
+def unsent(error: BaseException, own: bool) -> bool | None:
+    """Return whether an error proves that nothing was sent; None where it does not claim so either.
+
+    `NETWORK_ERRORS` goes by types, and that is not enough here: other transports give the names of httpx to errors
+    that mean something else, an application behind an ASGITransport raises errors of its own clients, and so does what
+    a request body is read from. So only httpx's own transports are believed, and not with an error that has a
+    request already, for that one came out of another client.
+
+    Args:
+        error: what a transport raised.
+        own: whether the transport is httpx's own.
+    """
+    claim = NETWORK_ERRORS.classify(error)
+    if claim is None or not claim.unprocessed:
+        return None
+    return own and module_of(error) is not None and vars(error).get("_request") is None
 
 
 def retry_after(value: str | None) -> float | None:

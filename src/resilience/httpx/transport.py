@@ -12,9 +12,9 @@ from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx.bodies import AsyncBody, Body, is_small, read_ahead, read_ahead_async
-from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a
+from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
 from resilience.httpx.exchange import Clock, Exchange, copied
-from resilience.httpx.failures import HTTP_FAILURES
+from resilience.httpx.failures import HTTP_FAILURES, unsent
 from resilience.httpx.phases import Following, Ticking
 from resilience.httpx.pool import Place, pool_of
 from resilience.settling import Deferred
@@ -34,12 +34,22 @@ C = TypeVar("C")
 class _Passing:
     """What both transports have in common: the pipeline, and what is made of an attempt's response."""
 
-    def __init__(self, pipeline: Caller[Any]) -> None:
+    def __init__(self, pipeline: Caller[Any], transport: Any, default: str) -> None:
         given: Any = pipeline
         if not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
         self._pipeline: Caller[Any] = pipeline
         self._binding = pipeline.binding(HTTP_FAILURES)
+        self._transport: Any = getattr(dialect_of(self).module, default)() if transport is None else transport
+        self._own = is_own(self._transport)
+
+    def _learn(self, error: BaseException, call: Exchange) -> None:
+        """Note whether an attempt that raised was sent."""
+        known = unsent(error, self._own)
+        if known is not None:
+            call.learn(known)
+        if known and is_a(error, "PoolTimeout"):
+            call.line_up(True)
 
     def _judge(self, response: Any, call: Exchange, clock: Clock) -> tuple[bool, Deferred | None]:
         """Return whether a response is a failure, and what is to end with the body of one that is none."""
@@ -71,8 +81,7 @@ class ResilientTransport(_Passing, BaseTransport):
     """
 
     def __init__(self, pipeline: Caller[Any], transport: BaseTransport | None = None) -> None:
-        super().__init__(pipeline)
-        self._transport: Any = dialect_of(self).module.HTTPTransport() if transport is None else transport
+        super().__init__(pipeline, transport, "HTTPTransport")
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, as often as the pipeline says.
@@ -107,7 +116,7 @@ class ResilientTransport(_Passing, BaseTransport):
         try:
             response = self._transport.handle_request(copied(call.request, clock.extensions))
         except Exception as error:
-            call.line_up(is_a(error, "PoolTimeout"))
+            self._learn(error, call)
             raise
         bad, deferred = self._judge(response, call, clock)
         if not response.is_closed:
@@ -148,8 +157,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
     """
 
     def __init__(self, pipeline: Caller[Any], transport: AsyncBaseTransport | None = None) -> None:
-        super().__init__(pipeline)
-        self._transport: Any = dialect_of(self).module.AsyncHTTPTransport() if transport is None else transport
+        super().__init__(pipeline, transport, "AsyncHTTPTransport")
         self._pooled = is_a(self._transport, "AsyncHTTPTransport")
         self._pool = pool_of(self._transport)
 
@@ -191,8 +199,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         try:
             response: Any = await self._transport.handle_async_request(copied(call.request, clock.extensions))
         except BaseException as error:
-            if is_a(error, "PoolTimeout"):
-                call.line_up(True)
+            self._learn(error, call)
             if place is not None:
                 await place.mend(error)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tenacity import TryAgain
@@ -131,6 +132,8 @@ class Retry(Loop):
         error: Any = ending.error  # an Exception: nothing else is asked about
         settings = self.settings
         budget = call.site.budget if self._inherits else self._budget(call.site)
+        if failure is not None and call.unsent is not None:
+            failure = replace(failure, unprocessed=call.unsent)
         if failure is None and isinstance(error, TryAgain):
             failure = AGAIN
         if failure is None:

@@ -1,0 +1,188 @@
+"""What proves that nothing was sent, so that even a POST may be repeated: httpx's own transports, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
+
+import aiohttp
+import httpcore
+import httpx
+import httpx2
+import pytest
+
+from resilience import Allowlist, Failure, Pipeline, Retry, Timeout, backoff
+from resilience.httpx import attach
+from resilience.httpx.dialect import is_own
+from resilience.httpx.failures import unsent
+from resilience.network import NETWORK_ERRORS
+from tests.httpx.helpers import Ask, Pool, Script
+from tests.httpx.server import Server
+
+NOWHERE = "http://127.0.0.1:9"
+UNSENT = ["ConnectError", "ConnectTimeout", "ProxyError", "PoolTimeout"]
+WAYS = ["sync", "asyncio", "trio"]
+everywhere = pytest.mark.parametrize("way", WAYS)
+
+
+def retrying(**settings: Any) -> Pipeline[Any]:
+    return Pipeline(Retry(3, wait=backoff.none()), **settings)
+
+
+def post(way: str, pipeline: Pipeline[Any], transport: Any) -> int | str:
+    """The status, or the name of the error."""
+    try:
+        return Ask(way)(pipeline, transport, "POST", content=b"order").status_code
+    except httpx.TransportError as error:
+        return type(error).__name__
+
+
+@everywhere
+@pytest.mark.parametrize("name", UNSENT)
+def test_transports_of_httpx_are_believed(way: str, name: str) -> None:
+    pool = Pool(getattr(httpcore, name)("no connection"), getattr(httpcore, name)("none again"), 200)
+
+    assert post(way, retrying(), pool.below(way)) == 200
+    assert len(pool.requests) == 3
+
+
+@everywhere
+@pytest.mark.parametrize("failures", [None, NETWORK_ERRORS])
+@pytest.mark.parametrize("error", [*(getattr(httpx, name)("?") for name in UNSENT), ConnectionRefusedError()])
+def test_other_transports_are_not(way: str, failures: Allowlist | None, error: Exception) -> None:
+    script = Script(error, 200)
+
+    with pytest.raises(type(error)):
+        Ask(way)(retrying(failures=failures), script, "POST", content=b"order")
+
+    assert len(script.requests) == 1
+
+
+@everywhere
+def test_what_is_idempotent_is_repeated_all_the_same(way: str) -> None:
+    assert Ask(way)(retrying(), Script(httpx.ConnectError("?"), 200), "PUT").status_code == 200
+
+
+@everywhere
+def test_whoever_knows_better_lists_an_error_of_their_own(way: str) -> None:
+    class NotSent(httpx.TransportError):
+        pass
+
+    failures = Allowlist(NotSent, when=lambda error: Failure(unprocessed=True))
+
+    assert post(way, retrying(failures=failures), Script(NotSent(""), 200)) == 200
+
+
+def test_in_a_thread_of_its_own() -> None:
+    pool = Pool(httpcore.ConnectError("refused"), 200)
+    pipeline: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.none()), Timeout(5, thread=True))
+
+    assert post("sync", pipeline, pool.below("sync")) == 200
+    assert post("sync", pipeline, Script(httpx.ConnectError("refused"), 200)) == "ConnectError"
+
+
+def test_an_application_behind_an_asgi_transport_that_cannot_reach_its_own_dependency() -> None:
+    delivered: list[str] = []
+
+    async def app(scope: MutableMapping[str, Any], receive: object, send: object) -> None:
+        delivered.append(scope["method"])
+        async with httpx.AsyncClient() as client:
+            await client.post(NOWHERE)
+
+    async def main() -> None:
+        transport: Any = httpx.ASGITransport(app=app)
+        async with attach(httpx.AsyncClient(transport=transport), retrying()) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.post("http://orders.test/")
+
+    asyncio.run(main())
+
+    assert delivered == ["POST"]
+
+
+def test_an_application_behind_a_wsgi_transport_that_cannot_reach_its_own_dependency() -> None:
+    delivered: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        delivered.append(environ["REQUEST_METHOD"])
+        httpx.post(NOWHERE)
+        return []
+
+    transport: Any = httpx.WSGITransport(app=app)
+    with attach(httpx.Client(transport=transport), retrying()) as client, pytest.raises(httpx.ConnectError):
+        client.post("http://orders.test/")
+
+    assert delivered == ["POST"]
+
+
+class OnAiohttp(httpx.AsyncBaseTransport):
+    """As httpx-aiohttp has it: whatever aiohttp calls a connection error is a ConnectTimeout."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            async with aiohttp.ClientSession() as session:
+                url, body = str(request.url), await request.aread()
+                async with session.request(request.method, url, data=body, headers={"x-id": "order"}) as response:
+                    return httpx.Response(response.status, content=await response.read())
+        except aiohttp.ClientConnectionError as error:
+            raise httpx.ConnectTimeout(str(error)) from error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["reset", "close"])
+def test_aiohttp_whose_server_hangs_up_after_it_has_read_the_request(word: str) -> None:
+    async def main() -> None:
+        async with attach(httpx.AsyncClient(transport=OnAiohttp()), retrying()) as client:
+            with pytest.raises(httpx.ConnectTimeout):
+                await client.post(f"{server.url}/{word}", content=b"payment")
+
+    with Server() as server:
+        asyncio.run(main())
+
+    assert server.seen["order"] == 1
+
+
+class Renamed(httpx.HTTPTransport):
+    """Only made in another way."""
+
+    def __init__(self) -> None:
+        super().__init__(verify=False)
+
+
+class Failover(httpx.AsyncHTTPTransport):
+    """May have sent to somebody else before it raises."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await super().handle_async_request(request)
+
+
+def test_whose_transports_are_httpx_own() -> None:
+    own = [
+        httpx.HTTPTransport(verify=False),
+        httpx.AsyncHTTPTransport(verify=False),
+        httpx2.HTTPTransport(verify=False),
+        httpx2.AsyncHTTPTransport(verify=False),
+        Renamed(),
+    ]
+    others = [Failover(verify=False), httpx.MockTransport(lambda request: httpx.Response(200)), Script(200), None]
+
+    assert [is_own(one) for one in own] == [True] * len(own)
+    assert [is_own(one) for one in others] == [False] * len(others)
+
+
+def test_a_transport_that_was_patched_is_still_one_of_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda self, request: None)
+
+    assert is_own(httpx.HTTPTransport(verify=False))
+
+
+def test_an_error_that_has_a_request_came_out_of_another_client() -> None:
+    with pytest.raises(httpx.ConnectError) as caught:
+        httpx.get(NOWHERE)
+
+    assert unsent(caught.value, own=True) is False
+    assert unsent(httpx.ConnectError("refused"), own=True) is True
+    assert unsent(ConnectionRefusedError(), own=True) is False
+    assert unsent(httpx.ReadError(""), own=True) is None
+    assert unsent(KeyboardInterrupt(), own=True) is None
