@@ -81,7 +81,7 @@ class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):
 class Pool:
     """Stands in for the pool of httpcore below httpx's own transports: raises its errors, or answers with a status."""
 
-    def __init__(self, *answers: int | Exception) -> None:
+    def __init__(self, *answers: int | Exception | httpcore.Response) -> None:
         self.answers = list(answers)
         self.requests: list[httpcore.Request] = []
 
@@ -90,7 +90,7 @@ class Pool:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return httpcore.Response(answer)
+        return httpcore.Response(answer) if isinstance(answer, int) else answer
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         return self._answer(request)

@@ -97,7 +97,7 @@ class AsyncBody(Guarded):
     """A body that is read by an async client.
 
     Args:
-        pooled: whether httpcore reads it.
+        alone: whether httpcore reads it, from a connection that no other response is on.
         place: what it has in a pool that may lose it; None: nothing. For the rest see `Guarded`.
     """
 
@@ -107,11 +107,11 @@ class AsyncBody(Guarded):
         call: Exchange,
         started: float,
         deferred: Deferred | None,
-        pooled: bool,
+        alone: bool,
         place: Place | None,
     ) -> None:
         super().__init__(stream, call, started, deferred)
-        self._pooled = pooled
+        self._alone = alone
         self._place = place
         if place is not None:
             place.taken(stream)
@@ -166,13 +166,24 @@ class AsyncBody(Guarded):
         if iterator is None:
             return
         # Who leaves a generator to the garbage collector is warned by trio. Those of httpcore, one within the other,
-        # end by the error that reading from a closed connection is.
-        if self._pooled:
-            with contextlib.suppress(Exception):
-                async for _ in iterator:
-                    pass
-        elif hasattr(iterator, "aclose"):
-            await iterator.aclose()
+        # end by the error that reading from a closed connection is. With HTTP/2 the connection goes on, and reading
+        # would wait for what never comes.
+        with contextlib.suppress(Exception):
+            if self._alone:
+                await runtime.by(ambient.monotonic() + PATIENCE, _exhaust(iterator))
+            elif hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+
+async def _exhaust(iterator: Any) -> None:
+    async for _ in iterator:
+        pass
+
+
+def is_alone(response: Any) -> bool:
+    """Return whether a response has its connection for itself: with HTTP/1 it has, with HTTP/2 it has not."""
+    version = response.extensions.get("http_version")
+    return isinstance(version, bytes) and version.startswith(b"HTTP/1")
 
 
 class Resumed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
-from resilience.httpx.bodies import AsyncBody, Body, is_small, read_ahead, read_ahead_async
+from resilience.httpx.bodies import AsyncBody, Body, is_alone, is_small, read_ahead, read_ahead_async
 from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
 from resilience.httpx.exchange import Clock, Exchange, copied
 from resilience.httpx.failures import HTTP_FAILURES, unsent
@@ -206,7 +206,8 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         bad, deferred = self._judge(response, call, clock)
         if not response.is_closed:
             body = dialect_of(response).derived(AsyncBody, "AsyncByteStream")
-            response.stream = body(response.stream, call, started, deferred, self._pooled, place)
+            alone = self._pooled and is_alone(response)
+            response.stream = body(response.stream, call, started, deferred, alone, place)
             if bad and self._spare(response, call) and await read_ahead_async(response, clock):
                 call.opened.remove(response)
         if bad:
