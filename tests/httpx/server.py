@@ -133,6 +133,16 @@ class Server:
     def busy_big(self, connection: socket.socket) -> bool:
         return self._send(connection, "503 Busy", b"x" * 200_000)
 
+    def busy_chunked(self, connection: socket.socket) -> bool:
+        connection.sendall(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\n\r\n")
+        return True
+
+    def busy_pausing(self, connection: socket.socket) -> bool:
+        connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 20\r\n\r\nten bytes.")
+        self._stopping.wait(0.4)
+        connection.sendall(b"ten more..")
+        return True
+
     def busy_dripping(self, connection: socket.socket) -> bool:
         connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n")
         return self._drip(connection)
@@ -180,8 +190,8 @@ class Server:
 
 
 FAULTS = (
-    "good", "big", "chunked", "busy", "busy_big", "busy_dripping", "busy_cut", "reset", "close", "stall",
-    "stall_in_body", "cut", "drip",
+    "good", "big", "chunked", "busy", "busy_big", "busy_chunked", "busy_dripping", "busy_cut", "reset", "close",
+    "stall", "stall_in_body", "cut", "drip",
 )  # fmt: skip
 
 

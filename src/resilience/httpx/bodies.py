@@ -1,25 +1,24 @@
-"""The bodies of responses: what the permits of a call follow, and what is read of a response that nobody may want."""
+"""The bodies of responses: what the permits of a call follow."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from resilience import runtime, timing
 from resilience.clock import FOREVER, TIME_IS_UP, ambient
 from resilience.ending import OK, Ending
 from resilience.errors import DeadlineExceededError
-from resilience.httpx.dialect import Dialect, dialect_of
+from resilience.httpx.dialect import dialect_of
 from resilience.httpx.exchange import Clock, Exchange
 from resilience.httpx.pool import Place
 from resilience.settling import Deferred
 
 SMALL: Final = 65_536
-"""Bytes: a body of a known length up to this is read at once when its response may be discarded."""
+"""Bytes: the body of a response that is discarded is read up to this."""
 PATIENCE: Final = 0.2
-"""Seconds that this may take; one connection is not worth more."""
+"""Seconds that reading what nobody wants may take; one connection is not worth more."""
 
 
 class Guarded:
@@ -28,13 +27,15 @@ class Guarded:
     Args:
         stream: the body as the transport gave it.
         call: whose body it is.
+        clock: of the attempt.
         started: when the attempt began.
         deferred: what ends with the body; None where nothing does.
     """
 
-    def __init__(self, stream: Any, call: Exchange, started: float, deferred: Deferred | None) -> None:
+    def __init__(self, stream: Any, call: Exchange, clock: Clock, started: float, deferred: Deferred | None) -> None:
         self._stream = stream
         self._call = call
+        self._clock = clock
         self._started = started
         self._deferred = deferred
         self._iterator: Any = None
@@ -85,6 +86,25 @@ class Body(Guarded):
             raise
         return chunk
 
+    def drain(self, until: float) -> bytes | None:
+        """Close the body of a failed response; returns what it was, if it was small and came in time.
+
+        Each silence may last until that time.
+        """
+        try:
+            self._clock.turn(until)
+            read = bytearray()
+            for chunk in self._stream:
+                read += chunk
+                if len(read) > SMALL or ambient.monotonic() >= until:
+                    return None
+            return bytes(read)
+        except Exception:
+            return None
+        finally:
+            with contextlib.suppress(Exception):
+                self._stream.close()
+
     def close(self) -> None:
         """Close the body. Who closes it early has what they wanted."""
         try:
@@ -105,12 +125,13 @@ class AsyncBody(Guarded):
         self,
         stream: Any,
         call: Exchange,
+        clock: Clock,
         started: float,
         deferred: Deferred | None,
         alone: bool,
         place: Place | None,
     ) -> None:
-        super().__init__(stream, call, started, deferred)
+        super().__init__(stream, call, clock, started, deferred)
         self._alone = alone
         self._place = place
         if place is not None:
@@ -146,6 +167,21 @@ class AsyncBody(Guarded):
         data: bytes = chunk
         return data
 
+    async def drain(self, until: float) -> bytes | None:
+        """Close the body of a failed response; returns what it was, if it was small and came in time."""
+        self._iterator = aiter(self._stream)
+        read: Any = None
+        try:
+            read = await runtime.by(until, _gather(self._iterator, until))
+        except Exception as error:
+            await self._mend(error)
+        except BaseException as error:
+            await self._mend(error)
+            raise
+        with contextlib.suppress(Exception):
+            await self.aclose()
+        return read if isinstance(read, bytes) else None
+
     async def aclose(self) -> None:
         """Close the body. Who closes it early has what they wanted."""
         try:
@@ -175,6 +211,15 @@ class AsyncBody(Guarded):
                 await iterator.aclose()
 
 
+async def _gather(iterator: Any, until: float) -> bytes | None:
+    read = bytearray()
+    async for chunk in iterator:
+        read += chunk
+        if len(read) > SMALL or ambient.monotonic() >= until:
+            return None
+    return bytes(read)
+
+
 async def _exhaust(iterator: Any) -> None:
     async for _ in iterator:
         pass
@@ -184,137 +229,3 @@ def is_alone(response: Any) -> bool:
     """Return whether a response has its connection for itself: with HTTP/1 it has, with HTTP/2 it has not."""
     version = response.extensions.get("http_version")
     return isinstance(version, bytes) and version.startswith(b"HTTP/1")
-
-
-class Resumed:
-    """A body of which a part has been read: that part, then the rest, or the error that it has met."""
-
-    def __init__(self, read: deque[bytes], stream: Any, iterator: Any, error: Exception | None) -> None:
-        self._read = read
-        self._stream = stream
-        self._iterator = iterator
-        self._error = error
-
-    def _next(self) -> bytes | None:
-        if self._read:
-            return self._read.popleft()
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def __iter__(self) -> Resumed:
-        return self
-
-    def __next__(self) -> bytes:
-        chunk = self._next()
-        rest: bytes = next(self._iterator) if chunk is None else chunk
-        return rest
-
-    def close(self) -> None:
-        """Close the rest."""
-        self._stream.close()
-
-    def __aiter__(self) -> Resumed:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = self._next()
-        rest: bytes = await anext(self._iterator) if chunk is None else chunk
-        return rest
-
-    async def aclose(self) -> None:
-        """Close the rest."""
-        await self._stream.aclose()
-
-
-class _Reading:
-    """Reads a small body ahead, so that its connection is free again while a retry waits.
-
-    Nothing is lost: whoever gets the response in the end finds the body as it came, its error included.
-    """
-
-    def __init__(self, response: Any, clock: Clock, base: str) -> None:
-        self._response = response
-        self._dialect: Dialect = dialect_of(response)
-        self._base = base
-        self.stream: Any = response.stream
-        self.read: deque[bytes] = deque()
-        self._size = 0
-        self.until = ambient.monotonic() + PATIENCE
-        clock.most = PATIENCE
-        clock.clip(("read",))
-
-    def enough(self, chunk: bytes) -> bool:
-        """Keep what was read; True: stop here."""
-        self.read.append(chunk)
-        self._size += len(chunk)
-        return self._size > SMALL or ambient.monotonic() >= self.until
-
-    def whole(self) -> None:
-        """All of it is there."""
-        self._response.stream = self._dialect.module.ByteStream(b"".join(self.read))
-
-    def too_slow(self) -> Exception:
-        """Return what the reader of the rest meets."""
-        error: Exception = self._dialect.module.ReadTimeout("the body of a failed response took too long")
-        return error
-
-    def part(self, iterator: Any, error: Exception | None) -> None:
-        """There is more, or it broke."""
-        make: Callable[..., Any] = self._dialect.derived(Resumed, self._base)
-        error = None if error is None else error.with_traceback(None)
-        self._response.stream = make(self.read, self.stream, iterator, error)
-
-
-def is_small(response: Any) -> bool:
-    """Return whether the body is known to be small."""
-    length = response.headers.get("content-length", "")
-    return length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= SMALL
-
-
-def read_ahead(response: Any, clock: Clock) -> bool:
-    """Read a small body, within a bound; returns whether that was all, so that nobody has to close it."""
-    reading = _Reading(response, clock, "SyncByteStream")
-    iterator = iter(reading.stream)
-    try:
-        for chunk in iterator:
-            if reading.enough(chunk):
-                reading.part(iterator, None)
-                return False
-        reading.stream.close()
-    except Exception as error:
-        reading.part(iterator, error)
-        return False
-    else:
-        reading.whole()
-        return True
-    finally:
-        clock.most = FOREVER
-
-
-async def read_ahead_async(response: Any, clock: Clock) -> bool:
-    """Read a small body, within a bound; returns whether that was all, so that nobody has to close it."""
-    reading = _Reading(response, clock, "AsyncByteStream")
-    iterator = aiter(reading.stream)
-    try:
-        while True:
-            try:
-                chunk = await runtime.by(reading.until, anext(iterator))
-            except StopAsyncIteration:
-                break
-            if chunk is TIME_IS_UP:
-                await reading.stream.aclose()
-                reading.part(iterator, reading.too_slow())
-                return False
-            if reading.enough(chunk):
-                reading.part(iterator, None)
-                return False
-        await reading.stream.aclose()
-    except Exception as error:
-        reading.part(iterator, error)
-        return False
-    else:
-        reading.whole()
-        return True
-    finally:
-        clock.most = FOREVER

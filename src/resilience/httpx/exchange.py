@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from resilience.call import Binding, Call
@@ -25,20 +26,28 @@ class Exchange(Call):
         binding: what is known about the calls of the transport.
         function: what makes an attempt; it gets this call.
         request: what is sent.
+        let_go: frees what the responses in `opened` hold; for awaited calls it is a coroutine function.
     """
 
-    __slots__ = ("_known", "_queued", "_spent", "opened", "request")
+    __slots__ = ("_known", "_let_go", "_queued", "opened", "request", "residue")
 
     gentle = True
 
-    def __init__(self, binding: Binding, function: Callable[[Exchange], Any], request: Any) -> None:
+    def __init__(
+        self,
+        binding: Binding,
+        function: Callable[[Exchange], Any],
+        request: Any,
+        let_go: Callable[[Exchange], Any],
+    ) -> None:
         super().__init__(binding, function, (self,), {})
         self.request = request
         self.opened: list[Any] = []
         """The responses that somebody has to close."""
         self._known: dict[int, bool] = {}
         self._queued = False
-        self._spent = False
+        self._let_go = let_go
+        self.residue = partial(let_go, self)
 
     @property
     def operation(self) -> str:
@@ -76,16 +85,15 @@ class Exchange(Call):
         """Note whether this attempt surely sent nothing."""
         self._known[self.attempt] = unsent
 
-    @property
-    def spent(self) -> bool:
-        """Whether the response to the attempt before was closed for this one."""
-        return self._spent
+    def over(self) -> None:
+        """Let go of itself: no attempt follows."""
+        self.args = ()
+        self.residue = None
 
-    def begin(self) -> list[Any]:
-        """Begin an attempt; returns the responses to close first, since each has a connection."""
-        self._queued = False
-        self._spent = bool(self.opened)
-        return self.opened
+    def settled(self, response: Any) -> None:
+        """Nobody has to close a response any more."""
+        with contextlib.suppress(ValueError):  # a thread that was left behind has been here
+            self.opened.remove(response)
 
     def line_up(self, queued: bool) -> None:
         """Note whether it waits for a connection of the pool."""
@@ -97,7 +105,7 @@ class Exchange(Call):
 
     def copy(self) -> Exchange:
         """Return a copy, for a thread."""
-        other = Exchange(self.binding, self.function, self.request)
+        other = Exchange(self.binding, self.function, self.request, self._let_go)
         self.imprint(other)
         other.opened = self.opened
         other._known = self._known

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
-from resilience.httpx.bodies import AsyncBody, Body, is_alone, is_small, read_ahead, read_ahead_async
+from resilience.httpx.bodies import AsyncBody, Body, is_alone
 from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
 from resilience.httpx.exchange import Clock, Exchange, copied
 from resilience.httpx.failures import HTTP_FAILURES, unsent
 from resilience.httpx.phases import Following, Ticking
 from resilience.httpx.pool import Place, pool_of
+from resilience.httpx.residue import let_go, let_go_async
 from resilience.settling import Deferred
 
 if TYPE_CHECKING:
@@ -64,10 +65,6 @@ class _Passing:
         call.deferred = Deferred()
         return False, call.deferred
 
-    def _spare(self, response: Any, call: Exchange) -> bool:
-        """Return whether to read a failed response at once, since it may well be discarded."""
-        return call.idempotent and call.replayable and is_small(response)
-
 
 class ResilientTransport(_Passing, BaseTransport):
     """A transport that passes every request through a pipeline, for plain clients.
@@ -90,7 +87,7 @@ class ResilientTransport(_Passing, BaseTransport):
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
         """
-        call = Exchange(self._binding, self._attempt, request)
+        call = Exchange(self._binding, self._attempt, request, let_go)
         response: Any = None
         try:
             response = _checked(self._pipeline.run(call))
@@ -99,7 +96,7 @@ class ResilientTransport(_Passing, BaseTransport):
         else:
             return response
         finally:
-            call.args = ()
+            call.over()
             call.close_all(but=response)
         try:
             raise problem
@@ -107,8 +104,7 @@ class ResilientTransport(_Passing, BaseTransport):
             del problem  # its traceback holds this frame
 
     def _attempt(self, call: Exchange) -> Any:
-        if call.begin():
-            call.close_all()
+        call.line_up(False)
         started = ambient.monotonic()
         clock = Clock(call.request.extensions, call.deadline)
         if call.deadline != FOREVER:
@@ -121,9 +117,7 @@ class ResilientTransport(_Passing, BaseTransport):
         bad, deferred = self._judge(response, call, clock)
         if not response.is_closed:
             body = dialect_of(response).derived(Body, "SyncByteStream")
-            response.stream = body(response.stream, call, started, deferred)
-            if bad and self._spare(response, call) and read_ahead(response, clock):
-                call.opened.remove(response)
+            response.stream = body(response.stream, call, clock, started, deferred)
         if bad:
             raise BadResult(response)
         return response
@@ -168,7 +162,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
         """
-        call = Exchange(self._binding, self._attempt, request)
+        call = Exchange(self._binding, self._attempt, request, let_go_async)
         response: Any = None
         try:
             response = _checked(await self._pipeline.arun(call))
@@ -180,7 +174,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         else:
             return response
         finally:
-            call.args = ()
+            call.over()
             if call.opened:
                 await self._close_all(call, response)
         try:
@@ -189,8 +183,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
             del problem  # its traceback holds this frame
 
     async def _attempt(self, call: Exchange) -> Any:
-        if call.begin():
-            await self._close_all(call)
+        call.line_up(False)
         started = ambient.monotonic()
         clock = Clock(call.request.extensions, call.deadline)
         place = None if self._pool is None else Place(self._pool)
@@ -207,9 +200,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         if not response.is_closed:
             body = dialect_of(response).derived(AsyncBody, "AsyncByteStream")
             alone = self._pooled and is_alone(response)
-            response.stream = body(response.stream, call, started, deferred, alone, place)
-            if bad and self._spare(response, call) and await read_ahead_async(response, clock):
-                call.opened.remove(response)
+            response.stream = body(response.stream, call, clock, started, deferred, alone, place)
         if bad:
             raise BadResult(response)
         return response
