@@ -52,7 +52,9 @@ class Place:
         if self._request is not None and self._request in pool._requests:
             pool._requests.remove(self._request)
         used = {id(request.connection) for request in pool._requests}
-        lost = [connection for connection in pool._connections if id(connection) not in used and _is_busy(connection)]
+        lost = [
+            connection for connection in pool._connections if id(connection) not in used and not _is_free(connection)
+        ]
         if not lost:
             return
         pool._connections = [connection for connection in pool._connections if connection not in lost]
@@ -63,5 +65,9 @@ class Place:
                     await connection.aclose()
 
 
-def _is_busy(connection: Any) -> bool:
-    return not (connection.is_idle() or connection.is_closed() or connection.is_available())
+def _is_free(connection: Any) -> bool:
+    """Return whether the pool can use a connection again by itself.
+
+    One that is being made, and may become one of HTTP/2, says that it is available: that proves nothing.
+    """
+    return bool(connection.is_idle() or connection.is_closed())
