@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 RESET = struct.pack("ii", 1, 0)
@@ -158,6 +158,10 @@ class Server:
     def close(self, connection: socket.socket) -> bool:
         return False
 
+    def slowly(self, connection: socket.socket) -> bool:
+        self._stopping.wait(0.45)
+        return self.good(connection)
+
     def stall(self, connection: socket.socket) -> bool:
         return self._wait_for_the_client(connection)
 
@@ -187,6 +191,20 @@ class Server:
         except threading.BrokenBarrierError:
             return False
         return self.good(connection)
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port where nobody answers those who connect: the line for it is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 FAULTS = (

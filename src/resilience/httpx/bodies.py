@@ -11,7 +11,8 @@ from resilience.clock import FOREVER, TIME_IS_UP, ambient
 from resilience.ending import OK, Ending
 from resilience.errors import DeadlineExceededError
 from resilience.httpx.dialect import dialect_of
-from resilience.httpx.exchange import Clock, Exchange
+from resilience.httpx.exchange import Exchange
+from resilience.httpx.phases import Timeouts
 from resilience.httpx.pool import Place
 from resilience.settling import Deferred
 
@@ -27,15 +28,17 @@ class Guarded:
     Args:
         stream: the body as the transport gave it.
         call: whose body it is.
-        clock: of the attempt.
+        timeouts: of the attempt.
         started: when the attempt began.
         deferred: what ends with the body; None where nothing does.
     """
 
-    def __init__(self, stream: Any, call: Exchange, clock: Clock, started: float, deferred: Deferred | None) -> None:
+    def __init__(
+        self, stream: Any, call: Exchange, timeouts: Timeouts, started: float, deferred: Deferred | None
+    ) -> None:
         self._stream = stream
         self._call = call
-        self._clock = clock
+        self._timeouts = timeouts
         self._started = started
         self._deferred = deferred
         self._iterator: Any = None
@@ -92,7 +95,7 @@ class Body(Guarded):
         Each silence may last until that time.
         """
         try:
-            self._clock.turn(until)
+            self._timeouts.turn(until)
             read = bytearray()
             for chunk in self._stream:
                 read += chunk
@@ -125,13 +128,13 @@ class AsyncBody(Guarded):
         self,
         stream: Any,
         call: Exchange,
-        clock: Clock,
+        timeouts: Timeouts,
         started: float,
         deferred: Deferred | None,
         alone: bool,
         place: Place | None,
     ) -> None:
-        super().__init__(stream, call, clock, started, deferred)
+        super().__init__(stream, call, timeouts, started, deferred)
         self._alone = alone
         self._place = place
         if place is not None:

@@ -1,4 +1,4 @@
-"""One HTTP call as the policies see it, and the time that each of its phases may take."""
+"""One HTTP call as the policies see it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from functools import partial
 from typing import Any, Final
 
 from resilience.call import Binding, Call
-from resilience.clock import FOREVER, ambient
 from resilience.httpx.dialect import is_a
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""
-PHASES: Final = ("connect", "read", "write", "pool")
-SHORTEST = 0.001
-LONGEST = 1_000_000.0
-"""Sockets take 0 for "do not wait at all", and no more than some years."""
 
 
 class Exchange(Call):
@@ -148,43 +143,6 @@ def _rewinds(part: Any) -> bool:
         return bool(part.seekable())
     except Exception:
         return False
-
-
-class Clock:
-    """Clips the timeouts of one attempt to the time that is left, anew as each phase begins.
-
-    Args:
-        extensions: those of the request.
-        deadline: until when; the head has that of the attempt, the body that of the whole call.
-    """
-
-    __slots__ = ("_given", "deadline", "extensions", "most", "timeouts")
-
-    def __init__(self, extensions: dict[str, Any], deadline: float) -> None:
-        self._given: dict[str, float | None] = extensions.get("timeout") or {}
-        self.timeouts: dict[str, float | None] = dict(self._given)
-        self.extensions = {**extensions, "timeout": self.timeouts}
-        self.deadline = deadline
-        self.most = FOREVER
-        """Seconds that bound reading besides."""
-        self.clip()
-
-    def turn(self, deadline: float) -> None:
-        """Go from the head to the body, which is only read."""
-        self.deadline = deadline
-        self.clip(("read",))
-
-    def clip(self, phases: tuple[str, ...] = PHASES) -> None:
-        """Set timeouts to what is left, or to what was given where that is less."""
-        left = self.deadline - ambient.monotonic() if self.deadline != FOREVER else FOREVER
-        for phase in phases:
-            given = self._given.get(phase)
-            limit = min(left, self.most) if phase == "read" else left
-            if limit == FOREVER or (given is not None and given <= limit):
-                if phase in self._given:
-                    self.timeouts[phase] = given
-            else:
-                self.timeouts[phase] = min(max(limit, SHORTEST), LONGEST)
 
 
 def copied(request: Any, extensions: dict[str, Any]) -> Any:

@@ -13,9 +13,9 @@ from resilience.clock import FOREVER, ambient
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx.bodies import AsyncBody, Body, is_alone
 from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
-from resilience.httpx.exchange import Clock, Exchange, copied
+from resilience.httpx.exchange import Exchange, copied
 from resilience.httpx.failures import HTTP_FAILURES, unsent
-from resilience.httpx.phases import Following, Ticking
+from resilience.httpx.phases import Following, Ticking, Timeouts, Upload
 from resilience.httpx.pool import Place, pool_of
 from resilience.httpx.residue import let_go, let_go_async
 from resilience.settling import Deferred
@@ -44,6 +44,12 @@ class _Passing:
         self._transport: Any = getattr(dialect_of(self).module, default)() if transport is None else transport
         self._own = is_own(self._transport)
 
+    def _outgoing(self, call: Exchange) -> tuple[Any, Timeouts]:
+        """Return what an attempt sends, and its timeouts."""
+        extensions = call.request.extensions
+        timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
+        return copied(call.request, {**extensions, "timeout": timeouts}), timeouts
+
     def _learn(self, error: BaseException, call: Exchange) -> None:
         """Note whether an attempt that raised was sent."""
         known = unsent(error, self._own)
@@ -52,12 +58,12 @@ class _Passing:
         if known and is_a(error, "PoolTimeout"):
             call.line_up(True)
 
-    def _judge(self, response: Any, call: Exchange, clock: Clock) -> tuple[bool, Deferred | None]:
+    def _judge(self, response: Any, call: Exchange, timeouts: Timeouts) -> tuple[bool, Deferred | None]:
         """Return whether a response is a failure, and what is to end with the body of one that is none."""
         call.line_up(False)
         call.opened.append(response)
         if not response.is_closed:
-            clock.turn(call.whole)
+            timeouts.turn(call.whole)
         if self._pipeline.is_bad(response, HTTP_FAILURES):
             return True, None
         if response.is_closed:
@@ -106,18 +112,20 @@ class ResilientTransport(_Passing, BaseTransport):
     def _attempt(self, call: Exchange) -> Any:
         call.line_up(False)
         started = ambient.monotonic()
-        clock = Clock(call.request.extensions, call.deadline)
+        request, timeouts = self._outgoing(call)
         if call.deadline != FOREVER:
-            clock.extensions["trace"] = Ticking(clock, call.request.extensions)
+            dialect = dialect_of(request)
+            request.extensions["trace"] = Ticking(timeouts, dialect, request.extensions.get("trace"))
+            request.stream = dialect.derived(Upload, "SyncByteStream")(request.stream, timeouts, dialect)
         try:
-            response = self._transport.handle_request(copied(call.request, clock.extensions))
+            response = self._transport.handle_request(request)
         except Exception as error:
             self._learn(error, call)
             raise
-        bad, deferred = self._judge(response, call, clock)
+        bad, deferred = self._judge(response, call, timeouts)
         if not response.is_closed:
             body = dialect_of(response).derived(Body, "SyncByteStream")
-            response.stream = body(response.stream, call, clock, started, deferred)
+            response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
             raise BadResult(response)
         return response
@@ -185,22 +193,22 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
     async def _attempt(self, call: Exchange) -> Any:
         call.line_up(False)
         started = ambient.monotonic()
-        clock = Clock(call.request.extensions, call.deadline)
+        request, timeouts = self._outgoing(call)
         place = None if self._pool is None else Place(self._pool)
         if self._pooled and call.deadline != FOREVER:
-            clock.extensions["trace"] = Following(call)
+            request.extensions["trace"] = Following(call)
         try:
-            response: Any = await self._transport.handle_async_request(copied(call.request, clock.extensions))
+            response: Any = await self._transport.handle_async_request(request)
         except BaseException as error:
             self._learn(error, call)
             if place is not None:
                 await place.mend(error)
             raise
-        bad, deferred = self._judge(response, call, clock)
+        bad, deferred = self._judge(response, call, timeouts)
         if not response.is_closed:
             body = dialect_of(response).derived(AsyncBody, "AsyncByteStream")
             alone = self._pooled and is_alone(response)
-            response.stream = body(response.stream, call, clock, started, deferred, alone, place)
+            response.stream = body(response.stream, call, timeouts, started, deferred, alone, place)
         if bad:
             raise BadResult(response)
         return response
