@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -9,16 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import httpcore
 import httpx
 import pytest
 
-from resilience import DeadlineExceededError, Pipeline, Timeout
+from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, RetryScheduled, Timeout, backoff
 from resilience.clock import FOREVER
 from resilience.httpx import attach
 from resilience.httpx.dialect import dialect_named
 from resilience.httpx.phases import SLICE, Ticking, Timeouts, Upload
-from resilience.testing import VirtualClock, virtual_time
+from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.httpx.helpers import Ask, Pool, Script
 from tests.httpx.server import Server, black_hole
 
@@ -208,6 +210,76 @@ def test_an_upload_to_a_slow_reader() -> None:
             client.put(f"http://127.0.0.1:{listener.getsockname()[1]}/", content=b"x" * 40_000_000)
         done.set()
         thread.join(5)
+
+
+CUT = (Timeout(5), Retry(2, wait=backoff.none()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
+def test_an_attempt_that_was_cut_while_it_connected_may_be_repeated(way: str) -> None:
+    breaker = CircuitBreaker()
+    pipeline: Pipeline[Any] = Pipeline(*CUT, breaker, Timeout(0.2))
+
+    async def main() -> None:
+        async with attach(httpx.AsyncClient(), pipeline) as client:
+            await client.post(f"http://127.0.0.1:{port}/", content=b"order")
+
+    with (
+        black_hole() as port,
+        Recorder(pipeline, events=[RetryScheduled]) as recorder,
+        pytest.raises(DeadlineExceededError) as caught,
+    ):
+        if way == "sync":
+            attach(httpx.Client(), pipeline).post(f"http://127.0.0.1:{port}/", content=b"order")
+        else:
+            anyio.run(main, backend=way)
+
+    assert [event.failure.unprocessed for event in recorder.of(RetryScheduled)] == [True]
+    assert breaker.snapshot()["failures"] == 2
+    assert not caught.value.unprocessed  # it says that it was scored, too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])
+def test_an_attempt_that_was_cut_after_it_was_sent_is_not_repeated(way: str) -> None:
+    pipeline: Pipeline[Any] = Pipeline(*CUT, Timeout(0.2))
+
+    async def main() -> None:
+        async with attach(httpx.AsyncClient(), pipeline) as client:
+            await client.post(f"{server.url}/stall", content=b"order")
+
+    with Server() as server, pytest.raises(DeadlineExceededError):
+        if way == "sync":
+            attach(httpx.Client(), pipeline).post(f"{server.url}/stall", content=b"order")
+        else:
+            anyio.run(main, backend=way)
+
+    assert server.answered["stall"] == 1
+
+
+class Failover(httpx.AsyncHTTPTransport):
+    """Sends by another transport, with another request, so that no trace tells of it."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        async with httpx.AsyncHTTPTransport() as backup:
+            other = httpx.Request(request.method, request.url, headers=request.headers, stream=request.stream)
+            return await backup.handle_async_request(other)
+
+
+@pytest.mark.slow
+def test_a_cut_of_a_transport_that_is_not_httpx_own_does_not_say_that_nothing_was_called() -> None:
+    async def main() -> None:
+        pipeline: Pipeline[Any] = Pipeline(*CUT, Timeout(0.2))
+        client = attach(httpx.AsyncClient(transport=Failover(verify=False)), pipeline)
+        with pytest.raises(DeadlineExceededError, match="may have been processed") as caught:
+            await client.post(f"{server.url}/stall", content=b"order")
+        assert not caught.value.unprocessed
+
+    with Server() as server:
+        asyncio.run(main())
+
+    assert server.answered["stall"] == 1
 
 
 def test_what_is_left_reaches_a_transport_that_copies_the_timeouts() -> None:

@@ -18,6 +18,7 @@ SLICE: Final = 65_536
 """Bytes that are sent without a look at the clock."""
 TO_SEND: Final = frozenset({"connect_tcp.started", "connect_unix_socket.started", "send_request_headers.started"})
 """The steps to sending a request that may be left out."""
+SENDING: Final = "send_request_headers.started"
 
 
 class Timeouts(dict[str, "float | None"]):
@@ -123,7 +124,7 @@ class Upload:
 
 
 class Following:
-    """For async clients: whether the request still waits for a connection.
+    """For async clients: whether the request still waits for a connection, and whether any of it was sent.
 
     Args:
         call: the call.
@@ -132,10 +133,13 @@ class Following:
     def __init__(self, call: Exchange) -> None:
         self._call = call
         self._follow = call.request.extensions.get("trace")
+        self.sending = False
         call.line_up(True)
 
     async def __call__(self, name: str, info: Any) -> None:
         """Hear of an event."""
         self._call.line_up(False)
+        if name.endswith(SENDING):
+            self.sending = True
         if self._follow is not None:
             await self._follow(name, info)

@@ -195,12 +195,15 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         started = ambient.monotonic()
         request, timeouts = self._outgoing(call)
         place = None if self._pool is None else Place(self._pool)
-        if self._pooled and call.deadline != FOREVER:
-            request.extensions["trace"] = Following(call)
+        following: Following | None = None
+        if self._own and call.deadline != FOREVER:
+            following = request.extensions["trace"] = Following(call)
         try:
             response: Any = await self._transport.handle_async_request(request)
         except BaseException as error:
             self._learn(error, call)
+            if following is not None and not following.sending and not isinstance(error, Exception):
+                call.learn(unsent=True)  # cut while it was connecting
             if place is not None:
                 await place.mend(error)
             raise
