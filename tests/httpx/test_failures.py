@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import httpx
 import httpx2
@@ -80,6 +81,12 @@ def test_statuses_of_ones_own() -> None:
 def test_a_status_out_of_range(status: int) -> None:
     with pytest.raises((TypeError, ValueError), match="a status"):
         http_failures(statuses=[status])
+
+
+def test_statuses_are_several() -> None:
+    wrong: Any = 503
+    with pytest.raises(TypeError, match=r"statuses must be several status codes, such as \[502, 503\], not 503"):
+        http_failures(wrong)
 
 
 @pytest.mark.parametrize(

@@ -728,6 +728,18 @@ def test_a_pipeline_is_wanted() -> None:
         AsyncResilientTransport(wrong)
 
 
+@pytest.mark.parametrize("wrong", [httpx.Client(), httpx.AsyncHTTPTransport(), "transport", 7])
+def test_a_transport_for_plain_clients_is_wanted(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"transport must be one that has handle_request, not "):
+        ResilientTransport(Pipeline(), wrong)
+
+
+@pytest.mark.parametrize("wrong", [httpx.AsyncClient(), httpx.HTTPTransport(), "transport", 7])
+def test_a_transport_for_async_clients_is_wanted(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"transport must be one that has handle_async_request, not "):
+        AsyncResilientTransport(Pipeline(), wrong)
+
+
 def test_transports_of_ones_own() -> None:
     script = Script(503, 200, 503, 200)
 

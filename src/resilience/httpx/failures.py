@@ -32,6 +32,9 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
     them. An error before there was a connection is unprocessed: a call may be repeated even if it is not idempotent.
     In a client, that is believed only of httpx's own transports.
     """
+    given: Any = statuses
+    if not isinstance(given, Iterable):
+        raise TypeError(f"statuses must be several status codes, such as [502, 503], not {given!r}")
     listed = frozenset(checks.integer("a status", status, low=400, high=599) for status in statuses)
 
     def of_response(result: Any) -> Failure | None:

@@ -35,12 +35,14 @@ C = TypeVar("C")
 class _Passing:
     """What both transports have in common: the pipeline, and what is made of an attempt's response."""
 
-    def __init__(self, pipeline: Caller[Any], transport: Any, default: str) -> None:
+    def __init__(self, pipeline: Caller[Any], transport: Any, default: str, method: str) -> None:
         given: Any = pipeline
         if not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
         self._pipeline: Caller[Any] = pipeline
         self._binding = pipeline.binding(HTTP_FAILURES)
+        if transport is not None and not callable(getattr(transport, method, None)):
+            raise TypeError(f"transport must be one that has {method}, not {transport!r}")
         self._transport: Any = getattr(dialect_of(self).module, default)() if transport is None else transport
         self._own = is_own(self._transport)
 
@@ -80,11 +82,11 @@ class ResilientTransport(_Passing, BaseTransport):
         transport: what sends the requests; None: an `HTTPTransport()`.
 
     Raises:
-        TypeError: `pipeline` is no pipeline.
+        TypeError: `pipeline` is no pipeline, or `transport` no transport for plain clients.
     """
 
     def __init__(self, pipeline: Caller[Any], transport: BaseTransport | None = None) -> None:
-        super().__init__(pipeline, transport, "HTTPTransport")
+        super().__init__(pipeline, transport, "HTTPTransport", "handle_request")
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, as often as the pipeline says.
@@ -155,11 +157,11 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         transport: what sends the requests; None: an `AsyncHTTPTransport()`.
 
     Raises:
-        TypeError: `pipeline` is no pipeline.
+        TypeError: `pipeline` is no pipeline, or `transport` no transport for async clients.
     """
 
     def __init__(self, pipeline: Caller[Any], transport: AsyncBaseTransport | None = None) -> None:
-        super().__init__(pipeline, transport, "AsyncHTTPTransport")
+        super().__init__(pipeline, transport, "AsyncHTTPTransport", "handle_async_request")
         self._pooled = is_a(self._transport, "AsyncHTTPTransport")
         self._pool = pool_of(self._transport)
 
