@@ -149,6 +149,29 @@ def test_a_body_that_is_replaced_by_a_thread_left_behind_is_closed() -> None:
     assert (body.read, body.closed, call.opened) == (0, 1, [])
 
 
+def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
+    from resilience.httpx.exchange import Exchange
+    from resilience.httpx.failures import HTTP_FAILURES
+    from resilience.httpx.residue import let_go
+
+    class Taken(list[Any]):
+        """Seems to have something, and has not."""
+
+        def __bool__(self) -> bool:
+            return True
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([httpx.Response(503)])
+
+    call = Exchange(Pipeline().binding(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), let_go)
+    call.opened = Taken()
+
+    let_go(call)
+    call.close_all()
+
+    assert list.__len__(call.opened) == 0
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_cancelled_while_it_is_read(backend: str) -> None:
     class Stalling(Stream):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -110,10 +110,15 @@ class Exchange(Call):
         """Close a response that came when its thread had been left behind."""
         close_quietly(result)
 
+    def taken(self) -> Iterator[Any]:
+        """Take out the responses that somebody has to close, one by one; a thread that was left behind may, too."""
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self.opened.pop()
+
     def close_all(self, but: Any = None) -> None:
         """Close the responses that nobody gets."""
-        while self.opened:
-            response = self.opened.pop()
+        for response in self.taken():
             if response is not but:
                 close_quietly(response)
 

@@ -219,8 +219,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         return response
 
     async def _close_all(self, call: Exchange, but: Any = None) -> None:
-        while call.opened:
-            response = call.opened.pop()
+        for response in call.taken():
             if response is not but:
                 await _discard(response)
 
