@@ -799,3 +799,10 @@ def test_a_client_is_guarded_once() -> None:
 
     with pytest.raises(ValueError, match="guarded already"):
         attach(client, Retry())
+
+
+def test_a_client_with_a_guarded_mount_is_guarded_already() -> None:
+    client = httpx.Client(mounts={"http://": ResilientTransport(Retry())})
+
+    with pytest.raises(ValueError, match="guarded already"):
+        attach(client, Retry())

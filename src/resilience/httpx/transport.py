@@ -274,7 +274,7 @@ def attach(client: C, pipeline: Caller[Any]) -> C:
         make = partial(AsyncResilientTransport, pipeline)
     else:
         raise TypeError(f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}")
-    if isinstance(inside._transport, _Passing):
+    if any(isinstance(one, _Passing) for one in (inside._transport, *inside._mounts.values())):
         raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
     made: dict[int, Any] = {}
 
