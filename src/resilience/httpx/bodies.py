@@ -58,6 +58,9 @@ class Guarded:
         call = self._call
         call.limit = call.whose_whole
         error: DeadlineExceededError = timing.cut(call, self._started)
+        whose = str(error).partition(" passed while ")[0]
+        ran = ambient.monotonic() - self._started
+        error.args = (f"{whose} passed while the body was read, {ran:.3g} s after {call.operation} began",)
         error.__cause__ = cause
         self._failed(error)
         return dialect_of(call.request).translated(error, call.request)
