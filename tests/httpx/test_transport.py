@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import io
@@ -807,3 +808,44 @@ def test_a_client_with_a_guarded_mount_is_guarded_already() -> None:
 
     with pytest.raises(ValueError, match="guarded already"):
         attach(client, Retry())
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_client_that_was_closed_during_the_wait_of_a_retry_sends_no_more(leave: bool) -> None:
+    script = Script(lambda: failed(Stream(b"busy")))
+    client: httpx.Client
+
+    def wait(state: object) -> float:
+        client.__exit__() if leave else client.close()
+        return 0.0
+
+    client = attach(httpx.Client(transport=script), Pipeline(Retry(3, wait=wait)))
+    with client if leave else contextlib.nullcontext():
+        assert client.get("http://quotes.test").text == "busy"
+
+    assert len(script.requests) == 1
+    with ResilientTransport(Pipeline(), script) as again:  # a transport may be used by several clients
+        assert again.handle_request(httpx.Request("GET", "http://quotes.test")).status_code == 503
+        again.close()
+        assert again.handle_request(httpx.Request("GET", "http://quotes.test")).status_code == 503
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_an_async_client_that_was_closed_during_the_wait_of_a_retry_sends_no_more(leave: bool) -> None:
+    script = Script(httpx.ReadError("hung up"))
+    bulkhead = Bulkhead(1, queue=1)
+
+    async def main() -> None:
+        client = attach(httpx.AsyncClient(transport=script), Pipeline(Retry(3, wait=NOW), bulkhead))
+        async with bulkhead:
+            task = asyncio.create_task(client.get("http://quotes.test"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert bulkhead.queued == 1
+            await (client.__aexit__() if leave else client.aclose())
+        with pytest.raises(RejectedError, match="client was closed"):
+            await task
+
+    asyncio.run(main())
+
+    assert script.requests == []

@@ -22,9 +22,10 @@ class Exchange(Call):
         function: what makes an attempt; it gets this call.
         request: what is sent.
         let_go: frees what the responses in `opened` hold; for awaited calls it is a coroutine function.
+        epoch: how often the transport had been closed when the call came in.
     """
 
-    __slots__ = ("_known", "_let_go", "_queued", "opened", "request", "residue")
+    __slots__ = ("_known", "_let_go", "_queued", "epoch", "opened", "request", "residue")
 
     gentle = True
 
@@ -34,6 +35,7 @@ class Exchange(Call):
         function: Callable[[Exchange], Any],
         request: Any,
         let_go: Callable[[Exchange], Any],
+        epoch: int = 0,
     ) -> None:
         super().__init__(binding, function, (self,), {})
         self.request = request
@@ -42,6 +44,7 @@ class Exchange(Call):
         self._known: dict[int, bool] = {}
         self._queued = False
         self._let_go = let_go
+        self.epoch = epoch
         self.residue = partial(let_go, self)
 
     @property
@@ -100,7 +103,7 @@ class Exchange(Call):
 
     def copy(self) -> Exchange:
         """Return a copy, for a thread."""
-        other = Exchange(self.binding, self.function, self.request, self._let_go)
+        other = Exchange(self.binding, self.function, self.request, self._let_go, self.epoch)
         self.imprint(other)
         other.opened = self.opened
         other._known = self._known

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
-from resilience.errors import BadResult, DeadlineExceededError, RejectedError
+from resilience.errors import BadResult, DeadlineExceededError, RejectedError, RejectReason
 from resilience.httpx.bodies import AsyncBody, Body, is_alone
 from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
 from resilience.httpx.exchange import Exchange, copied
@@ -45,9 +45,17 @@ class _Passing:
             raise TypeError(f"transport must be one that has {method}, not {transport!r}")
         self._transport: Any = getattr(dialect_of(self).module, default)() if transport is None else transport
         self._own = is_own(self._transport)
+        self._closings: int = 0
 
     def _outgoing(self, call: Exchange) -> tuple[Any, Timeouts]:
-        """Return what an attempt sends, and its timeouts."""
+        """Begin an attempt; returns what it sends, and its timeouts.
+
+        Raises:
+            RejectedError: the transport was closed while the call waited: its connections would stay open.
+        """
+        if call.epoch != self._closings:
+            raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
+        call.line_up(False)
         extensions = call.request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
         return copied(call.request, {**extensions, "timeout": timeouts}), timeouts
@@ -95,7 +103,7 @@ class ResilientTransport(_Passing, BaseTransport):
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
         """
-        call = Exchange(self._binding, self._attempt, request, let_go)
+        call = Exchange(self._binding, self._attempt, request, let_go, self._closings)
         response: Any = None
         try:
             response = _checked(self._pipeline.run(call))
@@ -112,7 +120,6 @@ class ResilientTransport(_Passing, BaseTransport):
             del problem  # its traceback holds this frame
 
     def _attempt(self, call: Exchange) -> Any:
-        call.line_up(False)
         started = ambient.monotonic()
         request, timeouts = self._outgoing(call)
         if call.deadline != FOREVER:
@@ -134,6 +141,7 @@ class ResilientTransport(_Passing, BaseTransport):
 
     def close(self) -> None:
         """Close the transport that sends the requests."""
+        self._closings += 1
         self._transport.close()
 
     def __enter__(self) -> ResilientTransport:
@@ -146,6 +154,7 @@ class ResilientTransport(_Passing, BaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        self._closings += 1
         self._transport.__exit__(exc_type, exc_value, traceback)
 
 
@@ -172,7 +181,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
         """
-        call = Exchange(self._binding, self._attempt, request, let_go_async)
+        call = Exchange(self._binding, self._attempt, request, let_go_async, self._closings)
         response: Any = None
         try:
             response = _checked(await self._pipeline.arun(call))
@@ -193,7 +202,6 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
             del problem  # its traceback holds this frame
 
     async def _attempt(self, call: Exchange) -> Any:
-        call.line_up(False)
         started = ambient.monotonic()
         request, timeouts = self._outgoing(call)
         place = None if self._pool is None else Place(self._pool)
@@ -225,6 +233,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the transport that sends the requests."""
+        self._closings += 1
         await self._transport.aclose()
 
     async def __aenter__(self) -> AsyncResilientTransport:
@@ -237,6 +246,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        self._closings += 1
         await self._transport.__aexit__(exc_type, exc_value, traceback)
 
 
