@@ -764,6 +764,34 @@ def test_the_default_transports() -> None:
     assert isinstance(awaited._transport, httpx.AsyncHTTPTransport)
 
 
+def test_the_default_transports_of_a_client_of_httpx2() -> None:
+    plain: Any = ResilientTransport(Pipeline(Retry(1)))
+    awaited: Any = AsyncResilientTransport(Pipeline(Retry(1)))
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(transport=awaited) as client:
+            with pytest.raises(httpx2.ConnectError):
+                await client.get("http://127.0.0.1:9")
+
+    with httpx2.Client(transport=plain) as client, pytest.raises(httpx2.ConnectError):
+        client.get("http://127.0.0.1:9")
+    asyncio.run(main())
+
+    assert isinstance(plain._transport, httpx2.HTTPTransport)
+    assert isinstance(awaited._transport, httpx2.AsyncHTTPTransport)
+
+
+def test_a_transport_of_the_other_module_is_refused() -> None:
+    used: Any = ResilientTransport(Pipeline())
+    with httpx.Client(transport=used) as client, pytest.raises(httpx.ConnectError):
+        client.get("http://127.0.0.1:9")
+    given: Any = ResilientTransport(Pipeline(), httpx.HTTPTransport(verify=False))
+
+    for transport in (used, given):
+        with pytest.raises(TypeError, match="sends by httpx, and the client is one of httpx2"):
+            httpx2.Client(transport=transport).get("http://127.0.0.1:9")
+
+
 def test_the_pool_of_httpcore_is_as_expected() -> None:
     """Where this fails, look whether httpcore still loses places, and where: see `resilience.httpx.pool`."""
     transport: Any = AsyncResilientTransport(Pipeline())

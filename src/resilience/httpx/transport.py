@@ -12,7 +12,7 @@ from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError, RejectReason
 from resilience.httpx.bodies import AsyncBody, Body, is_alone
-from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own
+from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own, module_of
 from resilience.httpx.exchange import Exchange, copied
 from resilience.httpx.failures import HTTP_FAILURES, unsent
 from resilience.httpx.phases import Following, Ticking, Timeouts, Upload
@@ -43,9 +43,29 @@ class _Passing:
         self._binding = pipeline.binding(HTTP_FAILURES)
         if transport is not None and not callable(getattr(transport, method, None)):
             raise TypeError(f"transport must be one that has {method}, not {transport!r}")
-        self._transport: Any = getattr(dialect_of(self).module, default)() if transport is None else transport
-        self._own = is_own(self._transport)
+        self._default = default if transport is None else None
+        self._speaks: type[Any] | None = None
+        self._send_by(getattr(dialect_of(self).module, default)() if transport is None else transport)
         self._closings: int = 0
+
+    def _send_by(self, transport: Any) -> None:
+        self._transport = transport
+        self._own = is_own(transport)
+
+    def _speak(self, request: Any) -> None:
+        """See to it that requests and what sends them belong to the same module, as the first request comes in.
+
+        Raises:
+            TypeError: they do not.
+        """
+        own, wanted = module_of(self._transport), dialect_of(request).module.__name__
+        if self._own and own != wanted:
+            if self._default is None or self._speaks is not None:
+                raise TypeError(
+                    f"this transport sends by {own}, and the client is one of {wanted}: give it one of those"
+                )
+            self._send_by(getattr(dialect_of(request).module, self._default)())
+        self._speaks = type(request)
 
     def _outgoing(self, call: Exchange) -> tuple[Any, Timeouts]:
         """Begin an attempt; returns what it sends, and its timeouts.
@@ -87,7 +107,7 @@ class ResilientTransport(_Passing, BaseTransport):
 
     Args:
         pipeline: the pipeline, or a single policy; also a bound one.
-        transport: what sends the requests; None: an `HTTPTransport()`.
+        transport: what sends the requests; None: an `HTTPTransport()` of httpx or httpx2, as the client is.
 
     Raises:
         TypeError: `pipeline` is no pipeline, or `transport` no transport for plain clients.
@@ -102,7 +122,10 @@ class ResilientTransport(_Passing, BaseTransport):
         Raises:
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
+            TypeError: the request is of httpx2 and the transport of httpx, or the other way round.
         """
+        if type(request) is not self._speaks:
+            self._speak(request)
         call = Exchange(self._binding, self._attempt, request, let_go, self._closings)
         response: Any = None
         try:
@@ -163,7 +186,7 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
 
     Args:
         pipeline: the pipeline, or a single policy; also a bound one.
-        transport: what sends the requests; None: an `AsyncHTTPTransport()`.
+        transport: what sends the requests; None: an `AsyncHTTPTransport()` of httpx or httpx2, as the client is.
 
     Raises:
         TypeError: `pipeline` is no pipeline, or `transport` no transport for async clients.
@@ -171,8 +194,11 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
 
     def __init__(self, pipeline: Caller[Any], transport: AsyncBaseTransport | None = None) -> None:
         super().__init__(pipeline, transport, "AsyncHTTPTransport", "handle_async_request")
-        self._pooled = is_a(self._transport, "AsyncHTTPTransport")
-        self._pool = pool_of(self._transport)
+
+    def _send_by(self, transport: Any) -> None:
+        super()._send_by(transport)
+        self._pooled = is_a(transport, "AsyncHTTPTransport")
+        self._pool = pool_of(transport)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, as often as the pipeline says.
@@ -180,7 +206,10 @@ class AsyncResilientTransport(_Passing, AsyncBaseTransport):
         Raises:
             RejectedError: also an `httpx.TransportError`; nothing was sent.
             DeadlineExceededError: also an `httpx.TimeoutException`.
+            TypeError: the request is of httpx2 and the transport of httpx, or the other way round.
         """
+        if type(request) is not self._speaks:
+            self._speak(request)
         call = Exchange(self._binding, self._attempt, request, let_go_async, self._closings)
         response: Any = None
         try:
