@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
-from resilience.errors import BadResult, DeadlineExceededError, RejectedError, RejectReason
+from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx.bodies import AsyncBody, Body, is_alone
-from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a, is_own, module_of
-from resilience.httpx.exchange import Exchange, copied
-from resilience.httpx.failures import HTTP_FAILURES, unsent
-from resilience.httpx.phases import Following, Ticking, Timeouts, Upload
+from resilience.httpx.dialect import MODULES, dialect_named, dialect_of, is_a
+from resilience.httpx.exchange import Exchange
+from resilience.httpx.passing import Passing
+from resilience.httpx.phases import Following, Ticking, Upload
 from resilience.httpx.pool import Place, pool_of
 from resilience.httpx.residue import let_go, let_go_async
-from resilience.settling import Deferred
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
@@ -32,77 +31,7 @@ else:
 C = TypeVar("C")
 
 
-class _Passing:
-    """What both transports have in common: the pipeline, and what is made of an attempt's response."""
-
-    def __init__(self, pipeline: Caller[Any], transport: Any, default: str, method: str) -> None:
-        given: Any = pipeline
-        if not isinstance(given, Caller):
-            raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
-        self._pipeline: Caller[Any] = pipeline
-        self._binding = pipeline.binding(HTTP_FAILURES)
-        if transport is not None and not callable(getattr(transport, method, None)):
-            raise TypeError(f"transport must be one that has {method}, not {transport!r}")
-        self._default = default if transport is None else None
-        self._speaks: type[Any] | None = None
-        self._send_by(getattr(dialect_of(self).module, default)() if transport is None else transport)
-        self._closings: int = 0
-
-    def _send_by(self, transport: Any) -> None:
-        self._transport = transport
-        self._own = is_own(transport)
-
-    def _speak(self, request: Any) -> None:
-        """See to it that requests and what sends them belong to the same module, as the first request comes in.
-
-        Raises:
-            TypeError: they do not.
-        """
-        own, wanted = module_of(self._transport), dialect_of(request).module.__name__
-        if self._own and own != wanted:
-            if self._default is None or self._speaks is not None:
-                raise TypeError(
-                    f"this transport sends by {own}, and the client is one of {wanted}: give it one of those"
-                )
-            self._send_by(getattr(dialect_of(request).module, self._default)())
-        self._speaks = type(request)
-
-    def _outgoing(self, call: Exchange) -> tuple[Any, Timeouts]:
-        """Begin an attempt; returns what it sends, and its timeouts.
-
-        Raises:
-            RejectedError: the transport was closed while the call waited: its connections would stay open.
-        """
-        if call.epoch != self._closings:
-            raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
-        call.line_up(False)
-        extensions = call.request.extensions
-        timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
-        return copied(call.request, {**extensions, "timeout": timeouts}), timeouts
-
-    def _learn(self, error: BaseException, call: Exchange) -> None:
-        """Note whether an attempt that raised was sent."""
-        known = unsent(error, self._own)
-        if known is not None:
-            call.learn(known)
-        if known and is_a(error, "PoolTimeout"):
-            call.line_up(True)
-
-    def _judge(self, response: Any, call: Exchange, timeouts: Timeouts) -> tuple[bool, Deferred | None]:
-        """Return whether a response is a failure, and what is to end with the body of one that is none."""
-        call.line_up(False)
-        call.opened.append(response)
-        if not response.is_closed:
-            timeouts.turn(call.whole)
-        if self._pipeline.is_bad(response, HTTP_FAILURES):
-            return True, None
-        if response.is_closed:
-            return False, None
-        call.deferred = Deferred()
-        return False, call.deferred
-
-
-class ResilientTransport(_Passing, BaseTransport):
+class ResilientTransport(Passing, BaseTransport):
     """A transport that passes every request through a pipeline, for plain clients.
 
     Args:
@@ -181,7 +110,7 @@ class ResilientTransport(_Passing, BaseTransport):
         self._transport.__exit__(exc_type, exc_value, traceback)
 
 
-class AsyncResilientTransport(_Passing, AsyncBaseTransport):
+class AsyncResilientTransport(Passing, AsyncBaseTransport):
     """A transport that passes every request through a pipeline, for async clients: asyncio or trio.
 
     Args:
@@ -313,7 +242,7 @@ def attach(client: C, pipeline: Caller[Any]) -> C:
         make = partial(AsyncResilientTransport, pipeline)
     else:
         raise TypeError(f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}")
-    if any(isinstance(one, _Passing) for one in (inside._transport, *inside._mounts.values())):
+    if any(isinstance(one, Passing) for one in (inside._transport, *inside._mounts.values())):
         raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
     made: dict[int, Any] = {}
 
