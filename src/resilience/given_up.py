@@ -18,6 +18,8 @@ from resilience.locks import new_lock
 
 MARK = "_resilience_given_up"
 _Group: type[BaseException] = BaseExceptionGroup
+NOTE = "resilience"
+"""The extension of a response that says why it was given up on."""
 DEPTH = 8
 PREFIX = "resilience: "
 
@@ -129,6 +131,9 @@ def note(error: BaseException, text: str) -> None:
     kept = [one for one in earlier if not (isinstance(one, str) and one.startswith(PREFIX))]
     # Not by add_note: an exception that is a frozen dataclass refuses every attribute that is set.
     error.__dict__["__notes__"] = [*kept, PREFIX + text]
+    place = _extensions(error.result) if isinstance(error, BadResult) else None
+    if place is not None:  # the exception turns into the response again
+        place[NOTE] = text
 
 
 def _notes(error: BaseException) -> list[Any]:

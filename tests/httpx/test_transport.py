@@ -79,6 +79,17 @@ def test_the_last_response_comes_out(ask: Ask) -> None:
     assert len(script.requests) == 3
 
 
+def test_the_last_response_says_in_its_extensions_why_there_was_no_more(ask: Ask) -> None:
+    response = ask(retrying(), Script(503))
+    assert "retry gave up after 3 attempts" in response.extensions["resilience"]
+    assert "no attempts are left" in response.extensions["resilience"]
+
+    response = ask(retrying(CircuitBreaker(consecutive_failures=1)), Script(503))
+    assert response.extensions["resilience"] == "attempt 2 not made: circuit open"
+
+    assert "resilience" not in ask(retrying(), Script(200)).extensions
+
+
 def test_the_last_exception_comes_out_with_a_note(ask: Ask) -> None:
     with pytest.raises(httpx.ReadError, match="hung up") as caught:
         ask(retrying(), Script(httpx.ReadError("hung up")))
