@@ -62,6 +62,7 @@ class Composer(Census):
         self.policies = policies
         self.site = site
         self.mode = Mode.ENFORCE
+        self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
 
     def bounded(self) -> bool:
         """Return whether some Scope in here is in force."""
@@ -79,6 +80,9 @@ class Composer(Census):
         Args:
             default: what counts in a pipeline that was given no failures of its own.
         """
+        lists = self._lists
+        if default in lists:
+            return lists[default]
         own = self.site.failures or default
         found = [own] if own.lists_results else []
         for policy in self.policies:
@@ -86,7 +90,12 @@ class Composer(Census):
                 found += policy.engine.result_lists(default)
             elif policy.failures is not None and policy.failures.lists_results:
                 found.append(policy.failures)
-        return tuple(found)
+        lists[default] = tuple(found)
+        return lists[default]
+
+    def forget_lists(self) -> None:
+        """Look for allowlists anew, since a policy has changed."""
+        self._lists = {}
 
     def patience(self) -> float | None:
         """Return the seconds of the shortest Timeout in here; else the least that a breaker calls slow; else None."""

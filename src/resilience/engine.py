@@ -81,6 +81,7 @@ class Engine(Composer):
     def rewire(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
         with self._lock:
+            self.forget_lists()
             self.site.patience = self.patience()
             if self.draining:
                 self.run = self.metered(drive_sync, CallEnded, self.refuse)

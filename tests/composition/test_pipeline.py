@@ -378,6 +378,18 @@ class TestNames:
         assert "plain" in repr(pipeline)
 
 
+def test_an_integration_asks_by_the_allowlists_of_the_moment() -> None:
+    inner: Pipeline[Any] = Pipeline(Retry(2), name="asked-within")
+    outer: Pipeline[Any] = Pipeline(inner, name="asked")
+    assert not outer.is_bad(3, NETWORK_ERRORS)
+    assert outer.is_bad(4, Allowlist.of_results(lambda value: bool(value == 4)))
+
+    inner["retry"].update(on=Allowlist.of_results(lambda value: bool(value == 3)))
+
+    assert outer.is_bad(3, NETWORK_ERRORS)
+    assert not outer.is_bad(4, NETWORK_ERRORS)
+
+
 class TestDraining:
     def test_new_calls_are_refused_until_resume(self) -> None:
         pipeline = retrying(name="drained")
