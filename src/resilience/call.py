@@ -189,11 +189,6 @@ class Call:
         """Whether this attempt surely sent nothing, where the client knows; None: what the failure says counts."""
         return None
 
-    @property
-    def spent(self) -> bool:
-        """Whether this attempt had to let go of the result of the one before, so that it cannot come out instead."""
-        return False
-
     def overdue(self, error: Exception) -> bool:
         """Return whether an exception that came at the deadline, or later, came of the deadline."""
         return all(isinstance(leaf, DeadlineExceededError) for leaf in leaves(error))

@@ -93,7 +93,8 @@ class Deferred:
 
     def __del__(self) -> None:
         if self._waiting:
-            leave_behind(self._waiting)
+            lost.append(self._waiting)  # before any call, at which a Ctrl-C may strike
+            settle_lost()
 
 
 lost: deque[deque[tuple[Settle, Any]]] = deque()
@@ -108,6 +109,11 @@ def leave_behind(waiting: deque[tuple[Settle, Any]]) -> None:
     own.
     """
     lost.append(waiting)
+    settle_lost()
+
+
+def settle_lost() -> None:
+    """Settle what was left behind, if that can be done here and now; see `leave_behind`."""
     if any_locked():
         elsewhere(sweep)
         return

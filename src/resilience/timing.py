@@ -29,7 +29,7 @@ def cut(call: Call, started: float) -> DeadlineExceededError:
     A cut by a deadline that the caller had set counts as a failure only if the dependency had half the time that
     the pipeline itself would have given it: a caller with 5 ms left must not open everybody's breaker.
     """
-    if call.queued and not call.spent:
+    if call.queued:
         return expired(call, "while it waited for a free connection")
     limit = call.limit
     publish(call, limit)

@@ -132,8 +132,9 @@ class Retry(Loop):
         error: Any = ending.error  # an Exception: nothing else is asked about
         settings = self.settings
         budget = call.site.budget if self._inherits else self._budget(call.site)
-        if failure is not None and call.unsent is not None:
-            failure = replace(failure, unprocessed=call.unsent)
+        unsent = call.unsent
+        if unsent is not None and failure is not None and failure.unprocessed is not unsent:
+            failure = replace(failure, unprocessed=unsent)
         if failure is None and isinstance(error, TryAgain):
             failure = AGAIN
         if failure is None:
