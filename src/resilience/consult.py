@@ -12,7 +12,7 @@ from resilience.call import Call, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
-from resilience.errors import DeadlineExceededError, LateResult, RejectedError
+from resilience.errors import DeadlineExceededError, LateResult, NotMade, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
 from resilience.settling import REPLACED, Deferred, Settle, conclude, sweep, unwind
 from resilience.shapes import Gate, Loop, Series, Substitute
@@ -48,8 +48,14 @@ def checked(wait: Any) -> float | None:
     return checks.number("what delay returns", wait)
 
 
-def refusal(error: Exception) -> bool:
-    """Return whether an error says that an attempt was not made."""
+def refusal(error: Exception, *, begun: bool) -> bool:
+    """Return whether an error says that an attempt was not made.
+
+    Once the function has begun, a refusal is what some other pipeline said to it, after who knows what it had done; but
+    the function of an integration knows.
+    """
+    if begun:
+        return isinstance(error, NotMade)
     return isinstance(error, RejectedError) or (isinstance(error, DeadlineExceededError) and error.unprocessed)
 
 

@@ -100,13 +100,13 @@ def loop(policy: Loop, inner: Step, reward: Reward | None, around: Limit | None 
                 call.whose_whole = around
         try:
             while True:
-                stamp = stamps.latest
+                stamp, made = stamps.latest, call.made
                 try:
                     result = inner(call)
                 except Exception as error:
                     if series is None:
                         series = Series(started, runtime.effective_deadline)
-                    elif last is not None and consult.refusal(error):
+                    elif last is not None and consult.refusal(error, begun=call.made > made):
                         consult.not_made(policy, call, Ending(None, error, call.failures), last, series)
                         break
                     series.stamp = stamp

@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, Event, Pipeline, Retry, RetryBudget, RetryScheduled, TimedOut, Timeout, backoff
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpenError,
+    Event,
+    Pipeline,
+    Retry,
+    RetryBudget,
+    RetryScheduled,
+    TimedOut,
+    Timeout,
+    backoff,
+)
 from resilience.call import INHERITED
 from resilience.clock import ambient
 from resilience.runtime import asyncio as on_loops
@@ -53,6 +65,30 @@ def test_a_retry_that_is_not_made_is_refunded_to_whom_it_was_taken_from() -> Non
         pipeline.call(fail)
 
     assert (first.tokens, second.tokens) == (5, 5)
+
+
+def test_a_refusal_that_the_function_met_is_not_one_of_the_attempt() -> None:
+    breaker = CircuitBreaker()
+    audit: Pipeline[Any] = Pipeline(breaker, name="audit-that-is-down")
+    breaker.isolate()
+    budget = RetryBudget(0.2, 10)
+    pay: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.none()), budget=budget, name="pay-and-audit")
+    charges: list[int] = []
+
+    @Pipeline(Retry(3, wait=backoff.none()), name="around-pay").bind(idempotent=False)
+    @pay.bind(idempotent=False)
+    def charge() -> None:
+        if budget.tokens == 10:
+            raise ConnectionRefusedError("nothing was sent")
+        charges.append(1)
+        audit.call(print)
+
+    with pytest.raises(CircuitOpenError) as caught:
+        charge()
+
+    assert charges == [1]
+    assert budget.tokens == 9, "a retry was made"
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_ctrl_c_in_one_wake_does_not_keep_the_others_asleep() -> None:

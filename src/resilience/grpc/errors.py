@@ -7,7 +7,13 @@ from typing import Any, NoReturn
 
 import grpc
 
-from resilience.errors import BulkheadFullError, DeadlineExceededError, RateLimitedError, RejectedError, ResilienceError
+from resilience.errors import (
+    BulkheadFullError,
+    DeadlineExceededError,
+    NotMade,
+    RateLimitedError,
+    ResilienceError,
+)
 from resilience.grpc.outcomes import Finished
 
 
@@ -20,7 +26,7 @@ def code_for(error: object) -> grpc.StatusCode:
     return grpc.StatusCode.UNAVAILABLE
 
 
-class ChannelClosed(RejectedError):
+class ChannelClosed(NotMade):
     """The channel was closed between two attempts, so that the second was not made; what the first met comes out."""
 
 
