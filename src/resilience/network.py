@@ -6,9 +6,11 @@ from, the nearest first; each type is looked up once.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from resilience.allowlist import Allowlist, Failure, FailureKind, Rule
+from resilience.failure import leaves, merged
 
 BROKEN = Failure()
 """The connection broke: whether the dependency acted on the call is unknown."""
@@ -19,6 +21,9 @@ LATE_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
 LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
 """Our own pool of connections is exhausted: says nothing about the dependency."""
 BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
+# Clients that try again by themselves: the last of their attempts says nothing about the ones before.
+LAST_BUSY = Failure(FailureKind.OVERLOAD)
+LAST_LOCAL = Failure(FailureKind.TIMEOUT, counted=False)
 
 
 def _by_reason(error: Any) -> Failure | None:
@@ -27,8 +32,33 @@ def _by_reason(error: Any) -> Failure | None:
     reason = getattr(inner, "reason", None)
     if type(reason).__name__ in ("SSLError", "ResponseError"):
         return None
+    if type(reason).__name__ == "ProxyError":
+        return _by_proxy(reason)
     found = network_errors(type(reason)) if isinstance(reason, BaseException) else None
     return found if isinstance(found, Failure) else BROKEN
+
+
+def _by_proxy(error: Any) -> Failure | None:
+    """urllib3 says "unable to connect to proxy" also of a connection that the proxy has dropped after the request."""
+    original = getattr(error, "original_error", None)
+    name = type(original).__name__
+    if "SSL" in name:
+        return None
+    refused = name in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
+    return UNSENT if refused or str(original).startswith("Tunnel connection failed") else BROKEN
+
+
+def _by_cause(error: Any) -> Failure | None:
+    """Anyio and trio say by a plain OSError that they could not connect; its cause is what each address answered."""
+    if type(error) is not OSError:
+        return None
+    if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return BROKEN
+    inside = list(leaves(error.__cause__)) if error.__cause__ is not None else []
+    found = [network_errors(type(leaf)) for leaf in inside]
+    failures = [rule(leaf) if callable(rule) else rule for rule, leaf in zip(found, inside, strict=True)]
+    listed = [failure for failure in failures if failure is not None]
+    return merged(listed) if listed and len(listed) == len(failures) else None
 
 
 def _unless_certificate(error: Any) -> Failure | None:
@@ -64,6 +94,7 @@ RULES: dict[str, Rule] = {
     "builtins.ConnectionError": BROKEN,
     "builtins.ConnectionRefusedError": UNSENT,
     "builtins.TimeoutError": LATE,
+    "builtins.OSError": _by_cause,
     "socket.gaierror": UNSENT,
     **{f"{module}.{name}": rule for module in ("httpx", "httpx2") for name, rule in _HTTPX.items()},
     "requests.exceptions.ConnectionError": _by_reason,
@@ -74,7 +105,7 @@ RULES: dict[str, Rule] = {
     "urllib3.exceptions.MaxRetryError": _by_reason,
     "urllib3.exceptions.ProtocolError": BROKEN,
     "urllib3.exceptions.IncompleteRead": BROKEN,
-    "urllib3.exceptions.ProxyError": UNSENT,
+    "urllib3.exceptions.ProxyError": _by_proxy,
     "urllib3.exceptions.TimeoutError": LATE,
     "urllib3.exceptions.ConnectTimeoutError": LATE_UNSENT,
     "urllib3.exceptions.NewConnectionError": UNSENT,
@@ -88,8 +119,8 @@ RULES: dict[str, Rule] = {
     "aiohttp.client_exceptions.ServerFingerprintMismatch": None,
     "redis.exceptions.ConnectionError": BROKEN,
     "redis.exceptions.TimeoutError": LATE,
-    "redis.exceptions.BusyLoadingError": BUSY,
-    "redis.exceptions.MaxConnectionsError": LOCAL,
+    "redis.exceptions.BusyLoadingError": LAST_BUSY,
+    "redis.exceptions.MaxConnectionsError": LAST_LOCAL,
     "redis.exceptions.AuthenticationError": None,
     "redis.exceptions.AuthorizationError": None,
     "redis.exceptions.ExternalAuthProviderError": None,
@@ -105,7 +136,7 @@ RULES: dict[str, Rule] = {
     "psycopg.errors.IdleSessionTimeout": BROKEN,
     "psycopg.errors.CannotConnectNow": BUSY,
     "psycopg.errors.TooManyConnections": BUSY,
-    "psycopg_pool.PoolTimeout": LOCAL,
+    "psycopg_pool.PoolTimeout": LATE_UNSENT,  # its workers connect in the background: this is how an outage looks
     "asyncpg.exceptions.PostgresConnectionError": BROKEN,
     "asyncpg.exceptions.ClientCannotConnectError": UNSENT,
     "asyncpg.exceptions.ConnectionRejectionError": UNSENT,
@@ -116,9 +147,9 @@ RULES: dict[str, Rule] = {
     "botocore.exceptions.ConnectionError": BROKEN,
     "botocore.exceptions.ConnectionClosedError": BROKEN,
     "botocore.exceptions.ResponseStreamingError": BROKEN,
-    "botocore.exceptions.EndpointConnectionError": UNSENT,
-    "botocore.exceptions.ProxyConnectionError": UNSENT,
-    "botocore.exceptions.ConnectTimeoutError": LATE_UNSENT,
+    "botocore.exceptions.EndpointConnectionError": BROKEN,
+    "botocore.exceptions.ProxyConnectionError": BROKEN,
+    "botocore.exceptions.ConnectTimeoutError": LATE,
     "botocore.exceptions.ReadTimeoutError": LATE,
     "botocore.exceptions.SSLError": None,
     "grpc.RpcError": _by_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import socket
 import ssl
@@ -10,6 +11,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -71,8 +73,8 @@ CASES: list[tuple[str, str, Failure | None]] = [
     ("aiohttp", "InvalidURL", None),
     ("redis.exceptions", "ConnectionError", BROKEN),
     ("redis.exceptions", "TimeoutError", LATE),
-    ("redis.exceptions", "BusyLoadingError", BUSY),
-    ("redis.exceptions", "MaxConnectionsError", LOCAL),
+    ("redis.exceptions", "BusyLoadingError", Failure(FailureKind.OVERLOAD)),
+    ("redis.exceptions", "MaxConnectionsError", Failure(FailureKind.TIMEOUT, counted=False)),
     ("redis.exceptions", "AuthenticationError", None),
     ("redis.exceptions", "ResponseError", None),
     ("psycopg", "OperationalError", BROKEN),
@@ -83,7 +85,7 @@ CASES: list[tuple[str, str, Failure | None]] = [
     ("psycopg.errors", "DeadlockDetected", None),
     ("psycopg.errors", "DiskFull", None),
     ("psycopg", "IntegrityError", None),
-    ("psycopg_pool", "PoolTimeout", LOCAL),
+    ("psycopg_pool", "PoolTimeout", LATE_UNSENT),
     ("asyncpg.exceptions", "ConnectionDoesNotExistError", BROKEN),
     ("asyncpg.exceptions", "ConnectionFailureError", BROKEN),
     ("asyncpg.exceptions", "ConnectionRejectionError", UNSENT),
@@ -137,9 +139,11 @@ def test_classes_are_called_as_we_look_them_up() -> None:
 def test_botocore() -> None:
     exceptions: Any = importlib.import_module("botocore.exceptions")
     connect = exceptions.EndpointConnectionError(endpoint_url="http://example.invalid")
-    assert NETWORK_ERRORS.classify(connect) == UNSENT
+    # It tries again by itself, so that the last of its attempts says nothing about the ones before.
+    assert NETWORK_ERRORS.classify(connect) == BROKEN
     assert NETWORK_ERRORS.classify(exceptions.ReadTimeoutError(endpoint_url="http://example.invalid")) == LATE
-    assert NETWORK_ERRORS.classify(exceptions.ConnectTimeoutError(endpoint_url="x")) == LATE_UNSENT
+    assert NETWORK_ERRORS.classify(exceptions.ConnectTimeoutError(endpoint_url="x")) == LATE
+    assert NETWORK_ERRORS.classify(exceptions.ProxyConnectionError(proxy_url="x", error="refused")) == BROKEN
     assert NETWORK_ERRORS.classify(exceptions.SSLError(endpoint_url="x", error="bad certificate")) is None
     assert NETWORK_ERRORS.classify(exceptions.NoRegionError()) is None
 
@@ -159,6 +163,50 @@ def test_what_urllib3_and_requests_wrap() -> None:
         given_up = urllib3.MaxRetryError(SimpleNamespace(), "/", answered)
         assert NETWORK_ERRORS.classify(given_up) is None
         assert NETWORK_ERRORS.classify(requests.ConnectionError(given_up)) is None
+
+
+def test_a_proxy_that_drops_the_connection_may_have_passed_the_request_on() -> None:
+    requests: Any = importlib.import_module("requests")
+    urllib3: Any = importlib.import_module("urllib3.exceptions")
+    cases: list[tuple[Exception, Failure | None]] = [
+        (urllib3.ProtocolError("Connection aborted."), BROKEN),
+        (ConnectionResetError(), BROKEN),
+        (urllib3.NewConnectionError(SimpleNamespace(host="h"), "refused"), UNSENT),
+        (urllib3.ConnectTimeoutError("late"), UNSENT),
+        (OSError("Tunnel connection failed: 403 Forbidden"), UNSENT),
+        (urllib3.SSLError("bad certificate"), None),
+        (ssl.SSLCertVerificationError("self-signed"), None),
+    ]
+    for original, failure in cases:
+        error = urllib3.ProxyError("Unable to connect to proxy", original)
+        wrapped = urllib3.MaxRetryError(SimpleNamespace(), "/", error)
+        assert NETWORK_ERRORS.classify(error) == failure, original
+        assert NETWORK_ERRORS.classify(wrapped) == failure, original
+        assert NETWORK_ERRORS.classify(requests.exceptions.ProxyError(wrapped)) == failure, original
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_connection_that_anyio_could_not_make(backend: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+
+    async def connect(host: str) -> None:
+        with pytest.raises(OSError, match="(?i)connect") as caught:
+            await anyio.connect_tcp(host, port)
+        assert NETWORK_ERRORS.classify(caught.value) == UNSENT
+
+    anyio.run(connect, "127.0.0.1", backend=backend)
+    anyio.run(connect, "localhost", backend=backend)
+
+
+def test_an_os_error_is_one_of_the_network_only_if_it_says_so() -> None:
+    other = OSError("all attempts failed")
+    other.__cause__ = ExceptionGroup("", [ConnectionRefusedError(), PermissionError()])
+
+    assert NETWORK_ERRORS.classify(OSError(errno.EHOSTUNREACH, "no route to host")) == BROKEN
+    assert NETWORK_ERRORS.classify(OSError(errno.ENOSPC, "disk full")) is None
+    assert NETWORK_ERRORS.classify(other) is None
 
 
 def test_a_bad_certificate_is_not_a_failure_of_the_network() -> None:
