@@ -231,7 +231,7 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
             if value is consult.PASS:
                 raise
         if hasattr(value.__class__, "__await__"):
-            value = await stand_in(value, call)
+            value = await stand_in(value, call, policy.name)
         call.deferred = consult.replacement(call.deferred)
         consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
@@ -239,8 +239,9 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     return replacing
 
 
-async def stand_in(value: Any, call: Call) -> Any:
+async def stand_in(value: Any, call: Call, policy: str) -> Any:
     """Await a substitute, within the deadline that is in force around it."""
+    del policy
     return await (value if call.deadline == FOREVER else runtime.in_time(call, value))
 
 

@@ -228,7 +228,7 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
             if value is consult.PASS:
                 raise
         if hasattr(value.__class__, "__await__"):
-            value = stand_in(value, call)
+            value = stand_in(value, call, policy.name)
         call.deferred = consult.replacement(call.deferred)
         consult.replaced(policy, call, site, Mode.ENFORCE)
         return value
@@ -236,9 +236,10 @@ def substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:
     return replacing
 
 
-def stand_in(value: Any, call: Call) -> Any:
+def stand_in(value: Any, call: Call, policy: str) -> Any:
     """Refuse an awaitable substitute for a plain call."""
-    raise misuse.unawaited(value, call.function)
+    del call
+    raise misuse.unawaited_stand_in(value, policy)
 
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, site: Site) -> Step:

@@ -147,7 +147,8 @@ class BreakerChanged(Event):
 
     `manual`: by hand, not by itself. `failure_rate` is the share of failures, from 0 to 1, among the calls that the
     breaker's snapshot shows: once it has opened, those that made it open. `operation` is empty and `target` None
-    unless an arriving call caused the change. `why` says in words what opened it; else it is empty.
+    unless an arriving call caused the change. `why` says in words what opened it; else it is empty. `mode` is the
+    breaker's own: in shadow mode it keeps nobody out.
     """
 
     previous: State
@@ -155,3 +156,4 @@ class BreakerChanged(Event):
     manual: bool
     failure_rate: float
     why: str = ""
+    mode: Mode = Mode.ENFORCE

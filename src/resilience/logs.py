@@ -60,9 +60,10 @@ def log_breaker(event: BreakerChanged) -> None:
     level = {State.OPEN: logging.WARNING, State.ISOLATED: logging.WARNING, State.CLOSED: logging.INFO}
     logger.log(
         level.get(event.state, logging.DEBUG),
-        "circuit breaker %s/%s is %s%s",
+        "circuit breaker %s/%s %s %s%s",
         event.pipeline,
         event.policy,
+        "is" if event.mode is Mode.ENFORCE else "would be",
         str(event.state).replace("_", "-"),
         " (by hand)" if event.manual else f" since {event.why}" if event.why else "",
         extra=_facts(
@@ -71,6 +72,7 @@ def log_breaker(event: BreakerChanged) -> None:
             state=str(event.state),
             manual=event.manual,
             failure_rate=event.failure_rate,
+            mode=str(event.mode),
         ),
     )
 

@@ -56,6 +56,13 @@ def undecided(decision: Any, policy: str) -> Misuse:
     return Misuse(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
 
 
+def unawaited_stand_in(value: object, policy: str) -> Misuse:
+    """Return the error for a policy whose substitute is to be awaited, which a plain call cannot do; it is closed."""
+    if isinstance(value, Coroutine):
+        value.close()
+    return Misuse(f"{policy} has an async `replace`, which a plain call cannot await; use one that is plain")
+
+
 def unawaited(returned: object, function: Any) -> Misuse:
     """Return the error for an awaitable that came out of a plain function; the awaitable is closed."""
     for end in ("close", "cancel"):  # a coroutine, a future; nothing that the object merely pretends to have

@@ -107,7 +107,7 @@ class Slow(Substitute[int]):
 
 def test_an_awaitable_substitute_is_for_async_calls() -> None:
     pipeline = Pipeline(Slow())
-    with pytest.raises(TypeError, match="returned an awaitable"):
+    with pytest.raises(TypeError, match="substitute has an async `replace`"):
         pipeline.call(down)
 
     assert asyncio.run(pipeline.acall(down)) == 7

@@ -717,7 +717,7 @@ class TestSubstitutes:
 
         pipeline = Pipeline(Instead(make))
         assert asyncio.run(pipeline.acall(down)) == "awaited"
-        with pytest.raises(TypeError, match="awaitable"):
+        with pytest.raises(TypeError, match="async `replace`"):
             pipeline.call(down)
         assert inspect.getcoroutinestate(made[-1]) == inspect.CORO_CLOSED
 

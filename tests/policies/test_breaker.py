@@ -1241,6 +1241,21 @@ class TestInAPipeline:
             "half_open",
             "closed",
         ]
+        assert {one.mode for one in recorder.of(BreakerChanged)} == {Mode.SHADOW}
+
+    def test_the_log_says_that_a_breaker_in_shadow_mode_keeps_nobody_out(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1, mode="shadow")
+        pipeline = Pipeline(breaker, name="logged-in-the-shadow")
+
+        def dependency() -> None:
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            pipeline.call(dependency)
+
+        assert "circuit breaker logged-in-the-shadow/breaker would be open since" in caplog.text
 
     def test_off(self) -> None:
         breaker = CircuitBreaker(consecutive_failures=1)

@@ -99,6 +99,8 @@ def test_coroutine_functions_keep_their_types() -> None:
         assert_type(await fetch_async("a"), float)
         assert_type(await Client(1).aget(), int)
         assert_type(await plain.acall(fetch, "a"), float)
+        assert_type(await plain.acall(fetch_async, "a"), float)
+        assert_type(await plain.acall(Client(1).aget), int)
         assert_type(await fetch_soft_async("a"), float | None)
 
     asyncio.run(main())

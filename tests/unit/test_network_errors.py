@@ -192,7 +192,7 @@ def test_a_connection_that_anyio_could_not_make(backend: str) -> None:
         port = closed.getsockname()[1]
 
     async def connect(host: str) -> None:
-        with pytest.raises(OSError, match="(?i)connect") as caught:
+        with pytest.raises(OSError, match=r"(?i)connect") as caught:
             await anyio.connect_tcp(host, port)
         assert NETWORK_ERRORS.classify(caught.value) == UNSENT
 

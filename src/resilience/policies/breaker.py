@@ -283,7 +283,7 @@ class CircuitBreaker(ByHand[Token]):
         """Tell every pipeline that it stands in; the lock is released, since listeners may call back."""
         if change is None or change.previous is change.state:
             return
-        facts = change._asdict()
+        facts = {**change._asdict(), "mode": self.mode}
         if call is not None:
             call.site.publish(BreakerChanged, self, call, **facts)
         for pipeline in members(self._attached or ()):
