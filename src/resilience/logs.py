@@ -81,6 +81,6 @@ def install() -> tuple[Subscription, ...]:
     """Log the rare events of all pipelines; `import resilience` does it once."""
     return (
         subscribe(log_retry, events=(RetryScheduled,), when=partial(logger.isEnabledFor, logging.INFO)),
-        subscribe(log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.INFO)),
+        subscribe(log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.WARNING)),
         subscribe(log_given_up, events=(RetryGivenUp,), when=partial(logger.isEnabledFor, logging.WARNING)),
     )

@@ -1243,9 +1243,7 @@ class TestInAPipeline:
         ]
         assert {one.mode for one in recorder.of(BreakerChanged)} == {Mode.SHADOW}
 
-    def test_the_log_says_that_a_breaker_in_shadow_mode_keeps_nobody_out(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_the_log_tells_shadow_mode(self, caplog: pytest.LogCaptureFixture) -> None:
         breaker = CircuitBreaker(consecutive_failures=1, mode="shadow")
         pipeline = Pipeline(breaker, name="logged-in-the-shadow")
 
