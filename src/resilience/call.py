@@ -131,6 +131,9 @@ class Call:
     gentle: ClassVar[bool] = False
     """Whether a task is to be cut by a cancel scope of anyio: a client that shields its clean-up with one needs it."""
 
+    sole: ClassVar[bool] = False
+    """Whether the function makes an attempt and does nothing else, as that of an integration."""
+
     residue: Callable[[], Any] | None = None
     """Lets go of what the last attempt still holds, such as a connection; called once another one is decided on, before
     the wait. For awaited calls it returns something to be awaited. It must not raise."""

@@ -12,7 +12,7 @@ from resilience.call import Call, Site
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
-from resilience.errors import DeadlineExceededError, LateResult, NotMade, RejectedError
+from resilience.errors import DeadlineExceededError, LateResult, RejectedError
 from resilience.events import FallbackUsed, Mode, Rejected
 from resilience.settling import REPLACED, Deferred, Settle, conclude, sweep, unwind
 from resilience.shapes import Gate, Loop, Series, Substitute
@@ -48,14 +48,13 @@ def checked(wait: Any) -> float | None:
     return checks.number("what delay returns", wait)
 
 
-def refusal(error: Exception, *, begun: bool) -> bool:
-    """Return whether an error says that an attempt was not made.
+def refusal(call: Call, error: Exception, made: int) -> bool:
+    """Return whether an error says that an attempt was not made, `made` being how often the function had been called.
 
-    Once the function has begun, a refusal is what some other pipeline said to it, after who knows what it had done; but
-    the function of an integration knows.
+    Once a function has begun, a refusal is what some other pipeline said to it, after who knows what it had done.
     """
-    if begun:
-        return isinstance(error, NotMade)
+    if call.made > made and not call.sole:
+        return False
     return isinstance(error, RejectedError) or (isinstance(error, DeadlineExceededError) and error.unprocessed)
 
 

@@ -106,7 +106,7 @@ def loop(policy: Loop, inner: Step, reward: Reward | None, around: Limit | None 
                 except Exception as error:
                     if series is None:
                         series = Series(started, runtime.effective_deadline)
-                    elif last is not None and consult.refusal(error, begun=call.made > made):
+                    elif last is not None and consult.refusal(call, error, made):
                         consult.not_made(policy, call, Ending(None, error, call.failures), last, series)
                         break
                     series.stamp = stamp

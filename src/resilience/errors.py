@@ -94,10 +94,6 @@ class RateLimitedError(RejectedError):
     """The rate limit has no slot in time. `retry_after` is when the next one comes, in seconds."""
 
 
-class NotMade(RejectedError):
-    """An integration could not make an attempt that was decided on, since its client was closed. Stays inside."""
-
-
 class DeadlineExceededError(ResilienceError, TimeoutError):
     """The time for the call ran out.
 

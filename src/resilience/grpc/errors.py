@@ -10,8 +10,8 @@ import grpc
 from resilience.errors import (
     BulkheadFullError,
     DeadlineExceededError,
-    NotMade,
     RateLimitedError,
+    RejectedError,
     ResilienceError,
 )
 from resilience.grpc.outcomes import Finished
@@ -26,7 +26,7 @@ def code_for(error: object) -> grpc.StatusCode:
     return grpc.StatusCode.UNAVAILABLE
 
 
-class ChannelClosed(NotMade):
+class ChannelClosed(RejectedError):
     """The channel was closed between two attempts, so that the second was not made; what the first met comes out."""
 
 

@@ -36,6 +36,8 @@ class RpcCall(Call):
 
     __slots__ = ()
 
+    sole = True
+
     def overdue(self, error: Exception) -> bool:
         """Return whether an error that came at the deadline, or later, is our own cut.
 

@@ -28,6 +28,7 @@ class Exchange(Call):
     __slots__ = ("_known", "_let_go", "_queued", "epoch", "opened", "request", "residue")
 
     gentle = True
+    sole = True
 
     def __init__(
         self,

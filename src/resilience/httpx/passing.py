@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilience.calling import Caller
-from resilience.errors import NotMade, RejectReason
+from resilience.errors import RejectedError, RejectReason
 from resilience.httpx.dialect import dialect_of, is_a, is_own, module_of
 from resilience.httpx.exchange import Exchange, copied
 from resilience.httpx.failures import HTTP_FAILURES, unsent
@@ -52,10 +52,10 @@ class Passing:
         """Begin an attempt; returns what it sends, and its timeouts.
 
         Raises:
-            NotMade: the transport was closed while the call waited: its connections would stay open.
+            RejectedError: the transport was closed while the call waited: its connections would stay open.
         """
         if call.epoch != self._closings:
-            raise NotMade("the client was closed while the call waited", reason=RejectReason.DRAINING)
+            raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
         call.line_up(False)
         extensions = call.request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
