@@ -25,7 +25,7 @@ def number(parameter: str, value: Any, *, low: float = 0.0, above: bool = False,
         ValueError: it is not finite, or outside the range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{parameter} must be a number {_range(low, above, high)}, not {value!r}")
+        raise TypeError(f"{parameter} must be a number {_range(low, above, high)}, not {value!r}{_hint(value)}")
     if not is_finite(value) or value < low or (above and value == low) or value > high:
         raise ValueError(f"{parameter} must be a number {_range(low, above, high)}, not {value!r}")
     return float(value)
@@ -43,10 +43,15 @@ def integer(parameter: str, value: Any, *, low: int, high: int | None = None) ->
     """Return `value`, if it is an int from `low` to `high`; the errors are those of `number`."""
     limits = f">= {low}" if high is None else f"from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{parameter} must be an integer {limits}, not {value!r}")
+        raise TypeError(f"{parameter} must be an integer {limits}, not {value!r}{_hint(value)}")
     if value < low or (high is not None and value > high):
         raise ValueError(f"{parameter} must be an integer {limits}, not {value!r}")
     return value
+
+
+def _hint(value: object) -> str:
+    """Return what to do where a policy was used as a decorator without having been made."""
+    return "; to decorate with the defaults, write parentheses, as in @Retry()" if callable(value) else ""
 
 
 def flag(parameter: str, value: Any) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from resilience import checks
+from resilience import Bulkhead, CircuitBreaker, Retry, Timeout, checks
 
 
 class Colour(StrEnum):
@@ -145,3 +145,11 @@ def test_a_choice_that_nobody_offers_is_a_value_error(value: str) -> None:
 
     assert str(caught.value) == f'colour must be one of "red", "green", not {value!r}'
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("policy", [Retry, Timeout, Bulkhead, CircuitBreaker])
+def test_a_policy_that_decorates_without_parentheses_says_so(policy: Any) -> None:
+    def guarded() -> None: ...
+
+    with pytest.raises(TypeError, match=r"write parentheses, as in @Retry\(\)"):
+        policy(guarded)
