@@ -9,6 +9,7 @@ from typing import Any
 
 from resilience import checks, given_up, timing
 from resilience.call import Call, Site
+from resilience.calling import Caller
 from resilience.clock import FOREVER, ambient
 from resilience.complaints import hook_failed
 from resilience.ending import OK, Ending
@@ -51,11 +52,15 @@ def checked(wait: Any) -> float | None:
 def refusal(call: Call, error: Exception, made: int) -> bool:
     """Return whether an error says that an attempt was not made, `made` being how often the function had been called.
 
-    Once a function has begun, a refusal is what some other pipeline said to it, after who knows what it had done.
+    Once a function has begun, a refusal is what some other pipeline said to it, after who knows what it had done. But
+    what guards the function itself may have refused it, and nothing was done.
     """
-    if call.made > made and not call.sole:
+    if not isinstance(error, RejectedError) and not (isinstance(error, DeadlineExceededError) and error.unprocessed):
         return False
-    return isinstance(error, RejectedError) or (isinstance(error, DeadlineExceededError) and error.unprocessed)
+    if call.made == made or call.sole:
+        return True
+    guard: Any = getattr(call.function, "__resilience__", None)
+    return isinstance(guard, Caller) and error.pipeline == guard.entry()[1].site.name
 
 
 def not_made(loop: Loop, call: Call, ending: Ending, last: Exception, series: Series) -> None:

@@ -91,6 +91,22 @@ def test_a_refusal_that_the_function_met_is_not_one_of_the_attempt() -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
+def test_a_refusal_by_what_guards_the_function_itself_is_one_of_the_attempt() -> None:
+    calls: list[int] = []
+
+    @Retry(5, wait=backoff.none())
+    @CircuitBreaker(consecutive_failures=2)
+    def fetch_stacked() -> None:
+        calls.append(1)
+        raise ConnectionError("down")
+
+    with pytest.raises(ConnectionError) as caught:
+        fetch_stacked()
+
+    assert len(calls) == 2
+    assert caught.value.__notes__ == ["resilience: attempt 3 not made: circuit open"]
+
+
 def test_a_ctrl_c_in_one_wake_does_not_keep_the_others_asleep() -> None:
     line = Line(lambda: True, lambda: None)
     woken: list[str] = []
