@@ -18,6 +18,7 @@ from benchmarks.calls import flaky, function, with_failures
 from benchmarks.peer_breakers import BREAKERS
 from benchmarks.peers import ASYNCIO, SYNC, Guard
 from benchmarks.rounds import Found
+from resilience import CircuitBreaker
 
 INSTANCES = 200
 REPEATS = 3
@@ -58,7 +59,7 @@ def size_in_use() -> float:
     What it is used through, a pipeline, is made in between and does not count.
     """
     before = traced()
-    kept = [ours.breaker(window=WINDOW, failure_rate=1.0, consecutive_failures=None) for _ in range(USED)]
+    kept = [CircuitBreaker(window=WINDOW, failure_rate=1.0, consecutive_failures=None) for _ in range(USED)]
     made = traced() - before
     guarded = [breaker(flaky(SYNC)) for breaker in kept]
     for call in guarded:
@@ -117,7 +118,7 @@ def measure(calls: int) -> Found:
     found = Found()
     tracemalloc.start(1)
     try:
-        found.series["resilience CircuitBreaker"] = [size(ours.breaker) for _ in range(REPEATS)]
+        found.series["resilience CircuitBreaker"] = [size(CircuitBreaker) for _ in range(REPEATS)]
         found.series["resilience CircuitBreaker, in use"] = [size_in_use() for _ in range(REPEATS)]
         for name, guard in ours.SUCCESS.items():
             found.series[f"a function behind {name}"] = [size(partial(_guarded, guard), _call)]

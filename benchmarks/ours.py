@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import resilience
-from resilience import Bulkhead, Pipeline, Retry, RetryBudget, Timeout, backoff
+from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, RetryBudget, Timeout, backoff
 
 LIMIT = 50
 SECONDS = 30.0
 HOUR = 3600.0
 
 Guard = Callable[[Any], Any]
-
-
-def breaker(**settings: Any) -> Any:
-    """Make a circuit breaker, wherever it is at the moment."""
-    if "CircuitBreaker" in resilience.__all__:
-        return getattr(resilience, "CircuitBreaker")(**settings)  # noqa: B009
-    return importlib.import_module("resilience.policies.breaker").CircuitBreaker(**settings)
 
 
 def retry() -> Retry:
@@ -36,14 +28,14 @@ def pipeline(outer: bool = True, inner: bool = False, **more: Any) -> Pipeline[A
     """Timeout, Retry with its budget, Bulkhead, CircuitBreaker with its time window; perhaps another Timeout."""
     head = [Timeout(SECONDS)] if outer else []
     tail = [Timeout(SECONDS / 2)] if inner else []
-    return Pipeline(*head, retry(), Bulkhead(LIMIT), breaker(), *tail, **more)
+    return Pipeline(*head, retry(), Bulkhead(LIMIT), CircuitBreaker(), *tail, **more)
 
 
 SUCCESS: dict[str, Guard] = {
     "resilience Timeout": lambda function: Timeout(SECONDS)(function),
     "resilience Retry": lambda function: retry()(function),
     "resilience Bulkhead": lambda function: Bulkhead(LIMIT)(function),
-    "resilience CircuitBreaker": lambda function: breaker()(function),
+    "resilience CircuitBreaker": lambda function: CircuitBreaker()(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),
@@ -57,7 +49,7 @@ FAILURE: dict[str, Guard] = {
 
 def open_breaker(function: Any) -> Any:
     """One that opens with the first failure, for an hour."""
-    return breaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR)(function)
+    return CircuitBreaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR)(function)
 
 
 def open_pipeline(function: Any) -> Any:
@@ -65,17 +57,17 @@ def open_pipeline(function: Any) -> Any:
         Timeout(SECONDS),
         retry(),
         Bulkhead(LIMIT),
-        breaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR),
+        CircuitBreaker(consecutive_failures=1, open_for=HOUR, max_open_for=2 * HOUR),
     )(function)
 
 
 def with_window(seconds: float) -> Guard:
-    return lambda function: breaker(window=seconds)(function)
+    return lambda function: CircuitBreaker(window=seconds)(function)
 
 
 def with_window_and_retry(seconds: float) -> Guard:
     return lambda function: Pipeline(
-        retry(), breaker(window=seconds, failure_rate=1.0, consecutive_failures=None), budget=evenly_paid()
+        retry(), CircuitBreaker(window=seconds, failure_rate=1.0, consecutive_failures=None), budget=evenly_paid()
     )(function)
 
 
@@ -85,4 +77,4 @@ def refusal() -> type[BaseException]:
 
 def short_pipeline() -> Pipeline[Any]:
     """The whole pipeline with a window that is full after a second."""
-    return Pipeline(Timeout(SECONDS), retry(), Bulkhead(LIMIT), breaker(window=1.0), budget=evenly_paid())
+    return Pipeline(Timeout(SECONDS), retry(), Bulkhead(LIMIT), CircuitBreaker(window=1.0), budget=evenly_paid())
