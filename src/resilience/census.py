@@ -114,7 +114,6 @@ class Census(ABC):
     def resume(self) -> None:
         """Take calls again."""
         self.draining = False
-        self.awaited.clear()
         self.rewire()
 
     def forget(self) -> None:
@@ -151,7 +150,8 @@ class Drain:
         census = self._census
         for one, call in members(census.awaited.items()):
             # Until a drain waits, nobody who leaves takes himself off this list.
-            if one not in census.guests if call is None else call() not in census.live:
+            still_in = one in census.guests if call is None else call() in census.live
+            if not still_in:
                 census.left(one)  # for other drains, too
         return bool(census.awaited or census.streams)
 

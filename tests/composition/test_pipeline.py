@@ -494,6 +494,18 @@ class TestDraining:
 
         assert told == ["the first"]
 
+    def test_a_drain_that_is_resumed_from_still_waits_for_those_who_were_in(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(name="resumed-while-drained")
+        call = Call(pipeline.binding(NETWORK_ERRORS), int, (), {})
+        pipeline.engine.live.add(call)
+        drain = Drain(pipeline.engine)
+
+        pipeline.resume()
+        assert drain.unfinished()
+
+        pipeline.engine.live.discard(call)
+        assert not drain.unfinished()
+
     def test_a_stream_that_is_dropped_during_a_drain_ends_it(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
         held: list[Any] = [Deferred()]
