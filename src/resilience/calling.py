@@ -119,19 +119,7 @@ class Caller(ABC, Generic[D_co]):
             TypeError: the function returned an awaitable; use `acall` for it.
         """
         entry, binding = self.entry()
-        call = Call(binding, function, args, kwargs)
-        if lost:
-            sweep()
-        try:
-            entry.live.add(call)
-            result: R | D_co = entry.run(call)
-        except CarriedResult as carried:
-            result = carried.result
-        finally:
-            if call.deferred is None:
-                entry.live.discard(call)
-            if call.deferred is not None or entry.waiting:  # a drain looks the other way round
-                entry.leave(call)
+        result: R | D_co = _pass_through(entry, Call(binding, function, args, kwargs))
         return result
 
     @overload
@@ -141,19 +129,7 @@ class Caller(ABC, Generic[D_co]):
     async def acall(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `function(*args, **kwargs)` through the policies, await it if it is awaitable, return its result."""
         entry, binding = self.entry()
-        call = Call(binding, function, args, kwargs)
-        if lost:
-            sweep()
-        try:
-            entry.live.add(call)
-            return await entry.arun(call)
-        except CarriedResult as carried:
-            return carried.result
-        finally:
-            if call.deferred is None:
-                entry.live.discard(call)
-            if call.deferred is not None or entry.waiting:  # a drain looks the other way round
-                entry.leave(call)
+        return await _pass_through_async(entry, Call(binding, function, args, kwargs))
 
     def run(self, call: Call) -> Any:
         """Pass a call of your own making through the policies; for integrations, which subclass `Call`.
@@ -161,28 +137,12 @@ class Caller(ABC, Generic[D_co]):
         `call.function` is called for each attempt. A failure that is a value is raised by it as a `BadResult`.
         """
         entry, _ = self.entry()
-        if lost:
-            sweep()
-        try:
-            entry.live.add(call)
-            return entry.run(call)
-        except CarriedResult as carried:
-            return carried.result
-        finally:
-            entry.leave(call)
+        return _pass_through(entry, call)
 
     async def arun(self, call: Call) -> Any:
         """Pass an awaited call of your own making through the policies; see `run`."""
         entry, _ = self.entry()
-        if lost:
-            sweep()
-        try:
-            entry.live.add(call)
-            return await entry.arun(call)
-        except CarriedResult as carried:
-            return carried.result
-        finally:
-            entry.leave(call)
+        return await _pass_through_async(entry, call)
 
     def binding(self, failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None) -> Binding:
         """Return what an integration makes its calls with.
@@ -242,6 +202,33 @@ class _Bound(Caller[D_co]):
 
 def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
     return type(method)(decorate(method.__func__))
+
+
+def _pass_through(entry: Entry, call: Call) -> Any:
+    if lost:
+        sweep()
+    try:
+        entry.live.add(call)
+        return entry.run(call)
+    except CarriedResult as carried:
+        return carried.result
+    finally:
+        entry.leave(call)
+
+
+async def _pass_through_async(entry: Entry, call: Call) -> Any:
+    if lost:
+        sweep()
+    try:
+        entry.live.add(call)
+        return await entry.arun(call)
+    except CarriedResult as carried:
+        return carried.result
+    finally:
+        entry.leave(call)
+
+
+# What is decorated is called most often: these two do what the two above do, without the calls, and the look-ups done.
 
 
 def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from resilience import drive_async, drive_sync, drive_thread, pair_async, pair_sync
@@ -132,14 +132,13 @@ class Composer(Census):
                 step = drive.gate(waiting, step, self._admit(waiting))
             waiting = gate
             if isinstance(policy, Composite):
-                within = looped or any(_loops(one) for one in outside)
-                step = policy.engine.compose(weaving, step, least, looped=within)
+                step = policy.engine.compose(weaving, step, least, looped=looped or _any_loop(outside))
                 step = drive.within(step, policy.engine.site, policy.engine.come_in, policy.engine.go_out)
             elif isinstance(policy, Loop) and least is not Mode.OFF:
                 step = self._loop(weaving, policy, step, least, outside, mode, looped=looped)
             elif gate is None and least is not Mode.OFF:
-                within = looped or any(_loops(one) for one in outside)
-                step = self._drive(drive, policy, step, shadow=least is Mode.SHADOW, looped=within)
+                shadow = least is Mode.SHADOW
+                step = self._drive(drive, policy, step, shadow=shadow, looped=looped or _any_loop(outside))
         if waiting is not None:
             step = drive.gate(waiting, step, self._admit(waiting))
         return self.metered(drive, CallEnded, step)
@@ -178,7 +177,7 @@ class Composer(Census):
             around: Limit | None = None
             if _can_be_driven_with_a_loop(scope, mode):
                 outside.pop()
-                around = self._limit(scope, looped=looped or any(_loops(one) for one in outside))
+                around = self._limit(scope, looped=looped or _any_loop(outside))
             step = weaving.drive.loop(loop, step, reward, around)
         return weaving.drive.remember(step) if weaving.results else step
 
@@ -217,7 +216,8 @@ def _can_be_driven_with_a_loop(policy: object, mode: Mode) -> TypeGuard[Scope]:
     return weaker(policy.mode, mode) is Mode.ENFORCE
 
 
-def _loops(policy: Policy[Any]) -> bool:
-    if isinstance(policy, Composite):
-        return any(_loops(one) for one in policy.engine.policies)
-    return isinstance(policy, Loop)
+def _any_loop(policies: Iterable[Policy[Any]]) -> bool:
+    return any(
+        _any_loop(policy.engine.policies) if isinstance(policy, Composite) else isinstance(policy, Loop)
+        for policy in policies
+    )

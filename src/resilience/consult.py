@@ -44,9 +44,7 @@ def decide(loop: Loop, call: Call, ending: Ending, series: Series) -> Any:
 
 def checked(wait: Any) -> float | None:
     """Return a wait, if it is one."""
-    if wait is None or (wait.__class__ is float and 0.0 <= wait < FOREVER):
-        return wait
-    return checks.number("what delay returns", wait)
+    return None if wait is None else checks.number("what delay returns", wait)
 
 
 def refusal(call: Call, error: Exception, made: int) -> bool:
