@@ -3,7 +3,7 @@
 import asyncio
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,19 +28,13 @@ from resilience import (
     remaining,
 )
 from resilience.calling import Caller
-from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, serving, stub_of, wait_until
+from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, stub_of, wait_until
 
 pytestmark = pytest.mark.slow
 
 Code = grpc.StatusCode
 SOON = backoff.fixed(0.001)
 UNAVAILABLE = Abort(Code.UNAVAILABLE)
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as service:
-        yield service
 
 
 def run(

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,12 +39,6 @@ Code = grpc.StatusCode
 SOON = backoff.fixed(0.001)
 UNAVAILABLE = Abort(Code.UNAVAILABLE)
 Rpc = Callable[..., Any]
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as service:
-        yield service
 
 
 def plain(stub: Any, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,6 @@
 import contextvars
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,19 +14,13 @@ from resilience.calling import Caller
 from resilience.events import RetryScheduled
 from resilience.grpc.future import RpcFuture
 from resilience.grpc.unary import UnaryUnaryInterceptor
-from tests.grpc.servers import OPTIONS, Abort, Service, serving, stub_of, wait_until
+from tests.grpc.servers import OPTIONS, Abort, Service, stub_of, wait_until
 
 pytestmark = pytest.mark.slow
 
 Code = grpc.StatusCode
 SOON = backoff.fixed(0.001)
 UNAVAILABLE = Abort(Code.UNAVAILABLE)
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as service:
-        yield service
 
 
 def stub(service: Service, pipeline: Caller[Any], method: str = "Get") -> Any:

@@ -105,6 +105,17 @@ def test_threads(module: ModuleType) -> None:
             assert together(client) == [200] * SLOTS
 
 
+async def one(storm: Storm, client: Any, module: ModuleType, number: int) -> None:
+    """Make one request, and note how it ended."""
+    arguments = storm.request(number, random.Random(number))
+    started = time.monotonic()
+    try:
+        outcome: object = await attempt_async(client, number, arguments)
+    except module.TransportError as error:
+        outcome = error
+    storm.note(outcome, started)
+
+
 @both_modules
 @everywhere
 def test_tasks(module: ModuleType, run: Callable[..., None]) -> None:
@@ -116,13 +127,7 @@ def test_tasks(module: ModuleType, run: Callable[..., None]) -> None:
 
                 async def work() -> None:
                     for number in numbers:
-                        arguments = storm.request(number, random.Random(number))
-                        started = time.monotonic()
-                        try:
-                            outcome: object = await attempt_async(client, number, arguments)
-                        except module.TransportError as error:
-                            outcome = error
-                        storm.note(outcome, started)
+                        await one(storm, client, module, number)
 
                 async with anyio.create_task_group() as group:
                     for _ in range(8):
@@ -149,13 +154,7 @@ def test_cancelled_tasks(module: ModuleType, run: Callable[..., None]) -> None:
             async with storm.client("AsyncClient") as client:
 
                 async def work(number: int) -> None:
-                    arguments = storm.request(number, random.Random(number))
-                    started = time.monotonic()
-                    try:
-                        outcome: object = await attempt_async(client, number, arguments)
-                    except module.TransportError as error:
-                        outcome = error
-                    storm.note(outcome, started)
+                    await one(storm, client, module, number)
 
                 cancelled = await (on_scopes if run is on_trio else on_tasks)(work, chance)
                 print("cancelled", cancelled)
