@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from resilience import Call, Ending, Gate, Line, RejectedError, RejectReason, Ticket
-from resilience.clock import ambient
+from resilience._util.clock import ambient
 
 
 class Turnstile(Gate[None]):

@@ -8,14 +8,24 @@ import warnings as _warnings
 from types import FunctionType as _FunctionType
 from typing import Any
 
-from resilience import backoff, logs
-from resilience.allowlist import Allowlist, Failure, FailureKind
-from resilience.budget import RetryBudget
-from resilience.bus import Subscription, subscribe
-from resilience.call import Call
-from resilience.deadlines import carry, current_deadline, deadline_after, remaining
-from resilience.ending import Ending, EndingKind
-from resilience.engine import set_mode
+from resilience import backoff, events, logs
+from resilience._call.budget import RetryBudget
+from resilience._call.call import Call
+from resilience._call.settlement import Deferred
+from resilience._call.wait_queue import Line, Ticket
+from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
+from resilience._outcome.ending import Ending, EndingKind
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._pipeline.engine import set_mode
+from resilience._pipeline.pipeline import Pipeline, pipelines
+from resilience._policies.base import Policy
+from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience._policies.bulkhead import Bulkhead
+from resilience._policies.retry.retry import Retry
+from resilience._policies.shapes import Gate, Loop, Race, Scope, Series, Substitute
+from resilience._policies.timeout import Timeout
+from resilience._runtime.deadline import carry, current_deadline, deadline_after, remaining
+from resilience._util.locks import new_lock
 from resilience.errors import (
     BadResult,
     BulkheadFullError,
@@ -27,7 +37,8 @@ from resilience.errors import (
     ResilienceError,
     ResilienceWarning,
 )
-from resilience.events import (
+from resilience.events._bus import Subscription, subscribe
+from resilience.events._types import (
     AttemptEnded,
     BreakerChanged,
     CallEnded,
@@ -43,16 +54,6 @@ from resilience.events import (
     TimedOut,
     TimeoutScope,
 )
-from resilience.network import NETWORK_ERRORS
-from resilience.pipeline import Pipeline, pipelines
-from resilience.policies.breaker import CircuitBreaker
-from resilience.policies.bulkhead import Bulkhead
-from resilience.policies.retry import Retry
-from resilience.policies.timeout import Timeout
-from resilience.policy import Policy
-from resilience.settling import Deferred
-from resilience.shapes import Gate, Loop, Race, Scope, Series, Substitute
-from resilience.tickets import Line, Ticket
 
 __all__ = [
     "NETWORK_ERRORS",
@@ -106,7 +107,9 @@ __all__ = [
     "carry",
     "current_deadline",
     "deadline_after",
+    "events",
     "logs",
+    "new_lock",
     "pipelines",
     "remaining",
     "set_mode",

@@ -11,8 +11,8 @@ from abc import abstractmethod
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
-from resilience import checks
-from resilience.clock import ambient
+from resilience._util import validation
+from resilience._util.clock import ambient
 
 
 class Backoff(wait_base):
@@ -37,9 +37,9 @@ class Backoff(wait_base):
 
 class _Exponential(Backoff):
     def __init__(self, base: float, cap: float, *, factor: float) -> None:
-        self.base = checks.number("base", base, above=True)
-        self.cap = checks.number("cap", cap, low=self.base)
-        self.factor = checks.number("factor", factor, low=1.0)
+        self.base = validation.number("base", base, above=True)
+        self.cap = validation.number("cap", cap, low=self.base)
+        self.factor = validation.number("factor", factor, low=1.0)
 
     def ceiling(self, retry: int) -> float:
         """min(cap, base x factor^(retry - 1)), without computing a power that is past the cap."""
@@ -96,7 +96,7 @@ class proportional(_Exponential):
 
     def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0, ratio: float = 0.25) -> None:
         super().__init__(base, cap, factor=factor)
-        self.ratio = checks.number("ratio", ratio, above=True, high=1.0)
+        self.ratio = validation.number("ratio", ratio, above=True, high=1.0)
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
@@ -115,8 +115,8 @@ class decorrelated_jitter(Backoff):
     """
 
     def __init__(self, base: float = 0.1, cap: float = 10.0) -> None:
-        self.base = checks.number("base", base, above=True)
-        self.cap = checks.number("cap", cap, low=self.base)
+        self.base = validation.number("base", base, above=True)
+        self.cap = validation.number("cap", cap, low=self.base)
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
@@ -135,7 +135,7 @@ class fixed(Backoff):
     """
 
     def __init__(self, seconds: float) -> None:
-        self.wait = checks.number("seconds", seconds)
+        self.wait = validation.number("seconds", seconds)
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""

@@ -9,8 +9,16 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from resilience.bus import Subscription, subscribe
-from resilience.events import BreakerChanged, Event, Mode, RetryGivenUp, RetryScheduled, State
+from resilience.events import (
+    BreakerChanged,
+    Event,
+    Mode,
+    RetryGivenUp,
+    RetryScheduled,
+    State,
+    Subscription,
+    subscribe,
+)
 
 logger = logging.getLogger("resilience")
 

@@ -27,7 +27,7 @@ from resilience import (
     pipelines,
     subscribe,
 )
-from resilience.complaints import forget
+from resilience._util.log_once import forget
 from resilience.testing import Recorder, VirtualClock
 
 NOW = backoff.none()

@@ -27,9 +27,9 @@ from resilience import (
     Substitute,
     Ticket,
     backoff,
-    checks,
 )
-from resilience.complaints import forget
+from resilience._util import validation
+from resilience._util.log_once import forget
 from resilience.testing import Recorder, VirtualClock
 
 
@@ -148,7 +148,7 @@ def test_the_mode_of_a_pipeline_is_that_of_all_in_it(mode: str) -> None:
 
 def test_numbers_too_large_for_a_float_are_refused() -> None:
     with pytest.raises(ValueError, match="x must be a number"):
-        checks.number("x", 10**400)
+        validation.number("x", 10**400)
 
 
 def test_lazy_parts_and_unknown_names() -> None:

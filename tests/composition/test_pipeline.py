@@ -38,8 +38,8 @@ from resilience import (
     set_mode,
     subscribe,
 )
-from resilience.census import Drain
-from resilience.network import NETWORK_ERRORS
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._pipeline.in_flight import Drain
 from resilience.testing import Recorder, virtual_time
 from tests.turnstile import Turnstile
 

@@ -28,8 +28,8 @@ from resilience import (
     backoff,
     deadline_after,
 )
-from resilience.clock import ambient
-from resilience.locks import any_locked
+from resilience._util.clock import ambient
+from resilience._util.locks import any_locked
 from resilience.testing import VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
 

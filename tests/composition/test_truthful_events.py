@@ -26,7 +26,7 @@ from resilience import (
     Substitute,
     backoff,
 )
-from resilience.complaints import forget
+from resilience._util.log_once import forget
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.turnstile import Turnstile
 

@@ -32,10 +32,10 @@ from resilience import (
     Ticket,
     backoff,
 )
-from resilience.clock import ambient
-from resilience.ending import OK
-from resilience.given_up import ledger
-from resilience.settling import lost, sweep
+from resilience._call.retry_marks import ledger
+from resilience._outcome.ending import OK
+from resilience._util.clock import ambient
+from resilience._util.finalizers import pending, run_pending
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
 from tests.turnstile import Turnstile
 
@@ -114,7 +114,7 @@ def test_a_coroutine_dropped_inside_a_locked_region_does_not_deadlock() -> None:
     with gate.line.lock:
         coroutine.close()
         assert gate.in_flight == 1  # nobody can settle it now
-    sweep()
+    run_pending()
 
     assert gate.in_flight == 0
 
@@ -142,7 +142,7 @@ def test_a_waiter_gets_a_permit_that_was_lost_while_it_waited() -> None:
         assert len(gate.line) == 1
         with gate.line.lock:
             coroutine.close()
-        assert lost
+        assert pending
         return await waiter
 
     with virtual_time():

@@ -23,10 +23,10 @@ from resilience import (
     RejectedError,
     deadline_after,
 )
-from resilience.by_hand import Passages
-from resilience.call import Call
-from resilience.calling import Passage
-from resilience.census import Drain
+from resilience._call.call import Call
+from resilience._call.caller import Passage
+from resilience._pipeline.in_flight import Drain
+from resilience._policies.blocks import Passages
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
 

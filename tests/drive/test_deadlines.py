@@ -38,10 +38,10 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from resilience.clock import FOREVER, ambient
-from resilience.complaints import forget
-from resilience.network import NETWORK_ERRORS
-from resilience.runtime import asyncio as on_loops
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._runtime import asyncio as on_loops
+from resilience._util.clock import FOREVER, ambient
+from resilience._util.log_once import forget
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.harness import RUNNERS, Report, Scenario
 from tests.turnstile import Turnstile

@@ -21,10 +21,10 @@ from resilience import (
     current_deadline,
     deadline_after,
 )
-from resilience.ending import judge
+from resilience._outcome.ending import judge
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._runtime import asyncio as on_loops
 from resilience.errors import Misuse
-from resilience.network import NETWORK_ERRORS
-from resilience.runtime import asyncio as on_loops
 from resilience.testing import VirtualClock, virtual_time
 
 NOW = backoff.none()

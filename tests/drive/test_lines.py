@@ -26,16 +26,16 @@ from resilience import (
     RejectedError,
     Retry,
     Ticket,
+    _runtime,
     backoff,
-    runtime,
     set_mode,
 )
-from resilience.call import Binding
-from resilience.clock import ambient
-from resilience.ending import OK
-from resilience.settling import sweep
+from resilience._call.call import Binding
+from resilience._call.wait_queue import TicketState
+from resilience._outcome.ending import OK
+from resilience._util.clock import ambient
+from resilience._util.finalizers import run_pending
 from resilience.testing import Recorder, VirtualLoop, reset, seeded, virtual_loop, virtual_time
-from resilience.tickets import TicketState
 from tests.turnstile import Turnstile
 
 
@@ -226,7 +226,7 @@ def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[],
     async def main() -> int:
         rounds = 0
         for _ in range(10):
-            await runtime.park(Served(), ambient.monotonic() + 60)
+            await _runtime.park(Served(), ambient.monotonic() + 60)
             await anyio.lowlevel.checkpoint()
             rounds += 1
         return rounds
@@ -349,7 +349,7 @@ def test_a_dropped_stream_is_settled_by_the_next_call() -> None:
     body = open_body()
     del body
     assert pipeline.call(int) == 0
-    sweep()
+    run_pending()
 
     assert gate.endings[0] == "abandoned"
     assert gate.leaked() is None

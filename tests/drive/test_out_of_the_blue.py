@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from resilience import Bulkhead, Pipeline, runtime
+from resilience import Bulkhead, Pipeline, _runtime
 
 
 async def fine() -> str:
@@ -58,12 +58,12 @@ def test_a_permit_that_a_signal_handler_gives_back_wakes_the_loop() -> None:
 
 class TestBetweenTwoTasksOfTrio:
     def test_nobody_is_in_a_task(self) -> None:
-        between = BeforePolling(lambda: (runtime.in_a_task(), runtime.whoami()))
+        between = BeforePolling(lambda: (_runtime.in_a_task(), _runtime.whoami()))
 
         async def main() -> bool:
             with trio.move_on_after(0.001):
                 await trio.sleep_forever()
-            return runtime.in_a_task()
+            return _runtime.in_a_task()
 
         assert trio.run(main, instruments=[between])
         assert between.results == [(False, threading.get_ident())]

@@ -21,11 +21,11 @@ from resilience import (
     Timeout,
     backoff,
 )
-from resilience.call import INHERITED
-from resilience.clock import ambient
-from resilience.runtime import asyncio as on_loops
+from resilience._call.call import INHERITED
+from resilience._call.wait_queue import Line, Ticket, wake_all
+from resilience._runtime import asyncio as on_loops
+from resilience._util.clock import ambient
 from resilience.testing import virtual_time
-from resilience.tickets import Line, Ticket, wake_all
 
 PATIENCE = 60.0
 

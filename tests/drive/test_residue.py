@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from resilience import Call, Pipeline, Retry, backoff
-from resilience.network import NETWORK_ERRORS
+from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.testing import virtual_time
 
 

@@ -30,11 +30,11 @@ from resilience import (
     Timeout,
     backoff,
     pipelines,
-    settling,
     subscribe,
 )
-from resilience.ending import OK
-from resilience.settling import lost
+from resilience._outcome.ending import OK
+from resilience._util import finalizers
+from resilience._util.finalizers import pending
 from resilience.testing import Recorder, virtual_time
 from tests.turnstile import Turnstile
 
@@ -233,19 +233,19 @@ def test_a_substitute_does_not_let_go_of_what_still_runs(make: Make) -> None:
 
 @each_way
 def test_what_was_lost_is_swept_by_the_next_call(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settling, "elsewhere", lambda function: None)  # no thread to be had
+    monkeypatch.setattr(finalizers, "elsewhere", lambda function: None)  # no thread to be had
     gate, streaming = Turnstile(), Streaming()
     pipeline = Pipeline(gate, streaming)
     make(pipeline, lambda: "head")
     with gate.line.lock:  # somebody is in a locked region, so a finaliser only leaves a note
         streaming.left.clear()
         gc.collect()
-        assert lost
+        assert pending
         assert gate.in_flight == 1
 
     assert make(Pipeline(Turnstile()), lambda: "fine") == "fine"
 
-    assert not lost
+    assert not pending
     assert gate.endings == ["abandoned"]
 
 

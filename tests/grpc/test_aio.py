@@ -27,7 +27,7 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from resilience.calling import Caller
+from resilience._call.caller import Caller
 from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, stub_of, wait_until
 
 pytestmark = pytest.mark.slow

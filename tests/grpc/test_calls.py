@@ -24,12 +24,12 @@ from resilience import (
     TimedOut,
     Timeout,
     backoff,
-    complaints,
     deadline_after,
     remaining,
 )
-from resilience.calling import Caller
-from resilience.grpc.failures import code_of
+from resilience._call.caller import Caller
+from resilience._util import log_once
+from resilience.grpc._failures import code_of
 from resilience.testing import Recorder
 from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, serving, stub_of, wait_until
 
@@ -540,7 +540,7 @@ def test_a_channel_that_is_closed_between_two_attempts_leaves_the_last_failure(s
 def test_there_is_no_advice_about_a_closed_channel(
     service: Service, way: Rpc, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complaints.forget()
+    log_once.forget()
     channel = resilience.grpc.insecure_channel(service.target, Pipeline(Retry()), options=OPTIONS)
     get = stub_of(channel, "Get")
     channel.close()

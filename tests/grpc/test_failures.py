@@ -22,15 +22,15 @@ from resilience import (
     RejectedError,
     RejectReason,
     Retry,
-    complaints,
 )
-from resilience.ending import Ending, EndingKind
+from resilience._outcome.ending import Ending, EndingKind
+from resilience._util import log_once
 from resilience.grpc import RPC_FAILURES, rpc_failures
-from resilience.grpc.channels import all_options
-from resilience.grpc.errors import AioRpcErrorOfOurs, RpcErrorOfOurs, adopt
-from resilience.grpc.failures import NEVER_SENT
-from resilience.grpc.guard import ENDLESS, Guard, matcher
-from resilience.grpc.reach import Reach, addresses, aio_connectivity_of, connectivity_of
+from resilience.grpc._channels import all_options
+from resilience.grpc._connectivity import Reach, addresses, aio_connectivity_of, connectivity_of
+from resilience.grpc._errors import AioRpcErrorOfOurs, RpcErrorOfOurs, adopt
+from resilience.grpc._failures import NEVER_SENT
+from resilience.grpc._guard import ENDLESS, Guard, matcher
 
 Code = grpc.StatusCode
 
@@ -157,7 +157,7 @@ def test_errors_without_a_status_are_not_listed() -> None:
 
 def unlisted(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
     """What is said of the error of an attempt that nobody lists."""
-    complaints.forget()
+    log_once.forget()
     pipeline = Pipeline(Retry(), failures=ConnectionError)
     guard = Guard(pipeline, None, RpcErrorOfOurs)
 
@@ -235,7 +235,7 @@ def test_a_predicate_that_raises_means_no(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize("answer", [1, "yes", object(), re.match("a", "a"), (x for x in "a")])
 def test_a_predicate_that_returns_no_bool_means_no(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    complaints.forget()
+    log_once.forget()
 
     assert matcher(lambda method: answer)("/shop.Shop/Get") is False
     assert "what the idempotent predicate returns must be True or False" in caplog.text

@@ -9,11 +9,21 @@ import grpc
 import pytest
 
 import resilience.grpc
-from resilience import Bulkhead, Call, CircuitBreaker, Gate, Pipeline, Retry, Substitute, Timeout, backoff
-from resilience.calling import Caller
+from resilience import (
+    Bulkhead,
+    Call,
+    CircuitBreaker,
+    Gate,
+    Pipeline,
+    Retry,
+    Substitute,
+    Timeout,
+    backoff,
+)
+from resilience._call.caller import Caller
 from resilience.events import RetryScheduled
-from resilience.grpc.future import RpcFuture
-from resilience.grpc.unary import UnaryUnaryInterceptor
+from resilience.grpc._future import RpcFuture
+from resilience.grpc._unary import UnaryUnaryInterceptor
 from tests.grpc.servers import OPTIONS, Abort, Service, stub_of, wait_until
 
 pytestmark = pytest.mark.slow

@@ -66,7 +66,7 @@ def asyncio_is_virtual() -> bool:
 
 def trio_is_virtual() -> bool:
     """Whether the running trio has a clock that does not follow the wall."""
-    from resilience.testing_trio import VirtualTrioClock
+    from resilience.testing._trio import VirtualTrioClock
 
     try:
         clock = trio.lowlevel.current_clock()

@@ -10,7 +10,7 @@ import httpcore
 import httpx
 import trio
 
-from resilience.calling import Caller
+from resilience._call.caller import Caller
 
 
 class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):

@@ -11,7 +11,7 @@ import pytest
 
 from resilience import Failure, FailureKind
 from resilience.httpx import HTTP_FAILURES, http_failures
-from resilience.httpx.failures import retry_after
+from resilience.httpx._failures import retry_after
 
 both_modules = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
 TRANSIENT, TIMEOUT, OVERLOAD = FailureKind.TRANSIENT, FailureKind.TIMEOUT, FailureKind.OVERLOAD

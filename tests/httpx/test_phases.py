@@ -15,11 +15,19 @@ import httpcore
 import httpx
 import pytest
 
-from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, RetryScheduled, Timeout, backoff
-from resilience.clock import FOREVER
+from resilience import (
+    CircuitBreaker,
+    DeadlineExceededError,
+    Pipeline,
+    Retry,
+    RetryScheduled,
+    Timeout,
+    backoff,
+)
+from resilience._util.clock import FOREVER
 from resilience.httpx import attach
-from resilience.httpx.dialect import dialect_named
-from resilience.httpx.phases import SLICE, Ticking, Timeouts, Upload
+from resilience.httpx._deadline import SLICE, Ticking, Timeouts, Upload
+from resilience.httpx._modules import dialect_named
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.httpx.helpers import Ask, Pool, Script
 from tests.httpx.server import Server, black_hole

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
-from resilience.clock import ambient
+from resilience._util.clock import ambient
 from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
 from resilience.testing import virtual_time
 from tests.httpx.helpers import Ask, Pool, Script, Stream
@@ -136,9 +136,9 @@ def test_with_http2_a_plain_client_does_not_read() -> None:
 
 def test_a_body_that_is_replaced_by_a_thread_left_behind_is_closed() -> None:
     """What that thread has opened may not have been wrapped yet."""
-    from resilience.httpx.exchange import Exchange
-    from resilience.httpx.failures import HTTP_FAILURES
-    from resilience.httpx.residue import let_go
+    from resilience.httpx._call import Exchange
+    from resilience.httpx._discard import let_go
+    from resilience.httpx._failures import HTTP_FAILURES
 
     body = Stream(b"busy")
     call = Exchange(Pipeline().binding(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), let_go)
@@ -150,9 +150,9 @@ def test_a_body_that_is_replaced_by_a_thread_left_behind_is_closed() -> None:
 
 
 def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
-    from resilience.httpx.exchange import Exchange
-    from resilience.httpx.failures import HTTP_FAILURES
-    from resilience.httpx.residue import let_go
+    from resilience.httpx._call import Exchange
+    from resilience.httpx._discard import let_go
+    from resilience.httpx._failures import HTTP_FAILURES
 
     class Taken(list[Any]):
         """Seems to have something, and has not."""

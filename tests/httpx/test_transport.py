@@ -38,7 +38,7 @@ from resilience import (
     backoff,
     deadline_after,
 )
-from resilience.call import Call
+from resilience._call.call import Call
 from resilience.httpx import HTTP_FAILURES, AsyncResilientTransport, ResilientTransport, attach
 from resilience.testing import Recorder, virtual_time
 from tests.httpx.helpers import Ask, Pool, Script, Stream

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 
 from resilience import Allowlist, Failure, Pipeline, Retry, Timeout, backoff
+from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.httpx import attach
-from resilience.httpx.dialect import is_own
-from resilience.httpx.failures import unsent
-from resilience.network import NETWORK_ERRORS
+from resilience.httpx._failures import unsent
+from resilience.httpx._modules import is_own
 from tests.httpx.helpers import Ask, Pool, Script
 from tests.httpx.server import Server
 

@@ -31,12 +31,12 @@ from resilience import (
     Retry,
     backoff,
 )
-from resilience.circuit import LEASE, TRANSITIONS, Phase, Timed, Trigger
-from resilience.ending import OK
+from resilience._outcome.ending import OK
+from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience._policies.breaker.state import LEASE, TRANSITIONS, Phase, Timed, Trigger
+from resilience._policies.breaker.window import CallWindow, TimeWindow
 from resilience.events import BreakerChanged, State
-from resilience.policies.breaker import CircuitBreaker
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
-from resilience.windows import CallWindow, TimeWindow
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")

@@ -33,11 +33,11 @@ from resilience import (
     Ticket,
     backoff,
 )
-from resilience.ending import OK
-from resilience.policies.bulkhead import Bulkhead
-from resilience.settling import sweep
+from resilience._call.wait_queue import TicketState
+from resilience._outcome.ending import OK
+from resilience._policies.bulkhead import Bulkhead
+from resilience._util.finalizers import run_pending
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from resilience.tickets import TicketState
 from tests.harness import RUNNERS, Report, Scenario
 
 PATIENCE = 60.0
@@ -267,7 +267,7 @@ def test_a_dropped_grant_is_handed_on() -> None:
     after = queued(bulkhead, call)
     bulkhead.settle(None, OK)
     gc.collect()
-    sweep()
+    run_pending()
 
     assert after.take()
     bulkhead.settle(after, OK)
@@ -616,8 +616,8 @@ def test_a_permit_comes_back_whatever_the_function_raises(error: type[BaseExcept
 SIGNALLED = """
 import gc, signal
 from resilience import Call, Pipeline
-from resilience.ending import OK
-from resilience.policies.bulkhead import Bulkhead
+from resilience._outcome.ending import OK
+from resilience._policies.bulkhead import Bulkhead
 
 class Signalled(BaseException):
     pass
@@ -810,7 +810,7 @@ def test_a_loop_closed_with_waiters_in_it_hands_on(
     with caplog.at_level(logging.CRITICAL, logger="asyncio"):  # it complains of tasks that never ended
         del tasks
         gc.collect()
-        sweep()
+        run_pending()
     assert idle(bulkhead)
 
 

@@ -19,9 +19,9 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from resilience.call import Binding, Call
-from resilience.clock import FOREVER
-from resilience.ending import OK
+from resilience._call.call import Binding, Call
+from resilience._outcome.ending import OK
+from resilience._util.clock import FOREVER
 from resilience.testing import Recorder, VirtualClock
 
 

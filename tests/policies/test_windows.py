@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience.windows import BUCKETS, NONE, CallWindow, Counts, TimeWindow
+from resilience._policies.breaker.window import BUCKETS, NONE, CallWindow, Counts, TimeWindow
 
 exactly = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 START = 1000.0

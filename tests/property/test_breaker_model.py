@@ -23,8 +23,8 @@ from resilience import (
     Pipeline,
     RejectReason,
 )
-from resilience.ending import OK
-from resilience.policies.breaker import CircuitBreaker
+from resilience._outcome.ending import OK
+from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience.testing import seeded, virtual_time
 
 SPAN = 10.0

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 
 from resilience import BulkheadFullError, Call, Ending, EndingKind, Pipeline, Ticket
-from resilience.policies.bulkhead import Bulkhead
+from resilience._call.wait_queue import TicketState
+from resilience._policies.bulkhead import Bulkhead
 from resilience.testing import virtual_time
-from resilience.tickets import TicketState
 
 limits = st.integers(1, 4)
 queues = st.integers(0, 4)

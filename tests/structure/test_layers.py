@@ -1,4 +1,4 @@
-"""Imports point downward only, and the two families of drivers are mirror images."""
+"""The rooms: imports point downward only, policies and runtimes keep apart, and no import goes in a circle."""
 
 from __future__ import annotations
 
@@ -9,134 +9,217 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "resilience"
 
-LAYERS = [
-    ["errors", "checks", "locks", "clock", "complaints"],
-    ["strategies", "failure"],
-    ["allowlist", "budget", "backoff", "windows"],
-    ["ending", "network"],
-    ["settling", "events"],
-    ["bus"],
-    ["call"],
-    ["misuse", "timing", "tickets", "given_up"],
-    ["calling"],
-    ["policy"],
-    ["shapes"],
-    ["by_hand", "circuit", "retrying"],
-    ["policies"],
-    ["runtime"],
-    ["consult", "deadlines", "meter", "census"],
-    ["drive_sync", "drive_async", "drive_thread", "shadow"],
-    ["doorway", "contradictions", "pair_sync", "pair_async"],
-    ["composing"],
-    ["engine"],
-    ["pipeline"],
-    ["recorder"],
-    ["logs", "testing", "testing_trio", "pytest_plugin", "httpx", "grpc"],
-    ["__init__"],
-]
-RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-SAME_LAYER = {"checks", "errors", "locks", "given_up", "testing", "testing_trio"}
+RANKS = {
+    "errors": 0,
+    "_util": 1,
+    "_outcome": 2,
+    "backoff": 2,
+    "events": 3,
+    "_call": 4,
+    "_runtime": 5,
+    "_policies": 5,
+    "_drivers": 6,
+    "_pipeline": 7,
+}
+"""A room may import from rooms of a lower rank, and from itself. Rooms of one rank do not know each other."""
+
+DOORS = {
+    "grpc": {
+        "_call.call",
+        "_call.caller",
+        "_outcome.allowlist",
+        "_runtime.threads",
+        "_util.clock",
+        "_util.locks",
+        "_util.log_once",
+        "_util.validation",
+    },
+    "httpx": {
+        "_call.call",
+        "_call.caller",
+        "_call.deadline_errors",
+        "_call.settlement",
+        "_outcome.allowlist",
+        "_outcome.ending",
+        "_outcome.network_errors",
+        "_runtime",
+        "_util.clock",
+        "_util.validation",
+    },
+    "logs": set[str](),
+    "pytest_plugin": set[str](),
+    "testing": {"_pipeline.engine", "_runtime", "_util.clock", "_util.locks", "_util.log_once", "_util.validation"},
+}
+"""What each door takes from private rooms, besides public names."""
+
+NEVER_FOR_DOORS = ("_policies", "_drivers")
+SHARED_BY_POLICIES = {"base", "blocks", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
-MAY_NAME_RUNTIMES = {"runtime", "testing", "testing_trio", "locks", "clock", "grpc"}
+MAY_NAME_RUNTIMES = {"_runtime", "testing", "_util.locks", "_util.clock", "grpc"}
 
 
-def imports(source: str) -> list[str]:
-    """All modules imported, also within functions and under TYPE_CHECKING."""
+def modules(root: Path) -> dict[str, str]:
+    """The source of each module, by its name within the package; that of a package is its __init__."""
+    found: dict[str, str] = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path.read_text("utf-8")
+    return found
+
+
+def imports(source: str, known: set[str]) -> list[str]:
+    """All modules imported, also within functions; of this package, by their names within it."""
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            if node.module in ("resilience", "resilience.runtime"):
-                found += [f"{node.module}.{name.name}" for name in node.names]
-            elif node.module:
-                found.append(node.module)
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                is_module = whole.removeprefix("resilience.") in known or whole == "resilience._runtime"
+                found.append(whole if is_module else f"{node.module}")
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def violations(root: Path, doors: dict[str, set[str]] = DOORS) -> list[str]:
+    """Imports that the rooms forbid."""
+    sources = modules(root)
+    wrong: list[str] = []
+    taken: dict[str, set[str]] = {door: set() for door in doors}
+    for module, source in sources.items():
+        if not module:
+            continue
+        room = module.partition(".")[0]
+        for name in imports(source, set(sources)):
+            first, _, target = name.partition(".")
+            if first != "resilience":
+                if first in RUNTIMES and not {room, module} & MAY_NAME_RUNTIMES:
+                    wrong.append(f"{module} names {name}")
+            elif room in RANKS:
+                wrong += [f"{module} imports {name}"] if not is_downward(module, target) else []
+            elif room not in doors:
+                wrong.append(f"{module} is in no room")
+            elif target.startswith("_"):
+                taken[room].add(target)
+    for door, wanted in taken.items():
+        wrong += [f"{door} takes {name}" for name in sorted(wanted - doors[door])]
+        wrong += [f"{door} takes {name}" for name in sorted(doors[door]) if name.startswith(NEVER_FOR_DOORS)]
+    return wrong
+
+
+def needless(root: Path, doors: dict[str, set[str]] = DOORS) -> list[str]:
+    """What a door is permitted to take, and does not."""
+    sources = modules(root)
+    found: list[str] = []
+    for door, permitted in doors.items():
+        own = [source for module, source in sources.items() if module.partition(".")[0] == door]
+        taken = {name.removeprefix("resilience.") for source in own for name in imports(source, set(sources))}
+        found += [f"{door} does not take {name}" for name in sorted(permitted - taken)]
     return found
 
 
-def violations(root: Path) -> list[str]:
-    wrong: list[str] = []
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        module = parts[0]
-        for name in imports(path.read_text()):
-            first, *rest = name.split(".")
-            if first == "resilience" and rest:
-                target = rest[0]
-                own_package = target == module and module in ("runtime", "httpx", "grpc")
-                if RANK[target] > RANK[module] or (
-                    RANK[target] == RANK[module] and not own_package and target not in SAME_LAYER
-                ):
-                    wrong.append(f"{'/'.join(parts)} imports {name}")
-            elif first in RUNTIMES and module not in MAY_NAME_RUNTIMES:
-                wrong.append(f"{'/'.join(parts)} names {name}")
-    return wrong
+def is_downward(module: str, target: str) -> bool:
+    room, _, rest = module.partition(".")
+    other, _, inside = target.partition(".")
+    if other not in RANKS:
+        return False
+    if room != other:
+        return RANKS[other] < RANKS[room]
+    if room == "_policies":
+        policy, wanted = rest.partition(".")[0], inside.partition(".")[0]
+        return wanted == policy or wanted in SHARED_BY_POLICIES
+    return True
+
+
+def circles(root: Path) -> list[str]:
+    """Modules that import one another, directly or through others."""
+    sources = modules(root)
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        ours = [name for name in imports(source, set(sources)) if name.startswith("resilience.")]
+        names = {name.removeprefix("resilience.") for name in ours}
+        graph[module] = {name for name in names & sources.keys() if not module.startswith(f"{name}.")}
+    found: list[str] = []
+    for module in graph:
+        reached: set[str] = set()
+        ahead = list(graph[module])
+        while ahead:
+            one = ahead.pop()
+            if one not in reached:
+                reached.add(one)
+                ahead += graph[one]
+        if module in reached:
+            found.append(module)
+    return found
 
 
 def test_imports_point_downward() -> None:
     assert violations(SOURCE) == []
 
 
+def test_doors_take_what_is_written_down() -> None:
+    assert needless(SOURCE) == []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    assert circles(SOURCE) == []
+
+
+def plant(root: Path, module: str, line: str) -> None:
+    path = root / f"{module}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+
+
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("call", "from resilience.pipeline import Pipeline"),
-        ("shapes", "def f():\n    from resilience import drive_sync"),
-        ("policies/retry", "from resilience.policies.timeout import Timeout"),
-        ("policies/retry", "import asyncio"),
-        ("policies/retry", "def f():\n    import trio"),
-        ("engine", "if 0:\n    from resilience.testing import virtual_time"),
+        ("_call/call", "from resilience._pipeline.pipeline import Pipeline"),
+        ("_policies/shapes", "def f():\n    from resilience._drivers import sync"),
+        ("_policies/shapes", "from resilience._runtime import park"),
+        ("_runtime/threads", "from resilience._policies.base import Policy"),
+        ("_policies/retry/retry", "from resilience._policies.timeout import Timeout"),
+        ("_policies/retry/retry", "import asyncio"),
+        ("_policies/retry/retry", "def f():\n    import trio"),
+        ("_pipeline/engine", "if 0:\n    from resilience.testing import virtual_time"),
+        ("errors", "from resilience._util import locks"),
+        ("_util/clock", "import resilience.events"),
+        ("_outcome/failure", "from resilience import backoff"),
+        ("httpx/_body", "from resilience._policies.retry import Retry"),
+        ("httpx/_body", "from resilience._pipeline.engine import engines"),
+        ("shop", "from resilience import Retry"),
     ],
 )
 def test_a_planted_import_is_caught(tmp_path: Path, module: str, line: str) -> None:
-    path = tmp_path / f"{module}.py"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(line)
+    for name in ("backoff", "_runtime/__init__", "_drivers/sync", "_util/locks", "_util/validation"):
+        plant(tmp_path, name, "")
+    plant(tmp_path, module, line)
 
     assert len(violations(tmp_path)) == 1
 
 
-class Unawaited(ast.NodeTransformer):
-    """Takes the awaits out."""
+def test_a_permission_that_a_door_must_not_have_is_caught(tmp_path: Path) -> None:
+    plant(tmp_path, "httpx/_body", "from resilience._drivers import hooks")
+    plant(tmp_path, "_drivers/hooks", "")
 
-    def visit_Await(self, node: ast.Await) -> ast.AST:
-        value: ast.AST = self.visit(node.value)
-        return value
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        plain = ast.FunctionDef(**{name: getattr(node, name) for name in node._fields})
-        return ast.copy_location(plain, node)
+    assert violations(tmp_path, {"httpx": {"_drivers.hooks"}}) == ["httpx takes _drivers.hooks"]
 
 
-DIFFER = {"invoke", "ponder", "stand_in"}  # what a hook or function returns is awaited in one, refused in the other
+def test_a_permission_that_is_not_used_is_caught(tmp_path: Path) -> None:
+    plant(tmp_path, "logs", "")
+
+    assert needless(tmp_path, {"logs": {"_util.clock"}}) == ["logs does not take _util.clock"]
 
 
-def functions(source: str) -> dict[str, str]:
-    tree = Unawaited().visit(ast.parse(source))
-    return {node.name: ast.unparse(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+def test_a_planted_circle_is_caught(tmp_path: Path) -> None:
+    plant(tmp_path, "_util/one", "from resilience._util.two import x")
+    plant(tmp_path, "_util/two", "def f():\n    from resilience._util import three")
+    plant(tmp_path, "_util/three", "from resilience._util import one")
+    plant(tmp_path, "_util/four", "from resilience._util import one")
 
-
-def test_the_drivers_are_mirror_images() -> None:
-    sync = functions((SOURCE / "drive_sync.py").read_text())
-    mirrored = functions((SOURCE / "drive_async.py").read_text())
-
-    assert {"gate", "loop", "substitute", "within"} <= sync.keys() == mirrored.keys()
-    assert {name for name in sync if sync[name] != mirrored[name]} == DIFFER
-
-
-def test_the_drivers_of_pairs_are_mirror_images() -> None:
-    sync = functions((SOURCE / "pair_sync.py").read_text())
-    mirrored = functions((SOURCE / "pair_async.py").read_text())
-
-    assert mirrored == sync
-    assert "pair" in mirrored
-
-
-def test_a_planted_difference_is_caught() -> None:
-    source = (SOURCE / "drive_async.py").read_text()
-    planted = source.replace("settle(token, OK)", "pass", 1)
-
-    assert planted != source
-    assert functions(planted) != functions(source)
+    assert circles(tmp_path) == ["_util.one", "_util.three", "_util.two"]

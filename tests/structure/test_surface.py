@@ -12,7 +12,7 @@ import pytest
 import resilience
 
 LAZY = {"grpc", "httpx", "testing"}
-SUBMODULES = {"backoff", "logs"}
+SUBMODULES = {"backoff", "events", "logs"}
 
 
 def test_the_names_are_sorted_and_there() -> None:

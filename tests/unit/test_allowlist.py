@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from resilience.allowlist import (
+from resilience._outcome.allowlist import (
     Allowlist,
     Failure,
     FailureKind,
     default_failure,
     leaves,
 )
+from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.errors import BadResult, CircuitOpenError, DeadlineExceededError, RejectedError
-from resilience.network import NETWORK_ERRORS
 
 TRANSIENT = Failure()
 TIMEOUT = Failure(FailureKind.TIMEOUT)

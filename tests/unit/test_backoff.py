@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resilience._util.clock import ambient
 from resilience.backoff import Backoff, decorrelated_jitter, equal_jitter, fixed, full_jitter, none, proportional
-from resilience.clock import ambient
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
 """The most that random() returns."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience.budget import UNIT, RetryBudget
+from resilience._call.budget import UNIT, RetryBudget
 
 THREADS = 8
 PATIENCE = 60.0

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, CircuitBreaker, Retry, Timeout, checks
+from resilience import Bulkhead, CircuitBreaker, Retry, Timeout
+from resilience._util import validation
 
 
 class Colour(StrEnum):
@@ -26,7 +27,7 @@ class Colour(StrEnum):
     ],
 )
 def test_a_number_in_range_becomes_a_float(value: float, options: dict[str, Any]) -> None:
-    result = checks.number("wait", value, **options)
+    result = validation.number("wait", value, **options)
 
     assert result == value
     assert type(result) is float
@@ -35,7 +36,7 @@ def test_a_number_in_range_becomes_a_float(value: float, options: dict[str, Any]
 @pytest.mark.parametrize("value", [True, False, None, "1", "", b"1", [1], 1j])
 def test_what_is_no_number_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        checks.number("wait", value)
+        validation.number("wait", value)
 
     assert str(caught.value) == f"wait must be a number >= 0, not {value!r}"
 
@@ -58,20 +59,20 @@ def test_what_is_no_number_is_a_type_error(value: object) -> None:
 )
 def test_a_number_out_of_range_is_a_value_error(value: float, options: dict[str, Any], limits: str) -> None:
     with pytest.raises(ValueError, match="wait") as caught:
-        checks.number("wait", value, **options)
+        validation.number("wait", value, **options)
 
     assert str(caught.value) == f"wait must be a number {limits}, not {value!r}"
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(1, 1, None), (10**30, 1, None), (0, 0, 0), (5, 1, 5), (-3, -3, 0)])
 def test_an_integer_in_range_stays_itself(value: int, low: int, high: int | None) -> None:
-    assert checks.integer("limit", value, low=low, high=high) == value
+    assert validation.integer("limit", value, low=low, high=high) == value
 
 
 @pytest.mark.parametrize("value", [True, False, None, 1.0, "1", math.nan])
 def test_what_is_no_integer_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        checks.integer("limit", value, low=0)
+        validation.integer("limit", value, low=0)
 
     assert str(caught.value) == f"limit must be an integer >= 0, not {value!r}"
 
@@ -82,58 +83,58 @@ def test_what_is_no_integer_is_a_type_error(value: object) -> None:
 )
 def test_an_integer_out_of_range_is_a_value_error(value: int, low: int, high: int | None, limits: str) -> None:
     with pytest.raises(ValueError, match="limit") as caught:
-        checks.integer("limit", value, low=low, high=high)
+        validation.integer("limit", value, low=low, high=high)
 
     assert str(caught.value) == f"limit must be an integer {limits}, not {value}"
 
 
 def test_a_type_error_of_an_integer_names_both_limits() -> None:
     with pytest.raises(TypeError) as caught:
-        checks.integer("limit", "2", low=1, high=3)
+        validation.integer("limit", "2", low=1, high=3)
 
     assert str(caught.value) == "limit must be an integer from 1 to 3, not '2'"
 
 
 def test_a_flag_stays_itself() -> None:
-    assert checks.flag("idempotent", True) is True
-    assert checks.flag("idempotent", False) is False
+    assert validation.flag("idempotent", True) is True
+    assert validation.flag("idempotent", False) is False
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "yes", 1.0])
 def test_what_is_no_flag_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        checks.flag("idempotent", value)
+        validation.flag("idempotent", value)
 
     assert str(caught.value) == f"idempotent must be True or False, not {value!r}"
 
 
 def test_a_text_stays_itself() -> None:
-    assert checks.text("name", " ") == " "
-    assert checks.text("name", "payments") == "payments"
+    assert validation.text("name", " ") == " "
+    assert validation.text("name", "payments") == "payments"
 
 
 @pytest.mark.parametrize("value", [None, b"payments", 3, ["payments"]])
 def test_what_is_no_text_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        checks.text("name", value)
+        validation.text("name", value)
 
     assert str(caught.value) == f"name must be a string, not {value!r}"
 
 
 def test_an_empty_text_is_a_value_error() -> None:
     with pytest.raises(ValueError, match=r"\Aname must not be empty\Z"):
-        checks.text("name", "")
+        validation.text("name", "")
 
 
 @pytest.mark.parametrize("value", ["green", Colour.GREEN])
 def test_a_choice_becomes_a_member(value: str) -> None:
-    assert checks.choice("colour", value, Colour) is Colour.GREEN
+    assert validation.choice("colour", value, Colour) is Colour.GREEN
 
 
 @pytest.mark.parametrize("value", [None, 1, b"red"])
 def test_a_choice_that_is_no_string_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        checks.choice("colour", value, Colour)
+        validation.choice("colour", value, Colour)
 
     assert str(caught.value) == f'colour must be one of "red", "green", not {value!r}'
 
@@ -141,7 +142,7 @@ def test_a_choice_that_is_no_string_is_a_type_error(value: object) -> None:
 @pytest.mark.parametrize("value", ["", "RED", "blue"])
 def test_a_choice_that_nobody_offers_is_a_value_error(value: str) -> None:
     with pytest.raises(ValueError, match="colour") as caught:
-        checks.choice("colour", value, Colour)
+        validation.choice("colour", value, Colour)
 
     assert str(caught.value) == f'colour must be one of "red", "green", not {value!r}'
     assert caught.value.__suppress_context__

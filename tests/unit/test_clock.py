@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from resilience.clock import FOREVER, Ambient, SystemTime, Time, _reseed_in_child, ambient
+from resilience._util.clock import FOREVER, Ambient, SystemTime, Time, _reseed_in_child, ambient
 from tests.unit import in_child
 
 PATIENCE = 60.0
@@ -41,7 +41,7 @@ class StoppedTime:
 
 def loaded_again() -> ModuleType:
     """Run the module once more, and leave the one that everybody uses alone."""
-    spec = importlib.util.find_spec("resilience.clock")
+    spec = importlib.util.find_spec("resilience._util.clock")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

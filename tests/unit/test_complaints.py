@@ -2,12 +2,12 @@ import logging
 
 import pytest
 
-from resilience import complaints
+from resilience._util import log_once
 
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complaints, "_said", set())
+    monkeypatch.setattr(log_once, "_said", set())
 
 
 class Hook:
@@ -19,13 +19,13 @@ def listener() -> None: ...
 
 def complained(before: int) -> int:
     """Return how many complaints there were since the counter stood at `before`."""
-    return next(complaints.count) - before - 1
+    return next(log_once.count) - before - 1
 
 
 def test_a_complaint_names_the_hook_and_the_error(caplog: pytest.LogCaptureFixture) -> None:
     error = KeyError("x")
 
-    complaints.hook_failed("listener", listener, error)
+    log_once.hook_failed("listener", listener, error)
 
     assert caplog.record_tuples == [
         (
@@ -39,65 +39,65 @@ def test_a_complaint_names_the_hook_and_the_error(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_hook_without_a_name_is_called_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
-    complaints.hook_failed("predicate", Hook(), ValueError())
+    log_once.hook_failed("predicate", Hook(), ValueError())
 
     assert caplog.messages[0].startswith("predicate Hook raised ValueError; ")
 
 
 def test_the_same_complaint_is_said_once_and_counted_each_time(caplog: pytest.LogCaptureFixture) -> None:
-    before = next(complaints.count)
+    before = next(log_once.count)
 
     for _ in range(3):
-        complaints.hook_failed("listener", listener, KeyError("x"))
+        log_once.hook_failed("listener", listener, KeyError("x"))
 
     assert len(caplog.records) == 1
     assert complained(before) == 3
 
 
 def test_a_different_complaint_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    complaints.hook_failed("listener", listener, KeyError())
-    complaints.hook_failed("predicate", listener, KeyError())
-    complaints.hook_failed("listener", Hook(), KeyError())
-    complaints.hook_failed("listener", listener, ValueError())
-    complaints.hook_failed("listener", Hook(), KeyError("another object of the same kind"))
+    log_once.hook_failed("listener", listener, KeyError())
+    log_once.hook_failed("predicate", listener, KeyError())
+    log_once.hook_failed("listener", Hook(), KeyError())
+    log_once.hook_failed("listener", listener, ValueError())
+    log_once.hook_failed("listener", Hook(), KeyError("another object of the same kind"))
 
     assert len(caplog.records) == 4
 
 
 def test_forgotten_complaints_are_said_again(caplog: pytest.LogCaptureFixture) -> None:
-    complaints.hook_failed("listener", listener, KeyError())
-    complaints.forget()
-    complaints.hook_failed("listener", listener, KeyError())
+    log_once.hook_failed("listener", listener, KeyError())
+    log_once.forget()
+    log_once.hook_failed("listener", listener, KeyError())
 
     assert len(caplog.records) == 2
 
 
 def test_there_is_an_end_to_complaining(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complaints, "MOST_KINDS", 3)
-    before = next(complaints.count)
+    monkeypatch.setattr(log_once, "MOST_KINDS", 3)
+    before = next(log_once.count)
 
     for number in range(5):
-        complaints.hook_failed(f"hook {number}", listener, KeyError())
+        log_once.hook_failed(f"hook {number}", listener, KeyError())
 
     assert [message.split(" listener")[0] for message in caplog.messages] == ["hook 0", "hook 1", "hook 2"]
     assert complained(before) == 5
 
 
 def test_the_most_kinds_bound_the_memory() -> None:
-    for number in range(complaints.MOST_KINDS + 10):
-        complaints.hook_failed(f"hook {number}", listener, KeyError())
+    for number in range(log_once.MOST_KINDS + 10):
+        log_once.hook_failed(f"hook {number}", listener, KeyError())
 
-    assert len(complaints._said) == complaints.MOST_KINDS == 1000
+    assert len(log_once._said) == log_once.MOST_KINDS == 1000
 
 
 def test_a_library_does_not_print_by_itself() -> None:
-    assert any(isinstance(handler, logging.NullHandler) for handler in complaints.logger.handlers)
-    assert complaints.logger.level == logging.NOTSET
+    assert any(isinstance(handler, logging.NullHandler) for handler in log_once.logger.handlers)
+    assert log_once.logger.level == logging.NOTSET
 
 
 def test_what_no_allowlist_lists_comes_with_the_advice_to_list_it(caplog: pytest.LogCaptureFixture) -> None:
-    complaints.unlisted("shop", KeyError("x"))
-    complaints.unlisted("shop", KeyError("y"))
+    log_once.unlisted("shop", KeyError("x"))
+    log_once.unlisted("shop", KeyError("y"))
 
     assert caplog.messages == [
         "shop let builtins.KeyError through: no allowlist lists it, so it is neither retried nor counted. If it is a "
@@ -108,8 +108,8 @@ def test_what_no_allowlist_lists_comes_with_the_advice_to_list_it(caplog: pytest
 
 def test_nothing_is_said_of_what_an_integration_knows(caplog: pytest.LogCaptureFixture) -> None:
     error = KeyError("x")
-    error.__dict__[complaints.KNOWN] = True
+    error.__dict__[log_once.KNOWN] = True
 
-    complaints.unlisted("shop", error)
+    log_once.unlisted("shop", error)
 
     assert caplog.messages == []

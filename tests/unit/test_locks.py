@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 import pytest
 
-from resilience import locks
+from resilience._util import locks
 from tests.unit import in_child
 
 PATIENCE = 60.0
@@ -15,7 +15,7 @@ PATIENCE = 60.0
 
 def loaded_again() -> ModuleType:
     """Run the module once more, and leave the one that everybody uses alone."""
-    spec = importlib.util.find_spec("resilience.locks")
+    spec = importlib.util.find_spec("resilience._util.locks")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

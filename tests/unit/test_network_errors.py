@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from resilience import NETWORK_ERRORS, Failure, FailureKind
-from resilience.network import RULES
+from resilience._outcome.network_errors import RULES
 
 BROKEN = Failure()
 UNSENT = Failure(unprocessed=True)

@@ -21,7 +21,15 @@ from docs.examples.bad_minute.script import (
     GRPC_SERVICE,
     ORDER,
 )
-from resilience import Bulkhead, CircuitBreaker, DeadlineExceededError, Pipeline, RejectedError, Retry, Timeout
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+    DeadlineExceededError,
+    Pipeline,
+    RejectedError,
+    Retry,
+    Timeout,
+)
 
 PLACES, QUEUE = 30, 10
 NAIVE_WAIT = 0.1

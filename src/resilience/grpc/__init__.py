@@ -9,9 +9,9 @@ Unary-unary RPCs pass through the pipeline, also as futures; the other arities p
 from __future__ import annotations
 
 from resilience.grpc import aio
+from resilience.grpc._channels import channel_options, client_interceptors, insecure_channel, secure_channel
+from resilience.grpc._failures import RPC_FAILURES, rpc_failures
 from resilience.grpc.aio import aio_client_interceptors
-from resilience.grpc.channels import channel_options, client_interceptors, insecure_channel, secure_channel
-from resilience.grpc.failures import RPC_FAILURES, rpc_failures
 
 __all__ = [
     "RPC_FAILURES",

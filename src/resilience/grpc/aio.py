@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 
-from resilience.calling import Caller
-from resilience.clock import inherited
-from resilience.grpc.channels import all_options, given_or_default
-from resilience.grpc.errors import AioRpcErrorOfOurs
-from resilience.grpc.guard import Guard, Idempotent, timeout_until
-from resilience.grpc.reach import aio_connectivity_of
+from resilience._call.caller import Caller
+from resilience._util.clock import inherited
+from resilience.grpc._channels import all_options, given_or_default
+from resilience.grpc._connectivity import aio_connectivity_of
+from resilience.grpc._errors import AioRpcErrorOfOurs
+from resilience.grpc._guard import Guard, Idempotent, timeout_until
 
 __all__ = ["insecure_channel", "secure_channel"]
 

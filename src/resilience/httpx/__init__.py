@@ -6,7 +6,7 @@ Every request, redirects included, is one call of the pipeline: operation is its
 are streamed keep their permits until they have been read or closed.
 """
 
-from resilience.httpx.failures import HTTP_FAILURES, http_failures
-from resilience.httpx.transport import AsyncResilientTransport, ResilientTransport, attach
+from resilience.httpx._failures import HTTP_FAILURES, http_failures
+from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport, attach
 
 __all__ = ["HTTP_FAILURES", "AsyncResilientTransport", "ResilientTransport", "attach", "http_failures"]

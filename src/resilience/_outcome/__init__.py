@@ -1,0 +1,1 @@
+"""How calls end: failures, allowlists of failures, endings."""

@@ -1,0 +1,261 @@
+"""Which outcomes are failures of the dependency. Nothing else is retried, counted, hedged or replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from tenacity.retry import retry_base
+
+from resilience._outcome import tenacity_adapter
+from resilience._outcome.failure import TRANSIENT, Failure, FailureKind, default_failure, leaves, merged
+from resilience._util.log_once import hook_failed
+from resilience.errors import BadResult, RejectedError
+
+__all__ = [
+    "ANSWER",
+    "Allowlist",
+    "Answer",
+    "ErrorPredicate",
+    "Failure",
+    "FailureKind",
+    "Failures",
+    "Lookup",
+    "ResultPredicate",
+    "Rule",
+    "Verdict",
+    "default_failure",
+    "is_bad",
+    "leaves",
+]
+
+
+class Answer(Enum):
+    """What a predicate says of a good outcome."""
+
+    ANSWER = "a known answer of a healthy dependency"
+
+
+ANSWER: Final = Answer.ANSWER
+Verdict: TypeAlias = "bool | Failure | Answer | None"
+ErrorPredicate: TypeAlias = "Callable[[Exception], Verdict]"
+Rule: TypeAlias = "Failure | Callable[[Any], Failure | None] | None"
+"""What a type of exceptions means: a failure, nothing, or that which a function makes of the instance."""
+Lookup: TypeAlias = "Callable[[type], Rule]"
+ResultPredicate: TypeAlias = "Callable[[Any], Verdict]"
+Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate | retry_base"
+"""What is taken wherever an allowlist is: one, an exception type, a tuple of types, a predicate, or a `retry_if_*`."""
+
+
+class Allowlist:
+    """A set of outcomes that are failures.
+
+    Args:
+        *types: exceptions that are failures, subclasses included. None given, and `when` given: every exception.
+        when: narrows them. Gets the exception; True or a `Failure` says failure, False or None says not, and `ANSWER`
+            that it is a known answer of a healthy dependency, such as a status code that says "not found".
+        answers: exceptions that are known answers of a healthy dependency, such as `CardDeclined`. They are good
+            outcomes, even where a listed type covers them.
+
+    Raises:
+        TypeError: something in `types` or `answers` is no subclass of Exception. KeyboardInterrupt, GeneratorExit
+            and asyncio.CancelledError are not failures of anybody.
+
+    Without a `Failure` from a predicate, a TimeoutError is of kind TIMEOUT, a refused connection is known to be
+    unprocessed, and everything else is TRANSIENT. An ExceptionGroup is a failure if all its leaves are. A
+    `RejectedError` never is: the dependency was not called. Allowlists are joined by `|`.
+    """
+
+    __slots__ = ("_answers", "_error_rules", "_lookups", "_plain", "_result_rules", "verdicts")
+
+    def __init__(
+        self,
+        *types: type[Exception],
+        when: ErrorPredicate | None = None,
+        answers: tuple[type[Exception], ...] = (),
+    ) -> None:
+        _check_types("an Allowlist's types", types)
+        _check_types("answers", answers)
+        if when is not None and not callable(when):
+            raise TypeError(f"when must be a callable that takes the exception, not {when!r}")
+        _refuse_async(when)
+        rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...] = ()
+        if when is not None:
+            rules = ((types or (Exception,), when),)
+        self._set(types if when is None else (), rules, (), answers)
+
+    def _set(
+        self,
+        plain: tuple[type[Exception], ...],
+        error_rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...],
+        result_rules: tuple[ResultPredicate, ...],
+        answers: tuple[type[Exception], ...],
+        lookups: tuple[Lookup, ...] = (),
+    ) -> Allowlist:
+        self._lookups = lookups
+        self.verdicts: dict[type, Any] = {}
+        """What is known of some types of exceptions, whatever the instance; kept by who judges."""
+        self._plain = plain
+        self._error_rules = error_rules
+        self._result_rules = result_rules
+        self._answers = answers
+        return self
+
+    @classmethod
+    def of_results(cls, predicate: ResultPredicate) -> Allowlist:
+        """List returned values: `predicate` gets the value; True or a `Failure` says that it is a failure."""
+        if not callable(predicate):
+            raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
+        _refuse_async(predicate)
+        return cls.__new__(cls)._set((), (), (predicate,), ())
+
+    @classmethod
+    def of_types(cls, lookup: Lookup) -> Allowlist:
+        """List exceptions by what `lookup` says of their type: a Failure, None, or a predicate of the instance."""
+        return cls.__new__(cls)._set((), (), (), (), (lookup,))
+
+    @classmethod
+    def of(cls, failures: Failures) -> Allowlist:
+        """Make an allowlist of an exception type, a tuple of types, a predicate, or a `retry_if_*` of tenacity.
+
+        One that is an allowlist stays itself.
+        """
+        if isinstance(failures, Allowlist):
+            return failures
+        given: Any = failures
+        if isinstance(given, retry_base):
+            _refuse_async(given)
+            errors = cls(when=tenacity_adapter.about_errors(given))
+            if not tenacity_adapter.looks_at_results(given):
+                return errors
+            return errors | cls.of_results(tenacity_adapter.about_results(given))
+        if issubclass(type(given), type):
+            return cls(given)
+        if issubclass(type(given), tuple):
+            return cls(*given)
+        if callable(failures):
+            return cls(when=given)
+        raise TypeError(
+            f"an Allowlist, an exception type, a tuple of exception types or a predicate is wanted, not {failures!r}"
+        )
+
+    def __or__(self, other: Failures) -> Allowlist:
+        """Join two allowlists: what either lists is a failure, what either calls an answer is one."""
+        more = Allowlist.of(other)
+        return Allowlist.__new__(Allowlist)._set(
+            self._plain + more._plain,
+            self._error_rules + more._error_rules,
+            self._result_rules + more._result_rules,
+            self._answers + more._answers,
+            self._lookups + more._lookups,
+        )
+
+    def __ror__(self, other: Failures) -> Allowlist:
+        """Join, with the type, tuple or predicate on the left."""
+        return Allowlist.of(other) | self
+
+    def __repr__(self) -> str:
+        parts = [kind.__name__ for kind in self._plain]
+        for types, when in self._error_rules:
+            parts.append(f"{'|'.join(kind.__name__ for kind in types)} when {_name(when)}")
+        parts += [_name(lookup) for lookup in self._lookups]
+        parts += [f"results when {_name(rule)}" for rule in self._result_rules]
+        parts += [f"answers={'|'.join(kind.__name__ for kind in self._answers)}"] if self._answers else []
+        return f"Allowlist({', '.join(parts)})"
+
+    @property
+    def lists_results(self) -> bool:
+        """Whether any returned value can be a failure; if not, nobody looks at the values."""
+        return bool(self._result_rules)
+
+    def classify(self, outcome: object) -> Failure | None:
+        """Return the failure that `outcome`, an exception or a returned value, is; None when it is none.
+
+        What a predicate raises comes out of here; inside a pipeline it is logged once and counts as None.
+        """
+        if not isinstance(outcome, BaseException):
+            return self._classify_result(outcome)
+        if isinstance(outcome, BadResult):
+            return self._classify_result(outcome.result)
+        if not isinstance(outcome, Exception) or isinstance(outcome, RejectedError):
+            return None
+        if self._answers and isinstance(outcome, self._answers):
+            return None
+        if isinstance(outcome, ExceptionGroup):
+            return self._classify_group(list(leaves(outcome)))
+        if isinstance(outcome, self._plain):
+            return default_failure(outcome)
+        for types, when in self._error_rules:
+            if isinstance(outcome, types):
+                verdict = when(outcome)
+                if verdict and verdict is not ANSWER:
+                    return verdict if isinstance(verdict, Failure) else default_failure(outcome)
+        for lookup in self._lookups:
+            rule = lookup(type(outcome))
+            failure = rule if rule is None or isinstance(rule, Failure) else rule(outcome)
+            if failure is not None:
+                return failure
+        return None
+
+    def is_by_type(self, error: Exception) -> bool:
+        """Return whether all exceptions of the same type are judged like this one."""
+        if self._error_rules or isinstance(error, ExceptionGroup | BadResult):
+            return False
+        return not any(callable(lookup(type(error))) for lookup in self._lookups)
+
+    def is_answer(self, outcome: object) -> bool:
+        """Return whether `outcome` is a good one for sure: a value that is not listed, or one of `answers`."""
+        if isinstance(outcome, BadResult):
+            return self._classify_result(outcome.result) is None
+        if isinstance(outcome, BaseException):
+            return isinstance(outcome, self._answers) or any(
+                isinstance(outcome, types) and when(outcome) is ANSWER for types, when in self._error_rules
+            )
+        return self._classify_result(outcome) is None
+
+    def _classify_result(self, result: object) -> Failure | None:
+        for rule in self._result_rules:
+            verdict = rule(result)
+            if verdict and verdict is not ANSWER:
+                return verdict if isinstance(verdict, Failure) else TRANSIENT
+        return None
+
+    def _classify_group(self, inside: list[BaseException]) -> Failure | None:
+        failures: list[Failure] = []
+        for leaf in inside:
+            failure = self.classify(leaf)
+            if failure is None:
+                return None
+            failures.append(failure)
+        return merged(failures)
+
+
+def _refuse_async(predicate: object) -> None:
+    if tenacity_adapter.is_async(predicate):
+        raise TypeError(
+            f"{_name(predicate)} is an async predicate; only Retry(on=...) takes one, and only for awaited calls"
+        )
+
+
+def _check_types(what: str, types: Any) -> None:
+    if not issubclass(type(types), tuple):
+        raise TypeError(f"{what} must be a tuple of exception types, not {types!r}")
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"{what} must be subclasses of Exception, not {kind!r}")
+
+
+def _name(hook: object) -> str:
+    return getattr(hook, "__qualname__", type(hook).__qualname__)
+
+
+def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:
+    """Return whether any allowlist of the pipeline lists a returned value."""
+    for allowlist in allowlists:
+        try:
+            if allowlist.classify(result) is not None:
+                return True
+        except Exception as error:
+            hook_failed("predicate of an allowlist", allowlist, error)
+    return False

@@ -1,0 +1,126 @@
+"""How calls and attempts end, as the policies see it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
+from resilience._outcome.failure import leaves, merged
+from resilience._util.log_once import hook_failed
+from resilience.errors import DeadlineExceededError, LateResult, Misuse, RejectedError
+
+
+class EndingKind(StrEnum):
+    """How something ended.
+
+    ok: a value, or an exception that is a known answer. failed: a listed failure. timed_out: our own cut fired.
+    error: an exception that nobody listed. abandoned: cancelled from outside, or refused by a policy further in, so
+    that the dependency was never called. The last two are neutral: permits come back, nobody scores them.
+    """
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ERROR = "error"
+    ABANDONED = "abandoned"
+
+
+class Ending:
+    """How a call or an attempt ended. `failure` and, for exceptions, `kind` are worked out when first asked for.
+
+    Args:
+        kind: None: work it out from the error.
+        error: what was raised; None for a value.
+        allowlist: the failures of the pipeline in whose eyes it is judged.
+        replaced: a substitute stood in for the outcome.
+    """
+
+    __slots__ = ("_allowlist", "_failure", "_kind", "error", "replaced")
+
+    def __init__(
+        self,
+        kind: EndingKind | None = None,
+        error: BaseException | None = None,
+        allowlist: Allowlist | None = None,
+        *,
+        replaced: bool = False,
+    ) -> None:
+        self._kind = kind
+        self._failure: Failure | None = None
+        self._allowlist = allowlist
+        self.error = error
+        self.replaced = replaced
+
+    @property
+    def kind(self) -> EndingKind:
+        """One of the five kinds."""
+        if self._kind is None:
+            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
+        return self._kind
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that it is in the eyes of the pipeline; None where it is none."""
+        if self._kind is None:
+            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
+        return self._failure
+
+    def kind_by(self, allowlist: Allowlist | None) -> EndingKind:
+        """The kind of ending that it is by a policy's own allowlist; None given: the pipeline's."""
+        return self.kind if allowlist is None or self.error is None else judge(self.error, allowlist)[0]
+
+    def failure_by(self, allowlist: Allowlist | None) -> Failure | None:
+        """The failure that it is by a policy's own allowlist; None given: the pipeline's."""
+        return self.failure if allowlist is None else judge(self.error, allowlist)[1]
+
+
+def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
+    """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
+    known: tuple[EndingKind, Failure | None] | None = allowlist.verdicts.get(error.__class__)
+    if known is not None:
+        return known
+    if not isinstance(error, Exception) or isinstance(error, RejectedError):
+        return EndingKind.ABANDONED, None
+    if isinstance(error, Misuse):
+        return EndingKind.ERROR, None
+    if isinstance(error, LateResult):
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
+    if isinstance(error, ExceptionGroup):
+        return _judge_group(error, allowlist)
+    if isinstance(error, DeadlineExceededError):
+        if error.unprocessed:
+            return EndingKind.ABANDONED, None
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
+    try:
+        failure = allowlist.classify(error)
+        kind = EndingKind.FAILED
+        if failure is None:
+            kind = EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR
+        verdict = kind, failure
+        if len(allowlist.verdicts) < MOST_TYPES and allowlist.is_by_type(error):
+            allowlist.verdicts[error.__class__] = verdict
+        return verdict
+    except Exception as broken:
+        hook_failed("predicate of an allowlist", allowlist, broken)
+        return EndingKind.ERROR, None
+
+
+def _judge_group(group: Any, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
+    """Judge a group by its leaves: it is what they all are; failures of several kinds make one."""
+    verdicts = [judge(leaf, allowlist) for leaf in leaves(group)]
+    kinds = {kind for kind, _ in verdicts}
+    failures = [failure for _, failure in verdicts if failure is not None]
+    if len(failures) == len(verdicts):
+        return (EndingKind.TIMED_OUT if kinds == {EndingKind.TIMED_OUT} else EndingKind.FAILED), merged(failures)
+    return (kinds.pop() if len(kinds) == 1 else EndingKind.ERROR), None
+
+
+MOST_TYPES = 1000
+"""So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
+DEADLINE = Failure(FailureKind.TIMEOUT)
+HASTE = Failure(FailureKind.TIMEOUT, counted=False)
+"""The caller had too little time for it to say anything about the dependency."""
+NOTHING = Allowlist()
+OK = Ending(EndingKind.OK)
+"""The ending of every call that returned a value."""

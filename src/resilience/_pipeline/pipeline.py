@@ -1,0 +1,267 @@
+"""Pipeline: policies around a call, described once, used from everywhere."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from typing import Any
+from weakref import WeakValueDictionary, ref
+
+from resilience._call.budget import RetryBudget
+from resilience._call.call import Binding
+from resilience._call.caller import D_co, Entry
+from resilience._outcome.allowlist import Allowlist, Failures
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._pipeline.compose import Composite
+from resilience._pipeline.engine import Engine
+from resilience._pipeline.lint import contradictions
+from resilience._policies.base import Policy
+from resilience._policies.retry.settings import PIPELINE, Inherit
+from resilience._util.locks import members
+from resilience._util.log_once import warn
+from resilience.events._bus import Listener, Subscription
+from resilience.events._types import Event, Mode
+
+_all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
+_ages = itertools.count()
+_warned: set[str] = set()
+
+
+class _Pipelines(Mapping[str, "Pipeline[Any]"]):
+    """A live, weak view of all named pipelines; of two with one name, the newest."""
+
+    def __getitem__(self, name: str) -> Pipeline[Any]:
+        return _by_name()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_by_name())
+
+    def __len__(self) -> int:
+        return len(_by_name())
+
+    def items(self) -> ItemsView[str, Pipeline[Any]]:
+        return _by_name().items()
+
+    def values(self) -> ValuesView[Pipeline[Any]]:
+        return _by_name().values()
+
+    def __repr__(self) -> str:
+        return f"pipelines({', '.join(self)})"
+
+
+def _by_name() -> dict[str, Pipeline[Any]]:
+    found = (_all.get(age) for age in sorted(members(_all)))
+    return {pipeline.name: pipeline for pipeline in found if pipeline is not None}
+
+
+_view = _Pipelines()
+
+
+def pipelines() -> Mapping[str, Pipeline[Any]]:
+    """Return a live mapping of all named pipelines; it keeps none of them alive."""
+    return _view
+
+
+class Pipeline(Composite[D_co]):
+    """Policies around a call, outermost first.
+
+    Args:
+        *policies: the policies; a Pipeline is one, too. One object in two pipelines shares its state.
+        name: for events, metrics and `pipelines()`; without one, it is called after the first function decorated.
+        failures: which outcomes are failures of the dependency; None means NETWORK_ERRORS.
+        budget: who pays for the retries and hedges of all policies in it; by default a `RetryBudget()` of its own.
+            None: no limit, for batch jobs. One budget may be shared by many pipelines.
+        mode: what all its policies may do at most: "shadow" lets them only watch, "off" leaves them out.
+
+    Raises:
+        TypeError: something in `policies` is no policy, or of a shape that nothing drives.
+        ValueError: two policies were given the same name.
+
+    It decorates functions, coroutine functions, methods and other callables, and `call` and `acall` call through
+    it. The same object may be used by many threads, asyncio loops and trio runs at once.
+    """
+
+    kind = "pipeline"
+
+    def __init__(
+        self,
+        *policies: Policy[D_co],
+        name: str | None = None,
+        failures: Failures | None = None,
+        budget: RetryBudget | Inherit | None = PIPELINE,
+        mode: str = Mode.ENFORCE,
+    ) -> None:
+        super().__init__(name=name, mode=mode)
+        given: tuple[Any, ...] = policies
+        payer: Any = budget
+        for policy in given:
+            if not isinstance(policy, Policy):
+                raise TypeError(f"a Pipeline is made of policies such as Retry(), not {policy!r}")
+        if not (payer is None or isinstance(payer, RetryBudget | Inherit)):
+            raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
+        self._by_name = _names(policies)
+        me = ref(self)
+        self._engine = Engine(
+            policies,
+            name or "",
+            None if failures is None else Allowlist.of(failures),
+            RetryBudget() if isinstance(budget, Inherit) else budget,
+            lambda: _changed(me()),
+            lambda given: _enter(given, me()),
+        )
+        self.engine.site.names.update({id(policy): given for given, policy in self._by_name.items()})
+        self.rewired()
+        self._binding = Binding(self.engine.site)
+        if name is not None:
+            _enter(name, self)
+        for sentence in contradictions(self.flattened()):
+            warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
+
+    @property
+    def engine(self) -> Engine:
+        """What composes the policies, and counts the calls."""
+        return self._engine
+
+    @property
+    def name(self) -> str:
+        """The given name, or that of the first function decorated; empty before that."""
+        return self.engine.site.name
+
+    @property
+    def policies(self) -> tuple[Policy[Any], ...]:
+        """The policies, outermost first."""
+        return self.engine.policies
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """Who pays for retries and hedges; None for no limit."""
+        return self.engine.site.budget
+
+    def flattened(self) -> list[tuple[str, Policy[Any]]]:
+        """Return the policies and their names, with those of pipelines further in, outermost first."""
+        found: list[tuple[str, Policy[Any]]] = []
+        for name, policy in self._by_name.items():
+            found += policy.flattened() if isinstance(policy, Pipeline) else [(name, policy)]
+        return found
+
+    def entry(self) -> tuple[Entry, Binding]:
+        """Return what guards the calls, and what is known about them beforehand."""
+        return self._engine, self._binding
+
+    def rewired(self) -> None:
+        """Compose the chains anew, and have every pipeline that this one stands in do so."""
+        self.engine.mode = self.mode
+        self.engine.rewire()
+
+    def recomposed(self) -> None:
+        """Tell the pipelines that this one stands in."""
+        super().rewired()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the policy of that name, such as "retry"; one of a pipeline further in is found, too."""
+        if name in self._by_name:
+            return self._by_name[name]
+        for policy in self.policies:
+            if isinstance(policy, Pipeline):
+                try:
+                    return policy[name]
+                except KeyError:
+                    continue
+        raise KeyError(f"{name!r}; there are {', '.join(self._by_name) or 'no policies'}")
+
+    def subscribe(
+        self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
+    ) -> Subscription:
+        """Listen to this pipeline; see `resilience.subscribe`."""
+        return self.engine.site.bus.add(listener, events, when)
+
+    def drain(self, timeout: float) -> bool:
+        """Shut down gracefully: refuse new calls, end the waits of retries, and wait for the calls in flight.
+
+        Args:
+            timeout: the longest to wait, in seconds, >= 0.
+
+        Returns:
+            True when nothing was in flight any more in time.
+
+        It blocks; in async code use `adrain`. Refused calls raise a RejectedError with reason "draining". The
+        pipeline keeps refusing calls until `resume`.
+        """
+        return self.engine.drain(timeout)
+
+    async def adrain(self, timeout: float) -> bool:
+        """Do what `drain` does, without blocking the event loop."""
+        return await self.engine.adrain(timeout)
+
+    def resume(self) -> None:
+        """Take calls again after a drain."""
+        self.engine.resume()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the policies and their settings as plain data."""
+        site = self.engine.site
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "mode": str(self.mode),
+            "failures": repr(site.failures or NETWORK_ERRORS),
+            "budget": None if site.budget is None else site.budget.describe(),
+            "policies": [{**policy.describe(), "name": name} for name, policy in self._by_name.items()],
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the live state as plain data: calls in flight, the budget, the state of each policy."""
+        site = self.engine.site
+        return {
+            "name": self.name,
+            "in_flight": self.engine.in_flight,
+            "draining": self.engine.draining,
+            "budget": None if site.budget is None else site.budget.snapshot(),
+            "policies": {name: policy.snapshot() for name, policy in self._by_name.items()},
+        }
+
+    def reset(self) -> None:
+        """Forget the state of all policies and of the budget, and take calls again."""
+        self.engine.reset()
+
+    def __repr__(self) -> str:
+        inside = ", ".join(repr(policy) for policy in self.policies)
+        return f"Pipeline({inside}{', ' if inside else ''}name={self.name!r})"
+
+
+def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
+    """Give each policy a name: its own, or its kind, numbered when repeated."""
+    named: dict[str, Policy[Any]] = {}
+    for policy in policies:
+        if policy.named and named.setdefault(policy.name, policy) is not policy:
+            raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
+    found: dict[str, Policy[Any]] = {}
+    for policy in policies:
+        name = policy.name if policy.named else policy.kind
+        number = 1
+        while not policy.named and (name in named or name in found):
+            number += 1
+            name = f"{policy.kind}_{number}"
+        found[name] = policy
+    return found
+
+
+def _changed(pipeline: Pipeline[Any] | None) -> None:
+    if pipeline is not None:
+        pipeline.recomposed()
+
+
+def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
+    if pipeline is None:
+        return
+    if name in _view and name not in _warned:
+        _warned.add(name)
+        warn(f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up")
+    _all[next(_ages)] = pipeline
+
+
+def _alone(policy: Policy[Any]) -> tuple[Entry, Binding]:
+    return Pipeline(policy).entry()
+
+
+Policy.make_pipeline = staticmethod(_alone)

@@ -1,0 +1,1 @@
+"""The policies, and the shapes that they are made of."""

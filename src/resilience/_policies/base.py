@@ -1,0 +1,172 @@
+"""What all policies have in common: settings, a name, a mode."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
+
+from resilience._call.call import Binding, Site
+from resilience._call.caller import Caller, D_co, Entry
+from resilience._outcome.allowlist import Allowlist
+from resilience._util import validation
+from resilience._util.locks import members, new_lock
+from resilience.events._types import Mode
+
+_changes = new_lock()
+_firsts = new_lock()
+
+
+class Rewired(Protocol):
+    """Something that composes policies, and does so anew when one of them changes."""
+
+    site: Site
+
+    def rewire(self) -> None:
+        """Compose anew."""
+
+
+class Policy(Caller[D_co]):
+    """What all policies have in common. A policy object owns its state; in two pipelines, it is shared.
+
+    Args:
+        settings: a frozen dataclass that checks itself in `__post_init__`; None for a policy without settings.
+        name: what events, metrics and `pipeline[name]` call it; None means its kind.
+        mode: "enforce", "shadow" (decide and report, but let the call through) or "off".
+    """
+
+    kind: ClassVar[str] = "policy"
+    usual: ClassVar[dict[str, Any]] = {}
+    """What settings are by default, where the constructor's None stands for it; `repr` leaves those out."""
+    settings: Any = None
+    _name: str | None = None
+    _mode: Mode = Mode.ENFORCE
+    _attached: WeakSet[Rewired] | None = None
+    _alone: tuple[Entry, Binding] | None = None
+    make_pipeline: ClassVar[Callable[[Policy[Any]], tuple[Entry, Binding]]]
+
+    def __init__(self, settings: Any = None, *, name: str | None = None, mode: str = Mode.ENFORCE) -> None:
+        self.settings = settings
+        self._name = None if name is None else validation.text("name", name)
+        self._mode = validation.choice("mode", mode, Mode)
+
+    @property
+    def name(self) -> str:
+        """The given name, or else the kind."""
+        return self._name or self.kind
+
+    @property
+    def named(self) -> bool:
+        """Whether a name was given."""
+        return self._name is not None
+
+    @property
+    def mode(self) -> Mode:
+        """How much the policy may do; it can be set while calls are running."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        with _changes:
+            self._mode = validation.choice("mode", mode, Mode)
+        self.rewired()
+
+    @property
+    def failures(self) -> Allowlist | None:
+        """This policy's own allowlist, its setting `on`; None: that of the pipeline."""
+        own: Allowlist | None = getattr(self.settings, "on", None)
+        return own
+
+    @property
+    def expects(self) -> float | None:
+        """Seconds that an answer may well take, in the eyes of this policy; None: it does not say."""
+        return None
+
+    def update(self, **settings: Any) -> None:
+        """Change settings, or the mode, while calls are running: all of them or, if one is refused, none.
+
+        Raises:
+            TypeError: there is no such setting, or a value is of the wrong type.
+            ValueError: a value is out of range.
+        """
+        mode = validation.choice("mode", settings.pop("mode"), Mode) if "mode" in settings else None
+        with _changes:
+            old: Any = self.settings
+            known: set[str] = (
+                {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
+            )
+            if unknown := sorted(set(settings) - known):
+                there = ", ".join(sorted(known)) or "none of its own"
+                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {there}")
+            if settings:
+                self.settings = replace(old, **settings)
+                try:
+                    self.configured()
+                except Exception:
+                    self.settings = old
+                    raise
+            self._mode = mode or self._mode
+        self.rewired()
+
+    def configured(self) -> None:
+        """Adapt the state to new settings; called after an update, under a lock."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind, the name, the mode and the settings as plain data."""
+        about: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
+        if is_dataclass(self.settings):
+            about["settings"] = {
+                one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings) if one.init
+            }
+        return about
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the live state as plain data."""
+        return {}
+
+    def reset(self) -> None:
+        """Forget everything learned, as if new."""
+
+    def attach(self, pipeline: Rewired) -> None:
+        """Tell `pipeline` of changes of this policy. It is held weakly."""
+        with _changes:
+            if self._attached is None:
+                self._attached = WeakSet()
+            self._attached.add(pipeline)
+
+    def rewired(self) -> None:
+        """Have every pipeline that it stands in compose anew."""
+        for pipeline in members(self._attached or ()):
+            pipeline.rewire()
+
+    def entry(self) -> tuple[Entry, Binding]:
+        """Return the entry of a pipeline that holds this policy alone."""
+        if self._alone is None:
+            with _firsts:
+                self._alone = self._alone or type(self).make_pipeline(self)
+        return self._alone
+
+    def __repr__(self) -> str:
+        """Show what was set to something else than the default."""
+        usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()} | self.usual
+        settings = {one.name: getattr(self.settings, one.name) for one in _fields(self.settings) if one.init}
+        shown = [f"{name}={value!r}" for name, value in settings.items() if name not in usual or value != usual[name]]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _fields(settings: Any) -> tuple[Field[Any], ...]:
+    return fields(settings) if is_dataclass(settings) else ()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return _plain_items(value)
+    return repr(value)
+
+
+def _plain_items(mapping: Any) -> dict[str, Any]:
+    return {str(key): _plain(one) for key, one in mapping.items()}

@@ -1,0 +1,309 @@
+"""CircuitBreaker: stop asking a dependency that does not answer, and find out soon when it does again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilience._call.call import Call
+from resilience._call.wait_queue import Ticket
+from resilience._outcome.allowlist import Allowlist, Failures
+from resilience._outcome.ending import OK, Ending, EndingKind
+from resilience._policies.blocks import ByHand
+from resilience._policies.breaker.state import (
+    GOOD,
+    HALF_OPEN,
+    ISOLATED,
+    MANUAL,
+    OPEN,
+    BreakerSettings,
+    Change,
+    Phase,
+    Probe,
+    Timed,
+    Token,
+    Trigger,
+    Verdict,
+    Window,
+)
+from resilience._policies.breaker.window import TimeWindow
+from resilience._util.clock import ambient
+from resilience._util.locks import members, new_lock
+from resilience._util.log_once import unlisted
+from resilience.errors import CircuitOpenError, RejectReason
+from resilience.events._types import BreakerChanged, Mode, State
+
+
+class CircuitBreaker(ByHand[Token]):
+    """Let no call through while the dependency is down, then let a few through to see whether it is back.
+
+    Args:
+        failure_rate: the share of failures in the window that opens it, in (0, 1].
+        min_calls: with fewer calls in the window, no share opens it; >= 1.
+        window: the length of the window in seconds, >= 0.001. It moves on in tenths.
+        window_calls: None, or count the last so many calls instead, >= 1; `window` is then ignored.
+        consecutive_failures: so many failures in a row open it whatever the window holds, >= 1; None: never.
+        slow_after: calls that take so many seconds or more are slow, > 0; None: none is. Of a streamed result the
+            time up to its head is taken.
+        slow_call_rate: the share of slow calls in the window that opens it, in (0, 1].
+        open_for: seconds to stay open, > 0, times U(0.8, 1.2) so that many clients do not come back at once.
+        open_growth: by how much longer after each half-open period that failed, >= 1.
+        max_open_for: the longest it stays open, in seconds, > 0; what is longer is cut to it.
+        half_open_calls: the probes that must all end well before it closes, and the most that run at once; >= 1.
+        probe_timeout: seconds after which a probe that has not ended gives its place to another, > 0. None: at its
+            call's deadline, or after 60 s where there is none.
+        on: what counts as a failure here; None means the pipeline's failures.
+        name: see `Policy`.
+        mode: see `Policy`.
+
+    Raises:
+        TypeError, ValueError: a parameter of the wrong type or out of range.
+
+    Calls that it refuses raise a CircuitOpenError. What counts as a success is a value or a known answer; what
+    counts as a failure is a listed one that is `counted`, and our own Timeout's cut. All else is neutral: other
+    exceptions, cancellation, refusals further in. Only the end of a failed or slow call can open it. A call that
+    was let in before the last change of state changes nothing any more when it ends.
+    """
+
+    kind = "breaker"
+    settings: BreakerSettings
+
+    def __init__(
+        self,
+        failure_rate: float = 0.7,
+        min_calls: int = 20,
+        *,
+        window: float = 10.0,
+        window_calls: int | None = None,
+        consecutive_failures: int | None = 10,
+        slow_after: float | None = None,
+        slow_call_rate: float = 1.0,
+        open_for: float = 1.0,
+        open_growth: float = 1.25,
+        max_open_for: float = 30.0,
+        half_open_calls: int = 3,
+        probe_timeout: float | None = None,
+        on: Failures | None = None,
+        name: str | None = None,
+        mode: str = Mode.ENFORCE,
+    ) -> None:
+        super().__init__(
+            BreakerSettings(
+                failure_rate=failure_rate,
+                min_calls=min_calls,
+                window=window,
+                window_calls=window_calls,
+                consecutive_failures=consecutive_failures,
+                slow_after=slow_after,
+                slow_call_rate=slow_call_rate,
+                open_for=open_for,
+                open_growth=open_growth,
+                max_open_for=max_open_for,
+                half_open_calls=half_open_calls,
+                probe_timeout=probe_timeout,
+                on=None if on is None else Allowlist.of(on),
+            ),
+            name=name,
+            mode=mode,
+        )
+        self._lock = new_lock()
+        self._phase = Phase.closed(self.settings, ambient.monotonic())
+
+    @property
+    def expects(self) -> float | None:
+        """What it calls slow."""
+        return self.settings.slow_after
+
+    @property
+    def state(self) -> State:
+        """The state now. An open breaker is half-open once its time is up, also without any call."""
+        return self._look(ambient.monotonic()).state
+
+    # Calls
+
+    def admit(self, call: Call) -> Token | Ticket:
+        """Let the call in while closed, or as a probe; otherwise raise a CircuitOpenError."""
+        phase = self._phase
+        window = phase.window
+        if window is None:
+            now = ambient.monotonic()
+            if phase.state is OPEN and 0 < phase.until - now <= self.settings.max_open_for:
+                raise self._refused(phase, now, call)
+            return self._admit_probe(call, now)
+        if self.settings.slow_after is None:
+            return window
+        return Timed(window, ambient.monotonic())
+
+    def _admit_probe(self, call: Call, now: float) -> Token | Ticket:
+        phase = self._phase
+        if phase.state is OPEN:
+            phase = self._look(now, call)
+        if phase.state is HALF_OPEN:
+            probe = Probe(phase, now, call.deadline, self.settings.probe_timeout)
+            with self._lock:
+                if phase is self._phase and phase.take(probe, now):
+                    return probe
+            phase = self._phase
+        if phase.window is not None:
+            return self.admit(call)
+        raise self._refused(phase, now, call)
+
+    def head(self, token: Token | Ticket) -> Token | Ticket:
+        """Take the time that counts as slow or not."""
+        if isinstance(token, Timed | Probe):
+            token.took = ambient.monotonic() - token.start
+        return token
+
+    def settle(self, token: Any, ending: Ending) -> None:
+        """Count the ending; a success takes no lock, except for the first one in each bucket of the window."""
+        if ending is OK and token.__class__ is TimeWindow:
+            now = ambient.monotonic()
+            if now >= token.edge:
+                with self._lock:
+                    token.turn(now)
+            next(token.count)
+        elif not isinstance(token, Ticket):
+            self._score(token, ending)
+
+    def _say_if_unlisted(self, ending: Ending, error: Exception) -> None:
+        if ending.kind_by(self.settings.on) is EndingKind.ERROR:
+            unlisted(next((pipeline.site.name for pipeline in members(self._attached or ())), ""), error)
+
+    def _score(self, token: Token, ending: Ending) -> None:
+        # It may ask a predicate of the user's, so this is not done under the lock.
+        verdict = GOOD if ending is OK else self.settings.verdict(ending)
+        if verdict.good is None and isinstance(ending.error, Exception):
+            self._say_if_unlisted(ending, ending.error)
+        now = ambient.monotonic()
+        if isinstance(token, Probe):
+            slow = self._was_slow(token, now)
+            with self._lock:
+                trigger = self._phase.ended(token, verdict, now, slow=slow)
+                why = "a probe was slow" if verdict.good else "a probe failed"
+                change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
+            self._publish(change)
+        elif isinstance(token, Timed):
+            self._count(token.window, verdict, now, slow=self._was_slow(token, now))
+        else:
+            self._count(token, verdict, now, slow=False)
+
+    def _was_slow(self, token: Timed | Probe, now: float) -> bool:
+        limit = self.settings.slow_after
+        return limit is not None and (now - token.start if token.took is None else token.took) >= limit
+
+    def _count(self, window: Window, verdict: Verdict, now: float, *, slow: bool) -> None:
+        good = verdict.good
+        if good is None:
+            return
+        if good and not slow and isinstance(window, TimeWindow):
+            self.settle(window, OK)
+            return
+        change = None
+        with self._lock:
+            if window is self._phase.window:
+                held = window.add(now, failed=not good, slow=slow)
+                why = "" if good and not slow else self.settings.reason(held, window.row)
+                if why:
+                    change = self._go(Trigger.TRIPPED, now, why, verdict.retry_after)
+        if change is not None:
+            self._publish(change)
+
+    # States
+
+    def isolate(self) -> None:
+        """Refuse all calls until `close` or `reset`."""
+        self._force(Trigger.ISOLATE)
+
+    def close(self) -> None:
+        """Let calls through again, with an empty window, and forget how often probes have failed."""
+        self._force(Trigger.CLOSE)
+
+    def reset(self) -> None:
+        """Close it, and forget everything."""
+        self._force(Trigger.RESET)
+
+    def configured(self) -> None:
+        """Begin an empty window if it is to have another length; the rest holds from the next decision on."""
+        now = ambient.monotonic()
+        with self._lock:
+            window = self._phase.window
+            if window is not None:
+                fresh = self.settings.make_window(now)
+                if (type(fresh), fresh.span) != (type(window), window.span):
+                    self._phase.window = fresh
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counts, the state and its times in seconds as data; unless closed, the counts that opened it."""
+        now = ambient.monotonic()
+        self._look(now)
+        with self._lock:
+            phase = self._phase
+            counts = phase.counts if phase.window is None else phase.window.counts(now)
+        return {
+            "calls": counts.calls,
+            "failures": counts.failures,
+            "slow": counts.slow,
+            "rate": counts.rate,
+            "slow_rate": counts.slow_rate,
+            "state": phase.state.value,
+            "opens": phase.opens,
+            "seconds_in_state": max(0.0, now - phase.since),
+            "retry_after": max(0.0, phase.until - now) if phase.state is OPEN else None,
+        }
+
+    def _look(self, now: float, call: Call | None = None) -> Phase:
+        """Return the phase of this moment."""
+        phase = self._phase
+        # A clock that is set back, as by the end of virtual time, must not keep it open.
+        if now < phase.until and (phase.state is not OPEN or phase.until - now <= self.settings.max_open_for):
+            return phase
+        change = None
+        with self._lock:
+            if phase is self._phase:
+                change = self._go(Trigger.TIME, phase.until)
+        self._publish(change, call)
+        return self._phase
+
+    def _force(self, trigger: Trigger) -> None:
+        now = ambient.monotonic()
+        self._look(now)
+        with self._lock:
+            change = self._go(trigger, now)
+        self._publish(change)
+
+    def _go(self, trigger: Trigger, now: float, why: str = "", hint: float | None = None) -> Change | None:
+        """Change the state, if the trigger does so in this one. Lock held."""
+        old = self._phase
+        new = old.after(trigger, self.settings, now, why, hint)
+        if new is None:
+            return None
+        self._phase = new
+        return Change(old.state, new.state, trigger in MANUAL, new.counts.rate, new.why)
+
+    def _publish(self, change: Change | None, call: Call | None = None) -> None:
+        """Tell every pipeline that it stands in; the lock is released, since listeners may call back."""
+        if change is None or change.previous is change.state:
+            return
+        facts = {**change._asdict(), "mode": self.mode}
+        if call is not None:
+            call.site.publish(BreakerChanged, self, call, **facts)
+        for pipeline in members(self._attached or ()):
+            site = pipeline.site
+            if call is None or site is not call.site:
+                name = site.name_of(self) or self.name
+                site.bus.publish(BreakerChanged, pipeline=site.name, policy=name, operation="", target=None, **facts)
+
+    def _refused(self, phase: Phase, now: float, call: Call) -> CircuitOpenError:
+        site = call.site
+        told = phase.told
+        if told is None or told[0] is not site:
+            name = site.name_of(self) or self.name
+            words = phase.words(f"{name} of {site.name}" if site.name else name)
+            told = phase.told = site, name, words  # the same for the many that follow
+        _, name, message = told
+        if phase.state is OPEN:
+            return CircuitOpenError.quickly(message, name, site.name, _OPEN, phase.until - now)
+        reason = RejectReason.ISOLATED if phase.state is ISOLATED else _OPEN
+        return CircuitOpenError(message, policy=name, pipeline=site.name, reason=reason)
+
+
+_OPEN = RejectReason.OPEN

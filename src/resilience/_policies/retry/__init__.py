@@ -1,0 +1,1 @@
+"""The retry policy and its settings."""

@@ -1,0 +1,89 @@
+"""What a Retry goes by: its settings, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from tenacity import RetryCallState
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from resilience import backoff
+from resilience._call.budget import RetryBudget
+from resilience._outcome import tenacity_adapter
+from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
+from resilience._util import validation
+from resilience.backoff import Backoff
+
+
+class Inherit(Enum):
+    """Stands for "what the pipeline has"."""
+
+    PIPELINE = "the pipeline's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+PIPELINE: Final = Inherit.PIPELINE
+AGAIN: Final = Failure(counted=False)
+"""What tenacity's TryAgain means: the function asks for another attempt, and nobody has failed."""
+Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"
+Stop: TypeAlias = "stop_base | Callable[[RetryCallState], bool]"
+On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """What a Retry goes by; see there."""
+
+    attempts: int | None
+    wait: Wait | Mapping[FailureKind, Wait] | None
+    on: Any
+    stop: Stop | None
+    budget: RetryBudget | Inherit | None
+    max_retry_after: float
+    nested: bool
+    waits: Mapping[FailureKind, Wait] = field(init=False)
+    only: Wait | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check everything, and put in what None stands for."""
+        if self.attempts is None and self.stop is None:
+            object.__setattr__(self, "attempts", 3)
+        if self.attempts is not None:
+            validation.integer("attempts", self.attempts, low=1)
+        if self.stop is not None and not callable(self.stop):
+            raise TypeError(f"stop must be a stop_* of tenacity or a callable that takes its state, not {self.stop!r}")
+        object.__setattr__(self, "wait", DEFAULT_WAIT if self.wait is None else self.wait)
+        object.__setattr__(self, "waits", _by_kind(self.wait))
+        object.__setattr__(self, "only", None if isinstance(self.wait, Mapping) else self.wait)
+        if self.on is not None and not tenacity_adapter.is_async(self.on):
+            object.__setattr__(self, "on", Allowlist.of(self.on))
+        elif tenacity_adapter.asks_about_results(self.on):
+            raise TypeError("on: an async predicate of returned values is not supported; use a plain one")
+        budget: Any = self.budget
+        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
+            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
+        validation.number("max_retry_after", self.max_retry_after)
+        validation.flag("nested", self.nested)
+
+
+DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
+
+
+def _by_kind(wait: Any) -> dict[FailureKind, Any]:
+    mapping: Any = wait if issubclass(type(wait), Mapping) else dict.fromkeys(FailureKind, wait)
+    given: dict[Any, Any] = dict(mapping)
+    by_kind: dict[FailureKind, Any] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
+    for kind, one in given.items():
+        if isinstance(one, type) or not callable(one):
+            raise TypeError(
+                "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
+                f"FailureKind to those, not {one!r}"
+            )
+        by_kind[validation.choice("a key of wait", kind, FailureKind)] = one
+    return by_kind

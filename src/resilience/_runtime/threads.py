@@ -1,0 +1,202 @@
+"""Waiting in a thread, and calling in one that can be left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from resilience._call import callables, deadline_errors
+from resilience._call.call import Call, Waiter
+from resilience._call.callables import PLAIN
+from resilience._call.settlement import Deferred
+from resilience._outcome.ending import Ending, EndingKind
+from resilience._util.clock import FOREVER, ambient, inherited
+from resilience.errors import CarriedResult
+
+
+def park(waiter: Waiter, until: float) -> None:
+    """Wait in a queue until woken, or until that time."""
+    _wait(ambient.park, waiter, until)
+
+
+def sleep(waiter: Waiter, until: float) -> None:
+    """Sleep between two attempts until that time, or until woken."""
+    _wait(ambient.sleep, waiter, until)
+
+
+def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Waiter, until: float) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    if waiter.park(lock.release):
+        seconds = FOREVER if until == FOREVER else until - ambient.monotonic()
+        stop = stopping.get()
+        if stop is None:
+            wait(lock, seconds)
+        else:
+            stop.over(wait, lock, seconds)
+
+
+class Stopped(BaseException):
+    """The thread was told to stop, as a task is that is cancelled: nobody's failure, and never retried."""
+
+
+class Stop:
+    """Ends the waits of threads of our own from outside: those that wait, now or later, raise `Stopped`."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._bells: set[threading.Lock] = set()
+        self.told = False
+
+    def tell(self) -> None:
+        """Have them stop."""
+        with self._mutex:
+            self.told = True
+            bells = list(self._bells)
+        for bell in bells:
+            with contextlib.suppress(RuntimeError):  # it has just been woken by what it waited for
+                bell.release()
+
+    def over(self, wait: Callable[[threading.Lock, float], bool], bell: threading.Lock, seconds: float) -> None:
+        """Wait, unless told to stop."""
+        try:
+            with self._mutex:
+                told = self.told
+                self._bells.add(bell)
+            if not told:
+                wait(bell, seconds)
+        finally:
+            with self._mutex:
+                self._bells.discard(bell)
+        if self.told:
+            raise Stopped
+
+
+stopping: ContextVar[Stop | None] = ContextVar("resilience_stop", default=None)
+"""What ends the waits in this context; None in threads that are not ours."""
+
+
+def start(function: Callable[[], object], stop: Stop) -> None:
+    """Run a function on a thread of its own, in a copy of this context. It does not keep the process from ending."""
+    context = contextvars.copy_context()
+    context.run(stopping.set, stop)
+    threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
+
+
+def in_time(call: Call) -> Any:
+    """Call the user's function with the call's deadline as the ambient one. Nobody can cut it: it may be late."""
+    started = ambient.monotonic()
+    deadline = call.deadline
+    if started >= deadline:
+        raise deadline_errors.expired(call)
+    try:
+        inherited.set(deadline)
+        call.made += 1
+        named = call.kwargs  # an empty mapping would be copied
+        result = call.function(*call.args, **named) if named else call.function(*call.args)
+    except Exception as error:
+        if ambient.monotonic() >= call.deadline and call.overdue(error):  # what is further in had our deadline
+            raise deadline_errors.cut(call, started) from error
+        raise
+    finally:
+        inherited.set(call.entered)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
+    if result.__class__ not in PLAIN and callables.is_awaitable(result, call.function):
+        raise callables.unawaited(result, call.function)
+    if ambient.monotonic() >= deadline:
+        raise deadline_errors.late(call, started, result)
+    return result
+
+
+def effective_deadline() -> float:
+    """Threads have no cancel scopes."""
+    return FOREVER
+
+
+class Errand:
+    """A part of a call that a thread of its own does, so that it can be left behind.
+
+    Args:
+        step: what is to be done with the call.
+        call: the call; the thread works on a copy.
+    """
+
+    def __init__(self, step: Callable[[Call], Any], call: Call) -> None:
+        self._step = step
+        self._call = call
+        self._copy = call.copy()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.left: Deferred | None = None
+        """What ends with the thread, if it was left behind."""
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._mutex = threading.Lock()
+        self._finished = False
+
+    def start(self) -> None:
+        """Start the thread, in a copy of this context. It does not keep the process from ending."""
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-errand", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise  # the system has no thread for it
+        except BaseException:
+            self._leave_behind()  # a Ctrl-C came as it started
+            raise
+
+    def _work(self) -> None:
+        try:
+            self._result = self._step(self._copy)
+        except BaseException as error:
+            self._error = error
+        with self._mutex:
+            self._finished = True
+            left = self.left
+        self._bell.release()
+        if left is not None:
+            if isinstance(self._error, CarriedResult):
+                self._result = self._error.result
+            self._error = None
+            try:
+                self._copy.dispose(self._result)
+            finally:
+                further = self._copy.deferred  # a thread further in may still hang
+                if further is None or further.ended:
+                    left.end(Ending(EndingKind.TIMED_OUT))
+                else:
+                    further.then(left.end_with, None)
+
+    def wait(self, until: float) -> bool:
+        """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""
+        if not self._call.park(self._copy.interrupt):  # a drain ends the waits of the thread, too
+            self._copy.interrupt()
+        try:
+            ambient.park(self._bell, FOREVER if until == FOREVER else until - ambient.monotonic())
+        finally:
+            self._leave_behind()
+            self._call.made = self._copy.made
+        return self.left is None
+
+    def _leave_behind(self) -> None:
+        """Let it go on alone, unless it is done."""
+        left = Deferred(known=True)  # made outside of the mutex: nothing may be finalised within
+        with self._mutex:
+            if not self._finished:
+                self._call.deferred = self.left = left
+
+    def outcome(self) -> Any:
+        """Return, or raise, what came of it."""
+        self._call.deferred = self._copy.deferred
+        error = self._error
+        if error is None:
+            return self._result
+        self._error = None
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame

@@ -1,0 +1,130 @@
+"""Waiting in a trio task, and cutting it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
+from typing import Any
+
+import trio
+
+from resilience._call import callables, deadline_errors
+from resilience._call.call import INHERITED, Call, Waiter
+from resilience._call.callables import PLAIN
+from resilience._util.clock import FOREVER, TIME_IS_UP, ambient, inherited
+
+
+async def park(waiter: Waiter, until: float) -> None:
+    """Wait until woken, from whatever thread, or until that time."""
+    token = trio.lowlevel.current_trio_token()
+    task = trio.lowlevel.current_task()
+    sleeping = True
+
+    def done() -> None:
+        nonlocal sleeping
+        if sleeping:
+            sleeping = False
+            trio.lowlevel.reschedule(task)
+
+    def wake() -> None:
+        # Not at once, not even in this thread: it may be a signal handler or a finaliser that calls, at any moment.
+        token.run_sync_soon(done)
+
+    def abort(_: Callable[[], Any]) -> trio.lowlevel.Abort:
+        nonlocal sleeping
+        sleeping = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    alarm = None
+    try:
+        if not waiter.park(wake):
+            return  # and yet it may be woken: who was about to do so does not know
+        alarm = None if until == FOREVER else ambient.alarm(until, done)
+        seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
+        with trio.move_on_after(seconds):
+            await trio.lowlevel.wait_task_rescheduled(abort)
+    finally:
+        sleeping = False
+        if alarm is not None:
+            alarm.cancel()
+
+
+async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
+    """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    started = ambient.monotonic()
+    deadline = call.deadline
+    if started >= deadline and value is None:
+        raise deadline_errors.expired(call)
+    # Given at once: to set the deadline of a scope later costs as much again.
+    scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
+    alarm = None if ambient.real or deadline == FOREVER else ambient.alarm(deadline, scope.cancel)
+    before = inherited.get()
+    result: Any = None
+    try:
+        inherited.set(deadline)
+        with scope:
+            if value is None:
+                call.made += 1
+                named = call.kwargs  # an empty mapping would be copied
+                result = call.function(*call.args, **named) if named else call.function(*call.args)
+            else:
+                result = value
+            if result.__class__ is CoroutineType or (
+                result.__class__ not in PLAIN and callables.is_awaitable(result, call.function)
+            ):
+                result = await result
+    except trio.Cancelled as error:
+        # The deadline is that of somebody around us, whose cut it is, too: so this is no cancellation from outside.
+        if call.limit is INHERITED and scope.cancel_called:
+            raise deadline_errors.cut(call, started) from error
+        raise
+    except Exception as error:
+        if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
+            raise deadline_errors.cut(call, started) from error
+        raise
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
+            inherited.set(before)
+    if scope.cancelled_caught:
+        raise deadline_errors.cut(call, started)
+    if ambient.monotonic() >= deadline:
+        raise deadline_errors.late(call, started, result)
+    return result
+
+
+async def by(until: float, value: Awaitable[Any]) -> Any:
+    """Await something until that time."""
+    scope = trio.CancelScope()
+    alarm = None if ambient.real else ambient.alarm(until, scope.cancel)
+    if alarm is None:
+        scope.deadline = trio.current_time() + (until - ambient.monotonic())
+    try:
+        with scope:
+            return await value
+    finally:
+        if alarm is not None:
+            alarm.cancel()
+    return TIME_IS_UP
+
+
+def effective_deadline() -> float:
+    """Return when the cancel scopes around the running task end, on the ambient clock."""
+    at = trio.current_effective_deadline()
+    return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + ambient.monotonic()
+
+
+def current_task() -> object:
+    """Return the running task."""
+    return trio.lowlevel.current_task()
+
+
+def in_a_task() -> bool:
+    """Return whether a task runs in this thread at this moment."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What everything else needs: the clock, locks, finalizers, validation, and messages that are logged once."""

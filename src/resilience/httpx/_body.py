@@ -1,0 +1,238 @@
+"""The bodies of responses: what the permits of a call follow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from resilience import _runtime
+from resilience._call import deadline_errors
+from resilience._call.settlement import Deferred
+from resilience._outcome.ending import OK, Ending
+from resilience._util.clock import FOREVER, TIME_IS_UP, ambient
+from resilience.errors import DeadlineExceededError
+from resilience.httpx._call import Exchange
+from resilience.httpx._deadline import Timeouts
+from resilience.httpx._modules import dialect_of
+from resilience.httpx._pool_repair import Place
+
+SMALL: Final = 65_536
+"""Bytes: the body of a response that is discarded is read up to this."""
+PATIENCE: Final = 0.2
+"""Seconds that reading what nobody wants may take; one connection is not worth more."""
+
+
+class Guarded:
+    """What the bodies of both kinds have in common.
+
+    Args:
+        stream: the body as the transport gave it.
+        call: whose body it is.
+        timeouts: of the attempt.
+        started: when the attempt began.
+        deferred: what ends with the body; None where nothing does.
+    """
+
+    def __init__(
+        self, stream: Any, call: Exchange, timeouts: Timeouts, started: float, deferred: Deferred | None
+    ) -> None:
+        self._stream = stream
+        self._call = call
+        self._timeouts = timeouts
+        self._started = started
+        self._deferred = deferred
+        self._iterator: Any = None
+
+    def _late(self) -> bool:
+        return self._call.whole != FOREVER and ambient.monotonic() >= self._call.whole
+
+    def _end(self, ending: Ending) -> None:
+        if self._deferred is not None:
+            self._deferred.end(ending)
+
+    def _failed(self, error: BaseException) -> None:
+        self._end(Ending(None, error, self._call.failures))
+
+    def _cut(self, cause: Exception | None = None) -> Exception:
+        """Return the error for a body that came too late, and end."""
+        call = self._call
+        call.limit = call.whose_whole
+        error: DeadlineExceededError = deadline_errors.cut(call, self._started)
+        whose = str(error).partition(" passed while ")[0]
+        ran = ambient.monotonic() - self._started
+        error.args = (f"{whose} passed while the body was read, {ran:.3g} s after {call.operation} began",)
+        error.__cause__ = cause
+        self._failed(error)
+        return dialect_of(call.request).translated(error, call.request)
+
+
+class Body(Guarded):
+    """A body that is read by a plain client. It ends once: exhausted, closed, failed, or dropped."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._iterator = iter(self._stream)
+        return self
+
+    def __next__(self) -> bytes:
+        if self._late():
+            self._stream.close()
+            raise self._cut()
+        try:
+            chunk: bytes = next(self._iterator)
+        except StopIteration:
+            self._end(OK)
+            raise
+        except Exception as error:
+            if self._late() and self._call.overdue(error):
+                raise self._cut(error) from error
+            self._failed(error)
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
+        return chunk
+
+    def drain(self, until: float) -> bytes | None:
+        """Close the body of a failed response; returns what it was, if it was small and came in time.
+
+        Each silence may last until that time.
+        """
+        try:
+            self._timeouts.turn(until)
+            read = bytearray()
+            for chunk in self._stream:
+                read += chunk
+                if len(read) > SMALL or ambient.monotonic() >= until:
+                    return None
+            return bytes(read)
+        except Exception:
+            return None
+        finally:
+            with contextlib.suppress(Exception):
+                self._stream.close()
+
+    def close(self) -> None:
+        """Close the body. Who closes it early has what they wanted."""
+        try:
+            self._stream.close()
+        finally:
+            self._end(OK)
+
+
+class AsyncBody(Guarded):
+    """A body that is read by an async client.
+
+    Args:
+        alone: whether httpcore reads it, from a connection that no other response is on.
+        place: what it has in a pool that may lose it; None: nothing. For the rest see `Guarded`.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        call: Exchange,
+        timeouts: Timeouts,
+        started: float,
+        deferred: Deferred | None,
+        alone: bool,
+        place: Place | None,
+    ) -> None:
+        super().__init__(stream, call, timeouts, started, deferred)
+        self._alone = alone
+        self._place = place
+        if place is not None:
+            place.taken(stream)
+
+    def __aiter__(self) -> AsyncBody:
+        self._iterator = aiter(self._stream)
+        return self
+
+    async def __anext__(self) -> bytes:
+        whole = self._call.whole
+        try:
+            coming: Any = anext(self._iterator)
+            chunk: Any = await (coming if whole == FOREVER else _runtime.by(whole, coming))
+        except StopAsyncIteration:
+            self._iterator = None
+            self._end(OK)
+            raise
+        except Exception as error:
+            await self._mend(error)
+            if self._late() and self._call.overdue(error):
+                raise self._cut(error) from error
+            self._failed(error)
+            raise
+        except BaseException as error:
+            self._failed(error)
+            await self._mend(error)
+            raise
+        if chunk is TIME_IS_UP or self._late():
+            late = self._cut()
+            await self.aclose()
+            raise late
+        data: bytes = chunk
+        return data
+
+    async def drain(self, until: float) -> bytes | None:
+        """Close the body of a failed response; returns what it was, if it was small and came in time."""
+        self._iterator = aiter(self._stream)
+        read: Any = None
+        try:
+            read = await _runtime.by(until, _gather(self._iterator, until))
+        except Exception as error:
+            await self._mend(error)
+        except BaseException as error:
+            await self._mend(error)
+            raise
+        with contextlib.suppress(Exception):
+            await self.aclose()
+        return read if isinstance(read, bytes) else None
+
+    async def aclose(self) -> None:
+        """Close the body. Who closes it early has what they wanted."""
+        try:
+            await self._close()
+        except BaseException as error:
+            await self._mend(error)
+            raise
+        finally:
+            self._end(OK)
+
+    async def _mend(self, error: BaseException) -> None:
+        if self._place is not None:
+            await self._place.mend(error)
+
+    async def _close(self) -> None:
+        await self._stream.aclose()
+        iterator, self._iterator = self._iterator, None
+        if iterator is None:
+            return
+        # Who leaves a generator to the garbage collector is warned by trio. Those of httpcore, one within the other,
+        # end by the error that reading from a closed connection is. With HTTP/2 the connection goes on, and reading
+        # would wait for what never comes.
+        with contextlib.suppress(Exception):
+            if self._alone:
+                await _runtime.by(ambient.monotonic() + PATIENCE, _exhaust(iterator))
+            elif hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+
+async def _gather(iterator: Any, until: float) -> bytes | None:
+    read = bytearray()
+    async for chunk in iterator:
+        read += chunk
+        if len(read) > SMALL or ambient.monotonic() >= until:
+            return None
+    return bytes(read)
+
+
+async def _exhaust(iterator: Any) -> None:
+    async for _ in iterator:
+        pass
+
+
+def is_alone(response: Any) -> bool:
+    """Return whether a response has its connection for itself: with HTTP/1 it has, with HTTP/2 it has not."""
+    version = response.extensions.get("http_version")
+    return isinstance(version, bytes) and version.startswith(b"HTTP/1")

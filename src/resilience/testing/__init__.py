@@ -1,0 +1,13 @@
+"""A testing kit: virtual time, seeded chance, recorded events.
+
+    with virtual_time() as clock:
+        quotes.call(flaky)            # retry waits take no time
+    assert clock.elapsed < 10
+
+Virtual time is for code without sockets: it jumps ahead whenever nothing can run.
+"""
+
+from resilience.testing._recorder import Recorder
+from resilience.testing._virtual_time import VirtualClock, VirtualLoop, reset, seeded, virtual_loop, virtual_time
+
+__all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtual_loop", "virtual_time"]
