@@ -5,5 +5,6 @@ pytest_plugins = [
     "tests.guards.sleep_guard",
     "tests.guards.skip_guard",
     "pytester",
+    "tests.support.threads",
     "resilience.pytest_plugin",
 ]

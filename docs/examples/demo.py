@@ -27,7 +27,8 @@ from docs.examples.bad_minute.load import Stage, load_grpc, load_http
 from docs.examples.bad_minute.process import Remote, ServiceError
 from docs.examples.bad_minute.script import ATTEMPT_TIMEOUT, ATTEMPTS, RATE, SAFE_SHARE, SCRIPT, Phase
 from docs.examples.bad_minute.table import LEGEND, table
-from resilience import BreakerChanged, Pipeline
+from resilience import Pipeline
+from resilience.events import BreakerChanged
 
 SHOWN = 10
 

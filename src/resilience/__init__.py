@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import os as _os
 import warnings as _warnings
-from types import FunctionType as _FunctionType
 from typing import Any
 
 from resilience import backoff, events, logs
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call
-from resilience._call.settlement import Deferred
-from resilience._call.wait_queue import Line, Ticket
-from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
+from resilience._call.caller import Caller
+from resilience._call.settlement import DeferredSettlement
+from resilience._call.wait_queue import Ticket, WaitQueue
+from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, FailureKind
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.engine import set_mode
@@ -22,9 +22,10 @@ from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
 from resilience._policies.retry.retry import Retry
-from resilience._policies.shapes import Gate, Loop, Race, Scope, Series, Substitute
+from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
 from resilience._policies.timeout import Timeout
 from resilience._runtime.deadline import carry, current_deadline, deadline_after, remaining
+from resilience._util.exports import set_public_module as _set_public_module
 from resilience._util.locks import new_lock
 from resilience.errors import (
     BadResult,
@@ -36,73 +37,50 @@ from resilience.errors import (
     RejectReason,
     ResilienceError,
     ResilienceWarning,
+    UsageError,
 )
 from resilience.events._bus import Subscription, subscribe
-from resilience.events._types import (
-    AttemptEnded,
-    BreakerChanged,
-    CallEnded,
-    Event,
-    FallbackUsed,
-    GiveUpReason,
-    Mode,
-    Outcome,
-    Rejected,
-    RetryGivenUp,
-    RetryScheduled,
-    State,
-    TimedOut,
-    TimeoutScope,
-)
+from resilience.events._types import BreakerState, Mode
 
 __all__ = [
+    "ANSWER",
     "NETWORK_ERRORS",
     "Allowlist",
-    "AttemptEnded",
     "BadResult",
-    "BreakerChanged",
+    "BreakerState",
     "Bulkhead",
     "BulkheadFullError",
     "Call",
-    "CallEnded",
+    "Caller",
     "CircuitBreaker",
     "CircuitOpenError",
     "DeadlineExceededError",
-    "Deferred",
+    "DeferredSettlement",
     "Ending",
     "EndingKind",
-    "Event",
     "Failure",
     "FailureKind",
-    "FallbackUsed",
     "Gate",
-    "GiveUpReason",
-    "Line",
     "Loop",
     "Mode",
-    "Outcome",
     "Pipeline",
     "Policy",
     "Race",
     "RateLimitedError",
     "RejectReason",
-    "Rejected",
     "RejectedError",
     "ResilienceError",
     "ResilienceWarning",
     "Retry",
     "RetryBudget",
-    "RetryGivenUp",
-    "RetryScheduled",
+    "RetryState",
     "Scope",
-    "Series",
-    "State",
     "Subscription",
     "Substitute",
     "Ticket",
-    "TimedOut",
     "Timeout",
-    "TimeoutScope",
+    "UsageError",
+    "WaitQueue",
     "backoff",
     "carry",
     "current_deadline",
@@ -133,11 +111,7 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_LAZY})
 
 
-for _name in __all__:
-    _thing = globals()[_name]
-    if isinstance(_thing, type | _FunctionType):
-        _thing.__module__ = __name__  # so that tracebacks and reprs show where users find it
-
+_set_public_module(__name__, __all__, globals())
 logs.install()
 _mode = _os.environ.get("RESILIENCE_MODE")
 if _mode:

@@ -12,7 +12,7 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
 from resilience._util import validation
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 
 
 class Backoff(wait_base):
@@ -69,7 +69,7 @@ class full_jitter(_Exponential):
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
-        return ambient.random.random() * self.ceiling(retry)
+        return clock.random.random() * self.ceiling(retry)
 
 
 class equal_jitter(_Exponential):
@@ -81,7 +81,7 @@ class equal_jitter(_Exponential):
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
         half = self.ceiling(retry) / 2
-        return half + ambient.random.random() * half
+        return half + clock.random.random() * half
 
 
 class proportional(_Exponential):
@@ -100,7 +100,7 @@ class proportional(_Exponential):
 
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
-        return min(self.cap, self.ceiling(retry) * (1.0 + self.ratio * (2.0 * ambient.random.random() - 1.0)))
+        return min(self.cap, self.ceiling(retry) * (1.0 + self.ratio * (2.0 * clock.random.random() - 1.0)))
 
     def _settings(self) -> str:
         return f"{super()._settings()}, ratio={self.ratio:g}"
@@ -121,7 +121,7 @@ class decorrelated_jitter(Backoff):
     def seconds(self, retry: int, previous: float | None) -> float:
         """Return the wait in seconds."""
         last = max(self.base, self.base if previous is None else previous)
-        return min(self.cap, self.base + ambient.random.random() * (3.0 * last - self.base))
+        return min(self.cap, self.base + clock.random.random() * (3.0 * last - self.base))
 
     def __repr__(self) -> str:
         return f"decorrelated_jitter(base={self.base:g}, cap={self.cap:g})"

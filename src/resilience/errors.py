@@ -160,7 +160,7 @@ class LateResult(CarriedResult):
         self.scored = scored
 
 
-class Misuse(TypeError):
+class UsageError(TypeError):
     """The guarded function is of a kind that cannot be guarded. It is nobody's failure and is never retried."""
 
 

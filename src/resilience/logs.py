@@ -11,11 +11,11 @@ from functools import partial
 
 from resilience.events import (
     BreakerChanged,
+    BreakerState,
     Event,
     Mode,
     RetryGivenUp,
     RetryScheduled,
-    State,
     Subscription,
     subscribe,
 )
@@ -65,7 +65,11 @@ def log_given_up(event: RetryGivenUp) -> None:
 
 def log_breaker(event: BreakerChanged) -> None:
     """Log at WARNING that a breaker opened, or was isolated; at INFO that it closed."""
-    level = {State.OPEN: logging.WARNING, State.ISOLATED: logging.WARNING, State.CLOSED: logging.INFO}
+    level = {
+        BreakerState.OPEN: logging.WARNING,
+        BreakerState.ISOLATED: logging.WARNING,
+        BreakerState.CLOSED: logging.INFO,
+    }
     logger.log(
         level.get(event.state, logging.DEBUG),
         "circuit breaker %s/%s %s %s%s",

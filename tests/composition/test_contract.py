@@ -13,7 +13,6 @@ import pytest
 from resilience import (
     Allowlist,
     Call,
-    CallEnded,
     DeadlineExceededError,
     Ending,
     Failure,
@@ -28,6 +27,7 @@ from resilience import (
     subscribe,
 )
 from resilience._util.log_once import forget
+from resilience.events import CallEnded
 from resilience.testing import Recorder, VirtualClock
 
 NOW = backoff.none()
@@ -285,10 +285,10 @@ def test_an_update_takes_what_the_constructor_takes() -> None:
 class Picky(Retry):
     ready = False
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         if self.ready:
             raise RuntimeError("not now")
-        super().configured()
+        super()._settings_changed()
 
 
 def test_a_failed_update_changes_nothing_also_when_a_hook_fails() -> None:

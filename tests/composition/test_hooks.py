@@ -22,14 +22,14 @@ from resilience import (
     RejectedError,
     RejectReason,
     Retry,
-    RetryScheduled,
-    Series,
+    RetryState,
     Substitute,
     Ticket,
     backoff,
 )
 from resilience._util import validation
 from resilience._util.log_once import forget
+from resilience.events import RetryScheduled
 from resilience.testing import Recorder, VirtualClock
 
 
@@ -47,12 +47,12 @@ def broken(*_: Any) -> bool:
 
 
 class BrokenLoop(Loop):
-    def delay(self, call: Call, ending: Ending, series: Series) -> float | None:
+    def delay(self, call: Call, ending: Ending, series: RetryState) -> float | None:
         raise RuntimeError("a bug in a hook")
 
 
 class BrokenSubstitute(Substitute[int]):
-    def covers(self, call: Call, ending: Ending) -> bool:
+    def should_handle(self, call: Call, ending: Ending) -> bool:
         raise RuntimeError("a bug in a hook")
 
 
@@ -65,7 +65,7 @@ class SecondTimeClosed(Gate[None]):
 
 
 class BrokenNotMade(Retry):
-    def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
+    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, series: RetryState) -> None:
         raise RuntimeError("a bug in a hook")
 
 
@@ -166,7 +166,7 @@ def run_python(code: str, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_the_mode_comes_from_the_environment() -> None:
-    code = "import resilience.engine as e; print(e.switch.mode)"
+    code = "import resilience._pipeline.engine as e; print(e.switch.mode)"
 
     assert run_python(code, RESILIENCE_MODE="shadow").strip() == "shadow"
     told = run_python(code, RESILIENCE_MODE="of")

@@ -13,24 +13,17 @@ import pytest
 
 from resilience import (
     Allowlist,
-    AttemptEnded,
     Call,
-    CallEnded,
     DeadlineExceededError,
-    Deferred,
+    DeferredSettlement,
     Ending,
-    Event,
-    FallbackUsed,
     Gate,
     Pipeline,
     Race,
-    Rejected,
     RejectedError,
     RejectReason,
     ResilienceWarning,
     Retry,
-    RetryGivenUp,
-    RetryScheduled,
     Substitute,
     Ticket,
     backoff,
@@ -40,8 +33,9 @@ from resilience import (
 )
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import Drain
+from resilience.events import AttemptEnded, CallEnded, Event, FallbackUsed, Rejected, RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, virtual_time
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
@@ -473,10 +467,10 @@ class TestDraining:
             def discard(self, call: Any) -> None:
                 if not told:
                     told.append("the drain waits")
-                    assert Drain(pipeline.engine).park(lambda: told.append("somebody has left"))
+                    assert Drain(pipeline.engine).add_waker(lambda: told.append("somebody has left"))
                 super().discard(call)
 
-        pipeline.engine.live = Live()
+        pipeline.engine.calls = Live()
         assert pipeline(lambda: 0)() == 0
 
         assert told == ["the drain waits", "somebody has left"]
@@ -484,33 +478,33 @@ class TestDraining:
     def test_a_drain_that_finds_somebody_gone_tells_the_others(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="drained-by-two")
         told: list[str] = []
-        call = Call(pipeline.binding(NETWORK_ERRORS), int, (), {})
-        pipeline.engine.live.add(call)
+        call = Call(pipeline.call_options(NETWORK_ERRORS), int, (), {})
+        pipeline.engine.calls.add(call)
         first, second = Drain(pipeline.engine), Drain(pipeline.engine)
-        assert first.park(lambda: told.append("the first"))
+        assert first.add_waker(lambda: told.append("the first"))
 
-        pipeline.engine.live.discard(call)  # and whoever has left has not looked for drains yet
+        pipeline.engine.calls.discard(call)  # and whoever has left has not looked for drains yet
         assert not second.unfinished()
 
         assert told == ["the first"]
 
     def test_a_drain_that_is_resumed_from_still_waits_for_those_who_were_in(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="resumed-while-drained")
-        call = Call(pipeline.binding(NETWORK_ERRORS), int, (), {})
-        pipeline.engine.live.add(call)
+        call = Call(pipeline.call_options(NETWORK_ERRORS), int, (), {})
+        pipeline.engine.calls.add(call)
         drain = Drain(pipeline.engine)
 
         pipeline.resume()
         assert drain.unfinished()
 
-        pipeline.engine.live.discard(call)
+        pipeline.engine.calls.discard(call)
         assert not drain.unfinished()
 
     def test_a_stream_that_is_dropped_during_a_drain_ends_it(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
-        held: list[Any] = [Deferred()]
-        held.append(Call(pipeline.binding(NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {}))
-        pipeline.run(held[1])
+        held: list[Any] = [DeferredSettlement()]
+        held.append(Call(pipeline.call_options(NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {}))
+        pipeline._execute(held[1])
         drain = Drain(pipeline.engine)
         assert drain.unfinished()
         held.clear()

@@ -28,10 +28,10 @@ from resilience import (
     backoff,
     deadline_after,
 )
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.locks import any_locked
 from resilience.testing import VirtualClock, virtual_time
-from tests.harness import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario
 
 Main: TypeAlias = "Callable[[], Awaitable[Any]]"
 Run: TypeAlias = "Callable[[Main], Any]"
@@ -215,9 +215,9 @@ def _failed() -> Any:
 
 
 def _advance(seconds: float) -> None:
-    clock = ambient.time
-    assert isinstance(clock, VirtualClock)
-    clock.advance(seconds)
+    virtual = clock.time
+    assert isinstance(virtual, VirtualClock)
+    virtual.advance(seconds)
 
 
 def _admitted(breaker: CircuitBreaker, pipeline: Pipeline[Any]) -> bool:

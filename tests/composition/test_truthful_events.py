@@ -12,23 +12,11 @@ from typing import Any
 import pytest
 
 import resilience
-from resilience import (
-    CallEnded,
-    FallbackUsed,
-    Mode,
-    Outcome,
-    Pipeline,
-    Rejected,
-    RejectedError,
-    ResilienceWarning,
-    Retry,
-    RetryBudget,
-    Substitute,
-    backoff,
-)
+from resilience import Mode, Pipeline, RejectedError, ResilienceWarning, Retry, RetryBudget, Substitute, backoff
 from resilience._util.log_once import forget
+from resilience.events import CallEnded, FallbackUsed, Outcome, Rejected
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import resilience
 from resilience import (
     Allowlist,
     Call,
-    Deferred,
+    DeferredSettlement,
     Ending,
     Gate,
     Loop,
@@ -27,17 +27,17 @@ from resilience import (
     RejectedError,
     Retry,
     RetryBudget,
-    RetryScheduled,
-    Series,
+    RetryState,
     Ticket,
     backoff,
 )
-from resilience._call.retry_marks import ledger
+from resilience._call.retry_marks import given_up_results
 from resilience._outcome.ending import OK
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.finalizers import pending, run_pending
+from resilience.events import RetryScheduled
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 NOW = backoff.none()
 
@@ -82,10 +82,10 @@ class Streaming(Gate[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.deferred: Deferred | None = None
+        self.deferred: DeferredSettlement | None = None
 
     def admit(self, call: Call) -> None:
-        call.deferred = Deferred()
+        call.deferred = DeferredSettlement()
         self.deferred = call.deferred
 
 
@@ -220,7 +220,7 @@ def test_what_a_task_that_outlives_the_call_gives_up_on_is_not_kept() -> None:
         await gone.wait()
         for _ in range(100):
             await inner.acall(returns_bad)
-        books.append(ledger.get())
+        books.append(given_up_results.get())
 
     async def main() -> None:
         gone = asyncio.Event()
@@ -391,14 +391,14 @@ class BrokenAdmit(Gate[None]):
 
 
 class BrokenRefusal(Turnstile):
-    def refusal(self, call: Call) -> RejectedError:
+    def rejection(self, call: Call) -> RejectedError:
         raise KeyError("a bug in a hook")
 
 
 class BrokenReward(Loop):
-    def delay(self, call: Call, ending: Ending, series: Series) -> None: ...
+    def delay(self, call: Call, ending: Ending, series: RetryState) -> None: ...
 
-    def reward(self, site: Any) -> Callable[[], object]:
+    def on_success(self, site: Any) -> Callable[[], object]:
         def pay() -> None:
             raise KeyError("a bug in a hook")
 
@@ -429,7 +429,7 @@ def test_a_broken_refusal_is_a_plain_one(virtual_time: VirtualClock) -> None:
 @pytest.mark.parametrize("wait", [float("inf"), float("nan"), -5, "x", [], 10**400, True])
 def test_a_wait_that_is_none_lets_the_error_out(wait: Any) -> None:
     class Odd(Loop):
-        def delay(self, call: Call, ending: Ending, series: Series) -> Any:
+        def delay(self, call: Call, ending: Ending, series: RetryState) -> Any:
             return wait
 
     with pytest.raises(ConnectionError, match="down"):
@@ -468,19 +468,19 @@ def test_a_policy_alone_has_one_budget_whoever_comes_first() -> None:
 
 
 def test_virtual_times_may_overlap() -> None:
-    before, chance = ambient.time, ambient.random
+    before, chance = clock.time, clock.random
     first, second = virtual_time(), virtual_time()
     one, other = seeded(1), seeded(2)
-    clock = first.__enter__()
+    virtual = first.__enter__()
     another = second.__enter__()
     one.__enter__()
     other.__enter__()
 
     first.__exit__(None, None, None)
     one.__exit__(None, None, None)
-    assert ambient.time is another is not clock
+    assert clock.time is another is not virtual
     second.__exit__(None, None, None)
     other.__exit__(None, None, None)
 
-    assert ambient.time is before
-    assert ambient.random is chance
+    assert clock.time is before
+    assert clock.random is chance

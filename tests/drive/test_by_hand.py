@@ -15,20 +15,14 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from resilience import (
-    Bulkhead,
-    BulkheadFullError,
-    CircuitBreaker,
-    Rejected,
-    RejectedError,
-    deadline_after,
-)
+from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError, deadline_after
 from resilience._call.call import Call
-from resilience._call.caller import Passage
+from resilience._call.caller import BlockEntry
 from resilience._pipeline.in_flight import Drain
-from resilience._policies.blocks import Passages
+from resilience._policies.blocks import Blocks
+from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.harness import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario
 
 Main: TypeAlias = "Callable[[], Awaitable[Any]]"
 
@@ -87,10 +81,10 @@ class Overtaken(dict[Any, Any]):
 
 
 def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
-    passages = Passages()
+    passages = Blocks()
     running = passages._running = Overtaken()
     call = Call(Bulkhead(1).entry()[1], print, (), {})
-    blocks = [Passage(call, owner, True, owner) for owner in ("a", "b")]
+    blocks = [BlockEntry(call, owner, True, owner) for owner in ("a", "b")]
     for block in blocks:
         passages.begin(block)
 
@@ -134,7 +128,7 @@ def test_a_drain_hears_that_a_block_has_ended() -> None:
 
     with bulkhead:
         drain = Drain(engine)
-        assert drain.park(lambda: told.append("somebody has left"))
+        assert drain.add_waker(lambda: told.append("somebody has left"))
         assert told == []
 
     assert told == ["somebody has left"]

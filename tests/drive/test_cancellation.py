@@ -14,17 +14,17 @@ from resilience import (
     Call,
     Ending,
     Gate,
-    Line,
     Pipeline,
     Policy,
     Retry,
     Substitute,
     Ticket,
+    WaitQueue,
     backoff,
 )
 from resilience.testing import virtual_time
-from tests.harness import RUNNERS, Report, Scenario, on_asyncio
-from tests.turnstile import Turnstile
+from tests.support.cancellation import RUNNERS, Report, Scenario, on_asyncio
+from tests.support.turnstile import Turnstile
 
 Runner: TypeAlias = "Callable[[Callable[[], Scenario]], Report]"
 each_runner = pytest.mark.parametrize("run", RUNNERS)
@@ -193,7 +193,7 @@ class KeepsGranted(Turnstile):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(self.take, lambda: None)
+        self.line = WaitQueue(self.take, lambda: None)
 
 
 def test_only_late_cancellation_finds_a_grant_that_is_lost() -> None:

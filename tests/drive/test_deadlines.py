@@ -20,17 +20,13 @@ import uvloop
 from resilience import (
     Allowlist,
     Call,
-    CallEnded,
     DeadlineExceededError,
     Ending,
     FailureKind,
-    Outcome,
     Pipeline,
-    Rejected,
     RejectedError,
     Retry,
     Substitute,
-    TimedOut,
     Timeout,
     backoff,
     carry,
@@ -40,11 +36,12 @@ from resilience import (
 )
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._runtime import asyncio as on_loops
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import forget
+from resilience.events import CallEnded, Outcome, Rejected, TimedOut
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.harness import RUNNERS, Report, Scenario
-from tests.turnstile import Turnstile
+from tests.support.cancellation import RUNNERS, Report, Scenario
+from tests.support.turnstile import Turnstile
 
 Main: TypeAlias = "Callable[[], Awaitable[Any]]"
 Run: TypeAlias = "Callable[[Main], Any]"
@@ -170,17 +167,17 @@ def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_s
     wholes: list[float] = []
 
     class Seen(Call):
-        def renew(self) -> None:
-            wholes.append(self.whole)
-            super().renew()
+        def next_attempt(self) -> None:
+            wholes.append(self.total_deadline)
+            super().next_attempt()
 
     def fail() -> None:
-        wholes.append(call.whole)
+        wholes.append(call.total_deadline)
         raise ConnectionError
 
-    call = Seen(pipeline.binding(NETWORK_ERRORS), fail, (), {})
+    call = Seen(pipeline.call_options(NETWORK_ERRORS), fail, (), {})
     with pytest.raises(ConnectionError):
-        pipeline.run(call)
+        pipeline._execute(call)
 
     assert wholes == [FOREVER, FOREVER, FOREVER], "an attempt's time is not that of the streamed result"
 
@@ -253,20 +250,20 @@ def test_outside_cancellation_in_the_tick_of_our_cut_wins(ours_first: bool) -> N
         task = asyncio.ensure_future(pipeline.acall(hang))
         await asyncio.sleep(0.5)
         if ours_first:
-            fire = on_loops._Cut.fire
+            fire = on_loops._DeadlineCancel.fire
 
             def both(cut: Any) -> None:
                 fire(cut)
                 task.cancel()
         else:
-            fire = on_loops._Cut.fire
+            fire = on_loops._DeadlineCancel.fire
 
             def both(cut: Any) -> None:
                 task.cancel()
                 fire(cut)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(on_loops._Cut, "fire", both)
+            patch.setattr(on_loops._DeadlineCancel, "fire", both)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert task.cancelling() == 1
@@ -746,10 +743,10 @@ def test_real_clocks(backend: str) -> None:
     pipeline = Pipeline(Retry(2, wait=backoff.none()), Timeout(0.05))
 
     async def main() -> None:
-        started = ambient.monotonic()
+        started = clock.monotonic()
         with pytest.raises(DeadlineExceededError):
             await pipeline.acall(hang)
-        assert 0.1 <= ambient.monotonic() - started <= 0.1 + 0.25
+        assert 0.1 <= clock.monotonic() - started <= 0.1 + 0.25
 
     options = {"use_uvloop": True} if backend == "uvloop" else {}
     anyio.run(main, backend="trio" if backend == "trio" else "asyncio", backend_options=options)
@@ -817,7 +814,7 @@ def test_a_carried_deadline_only_shrinks() -> None:
 class Holding(Turnstile):
     """A gate whose permits are in use as long as anything goes on."""
 
-    holds = True
+    holds_permit = True
 
 
 class Held:

@@ -24,7 +24,7 @@ from resilience import (
 from resilience._outcome.ending import judge
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._runtime import asyncio as on_loops
-from resilience.errors import Misuse
+from resilience.errors import UsageError
 from resilience.testing import VirtualClock, virtual_time
 
 NOW = backoff.none()
@@ -62,7 +62,7 @@ def test_a_late_value_of_a_patient_caller_counts(virtual_time: VirtualClock) -> 
         ([DeadlineExceededError()], "timed_out", True),
         ([DeadlineExceededError(), ConnectionError()], "failed", True),
         ([ConnectionError(), RejectedError()], "error", None),
-        ([ConnectionError(), Misuse()], "error", None),
+        ([ConnectionError(), UsageError()], "error", None),
         ([KeyError()], "error", None),
     ],
 )
@@ -149,14 +149,14 @@ def test_a_cancellation_that_the_function_converts_in_a_tie_is_not_ours() -> Non
     async def main() -> None:
         task = asyncio.ensure_future(Pipeline(Timeout(1)).acall(converts))
         await asyncio.sleep(0.5)
-        fire = on_loops._Cut.fire
+        fire = on_loops._DeadlineCancel.fire
 
         def both(cut: Any) -> None:
             fire(cut)
             task.cancel()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(on_loops._Cut, "fire", both)
+            patch.setattr(on_loops._DeadlineCancel, "fire", both)
             with pytest.raises(KeyError):
                 await task
 

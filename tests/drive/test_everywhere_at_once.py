@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from resilience import Pipeline, Retry, RetryBudget, backoff
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 CALLS = 300
 

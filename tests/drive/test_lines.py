@@ -16,13 +16,12 @@ import trio
 from resilience import (
     Call,
     DeadlineExceededError,
-    Deferred,
+    DeferredSettlement,
     Ending,
     EndingKind,
     Gate,
     Mode,
     Pipeline,
-    Rejected,
     RejectedError,
     Retry,
     Ticket,
@@ -30,13 +29,14 @@ from resilience import (
     backoff,
     set_mode,
 )
-from resilience._call.call import Binding
+from resilience._call.call import CallOptions
 from resilience._call.wait_queue import TicketState
 from resilience._outcome.ending import OK
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.finalizers import run_pending
+from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualLoop, reset, seeded, virtual_loop, virtual_time
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 
 def run_asyncio(main: Callable[[], Any]) -> Any:
@@ -156,9 +156,9 @@ def test_a_task_that_waits_in_vain_is_refused(run: Callable[[Callable[[], Any]],
     async def main() -> float:
         with pytest.raises(RejectedError):
             await pipeline.acall(int)
-        return clock.elapsed
+        return virtual.elapsed
 
-    with virtual_time() as clock:
+    with virtual_time() as virtual:
         assert run(main) == pytest.approx(1.0)
     assert len(gate.line) == 0
 
@@ -172,7 +172,7 @@ def test_a_thread_wakes_a_task(run: Callable[[Callable[[], Any]], Any]) -> None:
     def release() -> None:
         wait_until(lambda: len(gate.line) == 1)
         gate.put()
-        gate.line.serve()
+        gate.line.grant()
 
     async def main() -> int:
         thread = threading.Thread(target=release)
@@ -193,21 +193,21 @@ def test_a_closed_loop_hands_its_grant_on(run: Callable[[Callable[[], Any]], Any
     woken: list[str] = []
 
     async def main() -> Ticket:
-        ticket = gate.line.join(1e12, 10)
+        ticket = gate.line.enqueue(1e12, 10)
         assert ticket is not None
         if run is run_trio:
             token = trio.lowlevel.current_trio_token()
-            ticket.park(lambda: token.run_sync_soon(woken.append, "too late"))
+            ticket.add_waker(lambda: token.run_sync_soon(woken.append, "too late"))
         else:
             loop = asyncio.get_running_loop()
-            ticket.park(lambda: loop.call_soon_threadsafe(woken.append, "too late"))
+            ticket.add_waker(lambda: loop.call_soon_threadsafe(woken.append, "too late"))
         return ticket
 
     ticket = run(main)
     gate.put()
-    gate.line.serve()
+    gate.line.grant()
 
-    assert ticket.state is TicketState.GONE
+    assert ticket.state is TicketState.CANCELLED
     assert gate.leaked() is None
     assert woken == []
 
@@ -217,7 +217,7 @@ def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[],
     class Served:
         """Granted while it was being parked: nothing to wait for, and yet whoever grants it will wake it."""
 
-        def park(self, wake: Callable[[], object]) -> bool:
+        def add_waker(self, wake: Callable[[], object]) -> bool:
             thread = threading.Thread(target=wake)
             thread.start()
             thread.join()
@@ -226,7 +226,7 @@ def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[],
     async def main() -> int:
         rounds = 0
         for _ in range(10):
-            await _runtime.park(Served(), ambient.monotonic() + 60)
+            await _runtime.park(Served(), clock.monotonic() + 60)
             await anyio.lowlevel.checkpoint()
             rounds += 1
         return rounds
@@ -237,17 +237,17 @@ def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[],
 def test_a_granted_ticket_that_is_left_serves_the_next() -> None:
     gate = Turnstile()
     gate.take()
-    first, second = gate.line.join(1e12, 10), gate.line.join(1e12, 10)
+    first, second = gate.line.enqueue(1e12, 10), gate.line.enqueue(1e12, 10)
     assert first is not None
     assert second is not None
     gate.put()
-    gate.line.serve()
+    gate.line.grant()
     assert first.state is TicketState.GRANTED
     first.leave()
     first.leave()
 
-    assert second.take()
-    assert not first.take()
+    assert second.acquire()
+    assert not first.acquire()
     second.leave()
     assert gate.in_flight == 1
 
@@ -300,7 +300,7 @@ def test_a_virtual_loop_and_a_virtual_trio_clock_take_everything_along() -> None
 class Body:
     """A streamed result: it settles when it is read out, closed or dropped."""
 
-    def __init__(self, deferred: Deferred) -> None:
+    def __init__(self, deferred: DeferredSettlement) -> None:
         self.deferred = deferred
 
 
@@ -312,13 +312,13 @@ def streaming_pipeline(*gates: Turnstile) -> tuple[Pipeline[Any], Callable[[], B
         call = Call(binding, lambda: None, (), {})
 
         def function() -> Body:
-            call.deferred = Deferred()
+            call.deferred = DeferredSettlement()
             return Body(call.deferred)
 
         call.function = function
-        pipeline.engine.live.add(call)
+        pipeline.engine.calls.add(call)
         try:
-            body: Body = pipeline.engine.run(call)
+            body: Body = pipeline.engine.execute(call)
             return body
         finally:
             pipeline.engine.leave(call)
@@ -339,7 +339,7 @@ def test_a_stream_keeps_its_permits_until_it_ends(kind: EndingKind) -> None:
     assert (outer.in_flight, inner.in_flight, pipeline.snapshot()["in_flight"]) == (0, 0, 0)
     assert outer.endings == inner.endings == [kind]
     late: list[str] = []
-    body.deferred.then(lambda token, ending: late.append(ending.kind), None)
+    body.deferred.add(lambda token, ending: late.append(ending.kind), None)
     assert late == [kind]
 
 
@@ -423,5 +423,5 @@ def test_a_binding_knows_its_site() -> None:
     pipeline: Pipeline[Any] = Pipeline(name="known")
     _, binding = pipeline.entry()
 
-    assert isinstance(binding, Binding)
-    assert binding.site.name == "known"
+    assert isinstance(binding, CallOptions)
+    assert binding.pipeline.name == "known"

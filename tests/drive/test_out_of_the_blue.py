@@ -58,7 +58,7 @@ def test_a_permit_that_a_signal_handler_gives_back_wakes_the_loop() -> None:
 
 class TestBetweenTwoTasksOfTrio:
     def test_nobody_is_in_a_task(self) -> None:
-        between = BeforePolling(lambda: (_runtime.in_a_task(), _runtime.whoami()))
+        between = BeforePolling(lambda: (_runtime.in_a_task(), _runtime.current_owner()))
 
         async def main() -> bool:
             with trio.move_on_after(0.001):

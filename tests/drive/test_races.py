@@ -8,23 +8,12 @@ from typing import Any
 
 import pytest
 
-from resilience import (
-    Bulkhead,
-    CircuitBreaker,
-    CircuitOpenError,
-    Event,
-    Pipeline,
-    Retry,
-    RetryBudget,
-    RetryScheduled,
-    TimedOut,
-    Timeout,
-    backoff,
-)
+from resilience import Bulkhead, CircuitBreaker, CircuitOpenError, Pipeline, Retry, RetryBudget, Timeout, backoff
 from resilience._call.call import INHERITED
-from resilience._call.wait_queue import Line, Ticket, wake_all
+from resilience._call.wait_queue import Ticket, WaitQueue, wake_all
 from resilience._runtime import asyncio as on_loops
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
+from resilience.events import Event, RetryScheduled, TimedOut
 from resilience.testing import virtual_time
 
 PATIENCE = 60.0
@@ -108,16 +97,16 @@ def test_a_refusal_by_what_guards_the_function_itself_is_one_of_the_attempt() ->
 
 
 def test_a_ctrl_c_in_one_wake_does_not_keep_the_others_asleep() -> None:
-    line = Line(lambda: True, lambda: None)
+    line = WaitQueue(lambda: True, lambda: None)
     woken: list[str] = []
 
     def struck() -> None:
         raise KeyboardInterrupt
 
     tickets = [Ticket(line, 0.0) for _ in range(3)]
-    assert tickets[0].park(struck)
-    assert tickets[1].park(lambda: woken.append("second"))
-    assert tickets[2].park(lambda: woken.append("third"))
+    assert tickets[0].add_waker(struck)
+    assert tickets[1].add_waker(lambda: woken.append("second"))
+    assert tickets[2].add_waker(lambda: woken.append("third"))
 
     with pytest.raises(KeyboardInterrupt):
         wake_all(tickets)
@@ -127,8 +116,8 @@ def test_a_ctrl_c_in_one_wake_does_not_keep_the_others_asleep() -> None:
 
 def test_a_ctrl_c_in_an_update_that_lets_in_more_leaves_it_in_force() -> None:
     class Struck(Bulkhead):
-        def configured(self) -> None:
-            super().configured()
+        def _settings_changed(self) -> None:
+            super()._settings_changed()
             raise KeyboardInterrupt
 
     struck = Struck(1)
@@ -161,8 +150,8 @@ def test_a_thread_that_starts_as_a_ctrl_c_comes_is_counted_until_it_ends(monkeyp
 def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> None:
     fired: list[str] = []
 
-    class Cut(on_loops._Cut):
-        def __init__(self, task: asyncio.Task[Any], timer: on_loops._Timer, name: str) -> None:
+    class Cut(on_loops._DeadlineCancel):
+        def __init__(self, task: asyncio.Task[Any], timer: on_loops._DeadlineTimer, name: str) -> None:
             super().__init__(task)
             self.timer = timer
             self.name = name
@@ -179,9 +168,9 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
         timer = on_loops._timer_of(INHERITED)
         cuts = [Cut(task, timer, name) for name in ("first", "second", "third")]
         for cut in cuts:
-            timer.add(cut, ambient.monotonic())
+            timer.add(cut, clock.monotonic())
         cuts[0].victim = cuts[1]
-        timer.cut_due(ambient.monotonic() + 1)
+        timer.cut_due(clock.monotonic() + 1)
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from resilience.testing import virtual_time
 class Holding(Call):
     """A call whose attempts leave something behind."""
 
-    __slots__ = ("log", "residue")
+    __slots__ = ("log", "release_attempt")
 
 
 def holding(pipeline: Pipeline[Any], failures: int, log: list[Any]) -> Holding:
@@ -25,7 +25,7 @@ def holding(pipeline: Pipeline[Any], failures: int, log: list[Any]) -> Holding:
             raise ConnectionError
         return "good"
 
-    return Holding(pipeline.binding(NETWORK_ERRORS), attempt, (), {})
+    return Holding(pipeline.call_options(NETWORK_ERRORS), attempt, (), {})
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
@@ -35,9 +35,9 @@ def test_plain_calls(failures: int) -> None:
     call = holding(pipeline, failures, log)
 
     with virtual_time() as clock:
-        call.residue = lambda: log.append(clock.monotonic())
+        call.release_attempt = lambda: log.append(clock.monotonic())
         start = clock.monotonic()
-        assert pipeline.run(call) == "good"
+        assert pipeline._execute(call) == "good"
 
     assert log == [one for number in range(failures) for one in ("attempt", start + 60 * number)] + ["attempt"]
 
@@ -53,8 +53,8 @@ def test_awaited_calls(backend: str) -> None:
         await anyio.lowlevel.checkpoint()
         log.append("done")
 
-    call.residue = let_go
-    assert anyio.run(pipeline.arun, call, backend=backend) == "good"
+    call.release_attempt = let_go
+    assert anyio.run(pipeline._aexecute, call, backend=backend) == "good"
 
     assert log == ["attempt", "begins", "done", "attempt", "begins", "done", "attempt"]
 
@@ -63,9 +63,9 @@ def test_nothing_is_let_go_of_when_no_attempt_follows() -> None:
     log: list[Any] = []
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()))
     call = holding(pipeline, 9, log)
-    call.residue = lambda: log.append("let go")
+    call.release_attempt = lambda: log.append("let go")
 
     with pytest.raises(ConnectionError):
-        pipeline.run(call)
+        pipeline._execute(call)
 
     assert log == ["attempt", "let go", "attempt"]

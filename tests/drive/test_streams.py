@@ -14,17 +14,15 @@ import pytest
 from resilience import (
     Allowlist,
     Call,
-    CallEnded,
-    Deferred,
+    DeferredSettlement,
     Ending,
     EndingKind,
     FailureKind,
-    FallbackUsed,
     Gate,
     Loop,
     Pipeline,
     Retry,
-    Series,
+    RetryState,
     Substitute,
     Ticket,
     Timeout,
@@ -35,8 +33,9 @@ from resilience import (
 from resilience._outcome.ending import OK
 from resilience._util import finalizers
 from resilience._util.finalizers import pending
+from resilience.events import CallEnded, FallbackUsed
 from resilience.testing import Recorder, virtual_time
-from tests.turnstile import Turnstile
+from tests.support.turnstile import Turnstile
 
 NOW = backoff.none()
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines named")
@@ -77,18 +76,18 @@ class Streaming(Gate[None]):
         super().__init__()
         self.known = known
         self.every = every
-        self.left: list[Deferred] = []
+        self.left: list[DeferredSettlement] = []
 
     def admit(self, call: Call) -> None:
         if self.every or not self.left:
-            call.deferred = Deferred(known=self.known)
+            call.deferred = DeferredSettlement(known=self.known)
             self.left.append(call.deferred)
 
 
 class Holding(Turnstile):
     """Its permits are in use as long as something goes on."""
 
-    holds = True
+    holds_permit = True
 
 
 class Heads(Turnstile):
@@ -98,7 +97,7 @@ class Heads(Turnstile):
         super().__init__()
         self.heads = 0
 
-    def head(self, token: Ticket | None) -> Ticket | None:
+    def on_response_head(self, token: Ticket | None) -> Ticket | None:
         self.heads += 1
         return token
 
@@ -233,7 +232,7 @@ def test_a_substitute_does_not_let_go_of_what_still_runs(make: Make) -> None:
 
 @each_way
 def test_what_was_lost_is_swept_by_the_next_call(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finalizers, "elsewhere", lambda function: None)  # no thread to be had
+    monkeypatch.setattr(finalizers, "run_in_thread", lambda function: None)  # no thread to be had
     gate, streaming = Turnstile(), Streaming()
     pipeline = Pipeline(gate, streaming)
     make(pipeline, lambda: "head")
@@ -316,9 +315,9 @@ class BrokenSettle(Gate[None]):
 
 
 class BrokenReward(Loop):
-    def delay(self, call: Call, ending: Ending, series: Series) -> None: ...
+    def delay(self, call: Call, ending: Ending, series: RetryState) -> None: ...
 
-    def reward(self, site: Any) -> Callable[[], object]:
+    def on_success(self, site: Any) -> Callable[[], object]:
         return functools.partial(int, "a bug in a hook")
 
 

@@ -20,8 +20,6 @@ from resilience import (
     DeadlineExceededError,
     Pipeline,
     Retry,
-    RetryScheduled,
-    TimedOut,
     Timeout,
     backoff,
     deadline_after,
@@ -29,6 +27,7 @@ from resilience import (
 )
 from resilience._call.caller import Caller
 from resilience._util import log_once
+from resilience.events import RetryScheduled, TimedOut
 from resilience.grpc._failures import code_of
 from resilience.testing import Recorder
 from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, serving, stub_of, wait_until

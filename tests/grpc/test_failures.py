@@ -27,8 +27,8 @@ from resilience._outcome.ending import Ending, EndingKind
 from resilience._util import log_once
 from resilience.grpc import RPC_FAILURES, rpc_failures
 from resilience.grpc._channels import all_options
-from resilience.grpc._connectivity import Reach, addresses, aio_connectivity_of, connectivity_of
-from resilience.grpc._errors import AioRpcErrorOfOurs, RpcErrorOfOurs, adopt
+from resilience.grpc._connectivity import Connectivity, addresses, aio_connectivity_of, connectivity_of
+from resilience.grpc._errors import AioResilienceRpcError, ResilienceRpcError, make_rpc_error
 from resilience.grpc._failures import NEVER_SENT
 from resilience.grpc._guard import ENDLESS, Guard, matcher
 
@@ -159,7 +159,7 @@ def unlisted(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
     """What is said of the error of an attempt that nobody lists."""
     log_once.forget()
     pipeline = Pipeline(Retry(), failures=ConnectionError)
-    guard = Guard(pipeline, None, RpcErrorOfOurs)
+    guard = Guard(pipeline, None, ResilienceRpcError)
 
     def attempt() -> None:
         guard.examine(error, apart=False)
@@ -276,7 +276,7 @@ def test_patterns_with_wildcards_are_taken(pattern: str) -> None:
 
 def test_idempotent_falls_back_to_what_the_pipeline_is_bound_with() -> None:
     def known(pipeline: Any, idempotent: Any) -> bool | None:
-        call = Guard(pipeline, idempotent, RpcErrorOfOurs).call("/shop.Shop/Get", None, lambda: None)
+        call = Guard(pipeline, idempotent, ResilienceRpcError).call("/shop.Shop/Get", None, lambda: None)
         return call.idempotent
 
     assert known(Retry(), None) is False
@@ -285,22 +285,22 @@ def test_idempotent_falls_back_to_what_the_pipeline_is_bound_with() -> None:
 
 
 def test_a_call_knows_its_method_and_target() -> None:
-    guard = Guard(Retry(), None, RpcErrorOfOurs, "quotes:50051")
+    guard = Guard(Retry(), None, ResilienceRpcError, "quotes:50051")
     call = guard.call("/shop.Shop/Get", None, lambda: None)
 
     assert (call.operation, call.target) == ("/shop.Shop/Get", "quotes:50051")
     assert (call.copy().operation, call.copy().target) == (call.operation, call.target)
-    assert guard.call("/shop.Shop/Get", None, lambda: None).binding is call.binding
+    assert guard.call("/shop.Shop/Get", None, lambda: None).options is call.options
 
 
 def test_what_bind_says_of_the_target_wins_over_that_of_the_channel() -> None:
-    guard = Guard(Retry().bind(target="shop-prod"), None, RpcErrorOfOurs, "127.0.0.1:50051")
+    guard = Guard(Retry().bind(target="shop-prod"), None, ResilienceRpcError, "127.0.0.1:50051")
 
     assert guard.call("/shop.Shop/Get", None, lambda: None).target == "shop-prod"
 
 
 def test_methods_that_somebody_makes_up_are_not_remembered() -> None:
-    guard = Guard(Retry(), "/a/1*", RpcErrorOfOurs)
+    guard = Guard(Retry(), "/a/1*", ResilienceRpcError)
     calls = [guard.call(f"/a/{number}", None, lambda: None) for number in range(2000)]
 
     assert calls[-1].idempotent is True or calls[-1].idempotent is False
@@ -310,9 +310,9 @@ def test_methods_that_somebody_makes_up_are_not_remembered() -> None:
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), ENDLESS, 9.22e18])
 def test_a_timeout_without_end_is_none(timeout: float | None) -> None:
-    call = Guard(Retry(), None, RpcErrorOfOurs).call("/a/b", timeout, lambda: None)
+    call = Guard(Retry(), None, ResilienceRpcError).call("/a/b", timeout, lambda: None)
 
-    assert call.deadline == call.whole == float("inf")
+    assert call.deadline == call.total_deadline == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_timeout_without_end_is_none(timeout: float | None) -> None:
 )
 def test_a_timeout_is_a_number(timeout: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="timeout must be a number of seconds"):
-        Guard(Retry(), None, RpcErrorOfOurs).call("/a/b", timeout, lambda: None)
+        Guard(Retry(), None, ResilienceRpcError).call("/a/b", timeout, lambda: None)
 
 
 @pytest.mark.parametrize("pipeline", [lambda: None, [], (), {}, "", 0, False])
@@ -391,9 +391,9 @@ def test_only_what_is_certain_is_called_unprocessed(
     target: str, alone: bool, error: grpc.aio.AioRpcError, unprocessed: bool
 ) -> None:
     error = copy.copy(error)
-    guard = Guard(Retry(), None, RpcErrorOfOurs, target, alone=alone)
-    guard.reach.watch(lambda: State.TRANSIENT_FAILURE)
-    guard.examine(error, apart=guard.reach.apart())
+    guard = Guard(Retry(), None, ResilienceRpcError, target, alone=alone)
+    guard.connectivity.watch(lambda: State.TRANSIENT_FAILURE)
+    guard.examine(error, apart=guard.connectivity.is_disconnected())
     failure = RPC_FAILURES.classify(error)
 
     assert failure is not None
@@ -404,9 +404,9 @@ def test_only_what_is_certain_is_called_unprocessed(
 @pytest.mark.parametrize("after", [*State, None])
 def test_the_words_are_believed_only_of_a_channel_without_a_connection(before: object, after: object) -> None:
     states = iter([before, after])
-    reach = Reach("127.0.0.1:1")
+    reach = Connectivity("127.0.0.1:1")
     reach.watch(lambda: next(states))
-    believed = reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=reach.apart())
+    believed = reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=reach.is_disconnected())
 
     apart = before in (State.IDLE, State.CONNECTING, State.TRANSIENT_FAILURE)
     assert believed is (apart and after is State.TRANSIENT_FAILURE)
@@ -417,10 +417,10 @@ def test_where_the_state_of_a_channel_is_unknown_nothing_is_believed() -> None:
         raise ValueError("Cannot invoke RPC: Channel closed!")
 
     for unknown in (None, closed, connectivity_of(object())):
-        reach = Reach("127.0.0.1:1")
+        reach = Connectivity("127.0.0.1:1")
         if unknown is not None:
             reach.watch(unknown)
-        assert not reach.apart()
+        assert not reach.is_disconnected()
         assert not reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=True)
 
 
@@ -456,16 +456,16 @@ OURS: list[tuple[type[Any], Code]] = [
 
 
 @pytest.mark.parametrize(("kind", "code"), OURS)
-@pytest.mark.parametrize("flavour", [RpcErrorOfOurs, AioRpcErrorOfOurs])
+@pytest.mark.parametrize("flavour", [ResilienceRpcError, AioResilienceRpcError])
 def test_our_errors_are_those_of_grpc_too(kind: type[Any], code: Code, flavour: type[Any]) -> None:
     error: Any = kind("no luck", policy="p")
     same = error
-    adopt(error, flavour)
+    make_rpc_error(error, flavour)
 
     assert error is same
     assert issubclass(type(error), kind)
     assert issubclass(type(error), grpc.RpcError)
-    assert issubclass(type(error), grpc.aio.AioRpcError) is (flavour is AioRpcErrorOfOurs)
+    assert issubclass(type(error), grpc.aio.AioRpcError) is (flavour is AioResilienceRpcError)
     assert (type(error).__name__, type(error).__module__) == (kind.__name__, kind.__module__)
     assert error.code() is code
     assert error.details() == str(error) == "no luck"
@@ -475,11 +475,11 @@ def test_our_errors_are_those_of_grpc_too(kind: type[Any], code: Code, flavour: 
 
 
 @pytest.mark.parametrize(("kind", "code"), OURS)
-@pytest.mark.parametrize("flavour", [RpcErrorOfOurs, AioRpcErrorOfOurs])
+@pytest.mark.parametrize("flavour", [ResilienceRpcError, AioResilienceRpcError])
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_our_errors_copy_and_pickle(kind: type[Any], code: Code, flavour: type[Any], again: Any) -> None:
     error = kind("no luck", policy="p", pipeline="q")
-    adopt(error, flavour)
+    make_rpc_error(error, flavour)
     other = again(error)
 
     assert type(other) is type(error)
@@ -489,7 +489,7 @@ def test_our_errors_copy_and_pickle(kind: type[Any], code: Code, flavour: type[A
 
 def test_our_errors_are_a_finished_call_and_future() -> None:
     error: Any = CircuitOpenError("no luck", reason=RejectReason.OPEN)
-    adopt(error, RpcErrorOfOurs)
+    make_rpc_error(error, ResilienceRpcError)
     told: list[Any] = []
     error.add_done_callback(told.append)
 
@@ -506,16 +506,16 @@ def test_our_errors_are_a_finished_call_and_future() -> None:
 
 def test_an_error_is_adopted_once() -> None:
     error = CircuitOpenError()
-    adopt(error, RpcErrorOfOurs)
+    make_rpc_error(error, ResilienceRpcError)
     kind = type(error)
-    adopt(error, AioRpcErrorOfOurs)
+    make_rpc_error(error, AioResilienceRpcError)
 
     assert type(error) is kind
 
 
 def test_a_rejection_of_another_channel_is_no_failure() -> None:
     error: Any = CircuitOpenError()
-    adopt(error, RpcErrorOfOurs)
+    make_rpc_error(error, ResilienceRpcError)
 
     assert RPC_FAILURES.classify(error) is None
     assert Ending(None, error, RPC_FAILURES).kind is EndingKind.ABANDONED

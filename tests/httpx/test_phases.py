@@ -15,24 +15,17 @@ import httpcore
 import httpx
 import pytest
 
-from resilience import (
-    CircuitBreaker,
-    DeadlineExceededError,
-    Pipeline,
-    Retry,
-    RetryScheduled,
-    Timeout,
-    backoff,
-)
+from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import FOREVER
+from resilience.events import RetryScheduled
 from resilience.httpx import attach
-from resilience.httpx._deadline import SLICE, Ticking, Timeouts, Upload
-from resilience.httpx._modules import dialect_named
+from resilience.httpx._deadline import SLICE, DeadlineTrace, Timeouts, Upload
+from resilience.httpx._modules import load_httpx_module
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.httpx.helpers import Ask, Pool, Script
 from tests.httpx.server import Server, black_hole
 
-HTTPX = dialect_named("httpx")
+HTTPX = load_httpx_module("httpx")
 GIVEN = {"connect": 5.0, "read": 0.3, "write": None}
 
 
@@ -63,12 +56,12 @@ def test_timeouts_are_what_is_left_when_they_are_asked_for() -> None:
         assert timeouts["pool"] == pytest.approx(0.1)
         clock.advance(5)
         assert timeouts.get("connect") == 0.001  # sockets take 0 for "do not wait at all"
-        timeouts.turn(clock.monotonic() + 1e9)
+        timeouts.set_deadline(clock.monotonic() + 1e9)
         assert (timeouts.get("read"), timeouts.get("write")) == (0.3, 1_000_000.0)
 
 
-def ticking(clock: VirtualClock, seconds: float) -> Ticking:
-    return Ticking(Timeouts({}, clock.monotonic() + seconds), HTTPX, None)
+def ticking(clock: VirtualClock, seconds: float) -> DeadlineTrace:
+    return DeadlineTrace(Timeouts({}, clock.monotonic() + seconds), HTTPX, None)
 
 
 def test_each_step_to_a_connection_has_what_is_left() -> None:
@@ -162,7 +155,7 @@ def test_a_trace_of_the_users_own_hears_everything() -> None:
     heard: list[str] = []
 
     with virtual_time() as clock:
-        hear = Ticking(Timeouts({}, clock.monotonic() + 1), HTTPX, lambda name, info: heard.append(name))
+        hear = DeadlineTrace(Timeouts({}, clock.monotonic() + 1), HTTPX, lambda name, info: heard.append(name))
         hear("connection.connect_tcp.started", {})
         hear("connection.connect_tcp.complete", {})
 

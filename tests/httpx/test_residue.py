@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
 from resilience.testing import virtual_time
 from tests.httpx.helpers import Ask, Pool, Script, Stream
@@ -32,7 +32,7 @@ class Timed(Stream):
 
     def close(self) -> None:
         super().close()
-        self.when = ambient.monotonic()
+        self.when = clock.monotonic()
 
     async def aclose(self) -> None:
         self.close()
@@ -136,22 +136,24 @@ def test_with_http2_a_plain_client_does_not_read() -> None:
 
 def test_a_body_that_is_replaced_by_a_thread_left_behind_is_closed() -> None:
     """What that thread has opened may not have been wrapped yet."""
-    from resilience.httpx._call import Exchange
-    from resilience.httpx._discard import let_go
+    from resilience.httpx._call import HttpCall
+    from resilience.httpx._discard import release_responses
     from resilience.httpx._failures import HTTP_FAILURES
 
     body = Stream(b"busy")
-    call = Exchange(Pipeline().binding(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), let_go)
+    call = HttpCall(
+        Pipeline().call_options(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
+    )
     call.opened.append(httpx.Response(503, stream=body))
 
-    let_go(call)
+    release_responses(call)
 
     assert (body.read, body.closed, call.opened) == (0, 1, [])
 
 
 def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
-    from resilience.httpx._call import Exchange
-    from resilience.httpx._discard import let_go
+    from resilience.httpx._call import HttpCall
+    from resilience.httpx._discard import release_responses
     from resilience.httpx._failures import HTTP_FAILURES
 
     class Taken(list[Any]):
@@ -163,10 +165,12 @@ def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
         def __iter__(self) -> Iterator[Any]:
             return iter([httpx.Response(503)])
 
-    call = Exchange(Pipeline().binding(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), let_go)
+    call = HttpCall(
+        Pipeline().call_options(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
+    )
     call.opened = Taken()
 
-    let_go(call)
+    release_responses(call)
     call.close_all()
 
     assert list.__len__(call.opened) == 0

@@ -18,10 +18,8 @@ import pytest
 
 from resilience import (
     Allowlist,
-    AttemptEnded,
     Bulkhead,
     BulkheadFullError,
-    CallEnded,
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
@@ -30,15 +28,13 @@ from resilience import (
     RejectedError,
     ResilienceError,
     Retry,
-    RetryGivenUp,
-    RetryScheduled,
     Substitute,
-    TimedOut,
     Timeout,
     backoff,
     deadline_after,
 )
 from resilience._call.call import Call
+from resilience.events import AttemptEnded, CallEnded, RetryGivenUp, RetryScheduled, TimedOut
 from resilience.httpx import HTTP_FAILURES, AsyncResilientTransport, ResilientTransport, attach
 from resilience.testing import Recorder, virtual_time
 from tests.httpx.helpers import Ask, Pool, Script, Stream
@@ -410,7 +406,7 @@ def test_when_a_retry_is_refused_further_in_the_last_response_is_whole(ask: Ask)
 
 def test_a_response_is_closed_when_something_raises_before_the_next_attempt() -> None:
     class Interrupting(Substitute[Any]):
-        def covers(self, call: Call, ending: Ending) -> bool:
+        def should_handle(self, call: Call, ending: Ending) -> bool:
             raise KeyboardInterrupt
 
     body = Stream(b"x")

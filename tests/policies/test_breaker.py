@@ -26,16 +26,15 @@ from resilience import (
     FailureKind,
     Mode,
     Pipeline,
-    Rejected,
     RejectReason,
     Retry,
     backoff,
 )
 from resilience._outcome.ending import OK
 from resilience._policies.breaker.breaker import CircuitBreaker
-from resilience._policies.breaker.state import LEASE, TRANSITIONS, Phase, Timed, Trigger
+from resilience._policies.breaker.state import LEASE, TRANSITIONS, Generation, Timed, Trigger
 from resilience._policies.breaker.window import CallWindow, TimeWindow
-from resilience.events import BreakerChanged, State
+from resilience.events import BreakerChanged, BreakerState, Rejected
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
@@ -153,7 +152,7 @@ class Rig:
         snapshot = self.breaker.snapshot()
         return tuple(snapshot[key] for key in keys)
 
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         return self.breaker.state
 
     @property
@@ -166,14 +165,14 @@ class Rig:
         vars(self.breaker)["_lock"] = Interference(self.breaker, others)
 
     def open(self) -> None:
-        while self.state() is State.CLOSED:
+        while self.state() is BreakerState.CLOSED:
             self.run("failed")
-        assert self.state() is State.OPEN
+        assert self.state() is BreakerState.OPEN
 
     def half_open(self, clock: VirtualClock) -> None:
         self.open()
         clock.advance(self.breaker.snapshot()["retry_after"])
-        assert self.state() is State.HALF_OPEN
+        assert self.state() is BreakerState.HALF_OPEN
 
 
 @pytest.fixture(name="clock")
@@ -264,8 +263,8 @@ class TestSettings:
             CircuitBreaker(**settings)
 
     def test_it_says_what_it_expects(self) -> None:
-        assert CircuitBreaker().expects is None
-        assert CircuitBreaker(slow_after=2).expects == 2
+        assert CircuitBreaker()._expected_seconds is None
+        assert CircuitBreaker(slow_after=2)._expected_seconds == 2
 
 
 @pytest.mark.usefixtures("clock")
@@ -275,7 +274,7 @@ class TestTripping:
         rig.run(*["ok"] * 6, *["failed"] * 13)
         assert rig.seen("state", "calls") == ("closed", 19)
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         assert rig.seen("calls", "failures", "rate", "opens") == (20, 14, 0.7, 1)
 
     def test_a_success_never_opens_it(self) -> None:
@@ -283,14 +282,14 @@ class TestTripping:
         rig.run(*["failed"] * 19, "ok", *["ok"] * 3)
         assert rig.seen("state", "rate") == ("closed", 19 / 23)
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     def test_nor_one_in_a_window_of_calls(self) -> None:
         rig = Rig(window_calls=10, min_calls=4, failure_rate=0.5, consecutive_failures=None)
         rig.run(*["failed"] * 3, "ok", "value")
         assert rig.seen("state", "rate") == ("closed", 0.6)
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     def test_below_the_rate(self) -> None:
         rig = Rig(consecutive_failures=None)
@@ -301,18 +300,18 @@ class TestTripping:
     def test_consecutive_failures(self) -> None:
         rig = Rig(min_calls=100)
         rig.run(*["failed"] * 9, "ok", *["failed"] * 9)
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         assert "10 calls in a row failed" in str(rig.refused())
 
     def test_consecutive_failures_of_a_client_with_little_traffic(self, clock: VirtualClock) -> None:
         rig = Rig(consecutive_failures=3)
         for _ in range(3):
-            assert rig.state() is State.CLOSED
+            assert rig.state() is BreakerState.CLOSED
             rig.run("failed")
             clock.advance(3600)
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         assert rig.seen("calls", "failures") == (1, 1)
 
     @pytest.mark.parametrize("word", NEUTRAL)
@@ -321,7 +320,7 @@ class TestTripping:
         rig.run("failed", *[word] * 50)
         assert rig.counts == (1, 1, 0)
         rig.run("failed")  # and break no row
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     @pytest.mark.parametrize("word", BAD)
     def test_bad_endings(self, word: str) -> None:
@@ -338,9 +337,9 @@ class TestTripping:
     def test_no_consecutive_failures(self) -> None:
         rig = Rig(consecutive_failures=None, min_calls=1000)
         rig.run(*["failed"] * 999)
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     def test_a_window_of_calls(self) -> None:
         rig = Rig(window_calls=10, min_calls=10, failure_rate=0.5, consecutive_failures=None)
@@ -356,9 +355,9 @@ class TestTripping:
     def test_a_window_that_cannot_hold_min_calls_is_left_with_the_row(self) -> None:
         rig = Rig(window_calls=5)
         rig.run(*["failed"] * 9)
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     def test_old_calls_are_forgotten(self, clock: VirtualClock) -> None:
         rig = Rig(consecutive_failures=None)
@@ -373,12 +372,12 @@ class TestTripping:
         for _ in range(3):
             rig.run("ok", "failed", "failed", "ok")
             clock.advance(seconds)
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         for _ in range(3):
             rig.run("failed")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         clock.advance(seconds)
-        assert rig.state() is (State.HALF_OPEN if seconds > 5 else State.OPEN)
+        assert rig.state() is (BreakerState.HALF_OPEN if seconds > 5 else BreakerState.OPEN)
 
 
 @pytest.mark.usefixtures("clock")
@@ -420,13 +419,13 @@ class TestSlowCalls:
         rig.run("failed")
         self.take(rig, clock, 1)
         rig.run("failed")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_only_the_time_to_the_head_counts(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5)
         token = rig.admit()
         clock.advance(0.25)
-        token = rig.breaker.head(token)
+        token = rig.breaker.on_response_head(token)
         clock.advance(60)
         rig.end(token, "value")
         assert rig.counts == (1, 0, 0)
@@ -435,14 +434,14 @@ class TestSlowCalls:
         rig = Rig(slow_after=0.5)
         token = rig.admit()
         clock.advance(0.75)
-        rig.end(rig.breaker.head(token), "value")
+        rig.end(rig.breaker.on_response_head(token), "value")
         assert rig.counts == (1, 0, 1)
 
     def test_without_slow_after_the_time_is_not_taken(self) -> None:
         rig = Rig()
         token = rig.admit()
         assert isinstance(token, TimeWindow)
-        assert rig.breaker.head(token) is token
+        assert rig.breaker.on_response_head(token) is token
 
     def test_in_a_window_of_calls(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5, window_calls=4, min_calls=4, slow_call_rate=0.75)
@@ -454,16 +453,16 @@ class TestSlowCalls:
         rig = Rig(slow_after=0.5)
         rig.half_open(clock)
         self.take(rig, clock, 0.5)
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         assert "a probe was slow" in str(rig.refused())
 
     def test_a_probe_with_a_fast_head_is_good(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5, half_open_calls=1)
         rig.half_open(clock)
-        token = rig.breaker.head(rig.admit())
+        token = rig.breaker.on_response_head(rig.admit())
         clock.advance(10)
         rig.end(token, "value")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_slowness_can_be_switched_on_and_off_under_calls(self, clock: VirtualClock) -> None:
         rig = Rig()
@@ -583,7 +582,7 @@ class TestHalfOpen:
         rig = Rig()
         rig.open()
         steady.advance(0.999)
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         steady.advance(0.251)
         assert rig.seen("state", "seconds_in_state", "retry_after") == ("half_open", 0.25, None)
 
@@ -591,7 +590,7 @@ class TestHalfOpen:
         rig = Rig()
         rig.half_open(clock)
         rig.run("ok", "answer")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.run("value")
         assert rig.seen("state", "calls", "failures", "opens") == ("closed", 0, 0, 1)
 
@@ -631,9 +630,9 @@ class TestHalfOpen:
             rig.refused()
             for token in tokens:
                 rig.end(token, word)
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.run("ok", "ok", "ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_a_probe_ends_once(self, clock: VirtualClock) -> None:
         rig = Rig()
@@ -641,7 +640,7 @@ class TestHalfOpen:
         token = rig.admit()
         for _ in range(5):
             rig.end(token, "ok")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
 
     @pytest.mark.parametrize("word", GOOD + BAD + NEUTRAL)
     def test_calls_of_closed_days_change_nothing(self, clock: VirtualClock, word: str) -> None:
@@ -652,7 +651,7 @@ class TestHalfOpen:
             rig.half_open(clock)
             for token in old:
                 rig.end(token, word)
-            assert rig.state() is State.HALF_OPEN
+            assert rig.state() is BreakerState.HALF_OPEN
             rig.run("ok", "ok", "ok")
             for token in old:
                 rig.end(token, word)
@@ -664,15 +663,15 @@ class TestHalfOpen:
         old = [rig.admit(), rig.admit()]
         rig.run("failed")
         clock.advance(30)
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         for token in old:
             rig.end(token, "ok")
         rig.run("ok")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.end(old[0], "failed")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.run("ok", "ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_after_a_trip_the_snapshot_shows_the_window_that_tripped_it(self, clock: VirtualClock) -> None:
         rig = Rig()
@@ -700,12 +699,12 @@ class TestLeases:
         rig.run("ok")
         for token in hung:
             rig.end(token, "ok")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         for token in hung:
             rig.end(token, "failed")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     @pytest.mark.parametrize("word", GOOD + BAD + NEUTRAL)
     def test_a_late_ending_changes_nothing_also_if_nobody_took_the_place(self, clock: VirtualClock, word: str) -> None:
@@ -717,7 +716,7 @@ class TestLeases:
         rig.end(token, word)
         assert rig.breaker.snapshot() == before
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_by_default_the_deadline_of_the_call_ends_it(self, clock: VirtualClock) -> None:
         rig = Rig(half_open_calls=1)
@@ -728,9 +727,9 @@ class TestLeases:
         clock.advance(0.001)
         other = rig.admit(deadline=clock.monotonic() + 2)
         rig.end(token, "ok")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.end(other, "ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     @pytest.mark.parametrize("taken", [False, True])
     def test_a_hang_cut_at_the_deadline_is_not_late(self, clock: VirtualClock, taken: bool) -> None:
@@ -741,7 +740,7 @@ class TestLeases:
         if taken:
             rig.admit()
         rig.end(token, "timed out")
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
 
     @pytest.mark.parametrize("word", ["failed", "ok", "error"])
     def test_any_other_ending_after_the_deadline_is_late(self, clock: VirtualClock, word: str) -> None:
@@ -750,7 +749,7 @@ class TestLeases:
         token = rig.admit(deadline=clock.monotonic() + 2)
         clock.advance(2)
         rig.end(token, word)
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.admit()
 
     def test_a_deadline_may_be_farther_than_the_lease_of_calls_without_one(self, clock: VirtualClock) -> None:
@@ -760,7 +759,7 @@ class TestLeases:
         clock.advance(1.5 * LEASE)
         rig.refused()
         rig.end(token, "ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_a_hang_of_an_earlier_period_is_nothing(self, clock: VirtualClock) -> None:
         rig = Rig()
@@ -768,9 +767,9 @@ class TestLeases:
         token = rig.admit(deadline=clock.monotonic() + 2)
         rig.run("failed")
         clock.advance(30)
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
         rig.end(token, "timed out")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
 
     def test_with_a_probe_timeout_the_deadline_makes_no_difference(self, clock: VirtualClock) -> None:
         rig = Rig(half_open_calls=1, probe_timeout=5.0)
@@ -780,7 +779,7 @@ class TestLeases:
         rig.refused()
         clock.advance(2)
         rig.end(token, "timed out")
-        assert rig.state() is State.HALF_OPEN
+        assert rig.state() is BreakerState.HALF_OPEN
 
     def test_good_probes_keep_their_place(self, clock: VirtualClock) -> None:
         rig = Rig(probe_timeout=1.0)
@@ -790,15 +789,15 @@ class TestLeases:
         rig.refused()
         clock.advance(1)
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
 
 class TestByHand:
-    @pytest.mark.parametrize("state", list(State))
-    def test_isolate_and_close(self, clock: VirtualClock, state: State) -> None:
+    @pytest.mark.parametrize("state", list(BreakerState))
+    def test_isolate_and_close(self, clock: VirtualClock, state: BreakerState) -> None:
         rig = Rig()
         put(rig, state, clock)
-        token = None if state in (State.OPEN, State.ISOLATED) else rig.admit()
+        token = None if state in (BreakerState.OPEN, BreakerState.ISOLATED) else rig.admit()
         rig.breaker.isolate()
         error = rig.refused()
         assert (error.retry_after, error.reason) == (None, RejectReason.ISOLATED)
@@ -816,8 +815,8 @@ class TestByHand:
         assert rig.counts == (0, 0, 0)
         rig.run("ok")
 
-    @pytest.mark.parametrize("state", list(State))
-    def test_close_forgets_the_growth(self, steady: VirtualClock, state: State) -> None:
+    @pytest.mark.parametrize("state", list(BreakerState))
+    def test_close_forgets_the_growth(self, steady: VirtualClock, state: BreakerState) -> None:
         rig = Rig()
         rig.half_open(steady)
         rig.run("failed")
@@ -827,8 +826,8 @@ class TestByHand:
         rig.open()
         assert rig.seen("retry_after") == (1.0,)
 
-    @pytest.mark.parametrize("state", list(State))
-    def test_reset_forgets_everything(self, clock: VirtualClock, state: State) -> None:
+    @pytest.mark.parametrize("state", list(BreakerState))
+    def test_reset_forgets_everything(self, clock: VirtualClock, state: BreakerState) -> None:
         rig = Rig()
         put(rig, state, clock)
         clock.advance(0.25)
@@ -848,7 +847,7 @@ class TestByHand:
         rig.run(*["failed"] * 9)
         rig.breaker.close()
         rig.run(*["failed"] * 9)
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_isolation_shows_the_window_of_its_moment(self, clock: VirtualClock) -> None:
         del clock
@@ -858,16 +857,16 @@ class TestByHand:
         assert rig.seen("state", "calls", "failures", "opens") == ("isolated", 2, 1, 0)
 
 
-def put(rig: Rig, state: State, clock: VirtualClock) -> None:
+def put(rig: Rig, state: BreakerState, clock: VirtualClock) -> None:
     """Bring a closed breaker into a state."""
     match state:
-        case State.CLOSED:
+        case BreakerState.CLOSED:
             rig.run("ok", "failed")
-        case State.OPEN:
+        case BreakerState.OPEN:
             rig.open()
-        case State.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             rig.half_open(clock)
-        case State.ISOLATED:
+        case BreakerState.ISOLATED:
             rig.breaker.isolate()
     assert rig.state() is state
 
@@ -900,18 +899,18 @@ def pull(rig: Rig, trigger: Trigger, clock: VirtualClock) -> None:
 
 
 class TestTransitions:
-    @pytest.mark.parametrize(("state", "trigger"), list(itertools.product(State, Trigger)), ids=str)
-    def test_the_table_is_what_happens(self, clock: VirtualClock, state: State, trigger: Trigger) -> None:
+    @pytest.mark.parametrize(("state", "trigger"), list(itertools.product(BreakerState, Trigger)), ids=str)
+    def test_the_table_is_what_happens(self, clock: VirtualClock, state: BreakerState, trigger: Trigger) -> None:
         rig = Rig()
         put(rig, state, clock)
-        if (state, trigger) == (State.HALF_OPEN, Trigger.TRIPPED):
+        if (state, trigger) == (BreakerState.HALF_OPEN, Trigger.TRIPPED):
             return  # ten failures: the first one is a bad probe
         pull(rig, trigger, clock)
         assert rig.state() is TRANSITIONS.get((state, trigger), state)
 
-    @pytest.mark.parametrize(("state", "trigger"), list(itertools.product(State, Trigger)), ids=str)
-    def test_what_is_not_in_the_table_changes_nothing(self, state: State, trigger: Trigger) -> None:
-        after = Phase(state, 0.0).after(trigger, CircuitBreaker().settings, 1.0)
+    @pytest.mark.parametrize(("state", "trigger"), list(itertools.product(BreakerState, Trigger)), ids=str)
+    def test_what_is_not_in_the_table_changes_nothing(self, state: BreakerState, trigger: Trigger) -> None:
+        after = Generation(state, 0.0).after(trigger, CircuitBreaker().settings, 1.0)
         assert (None if after is None else after.state) is TRANSITIONS.get((state, trigger))
 
     def test_the_documentation_shows_the_table(self) -> None:
@@ -935,7 +934,7 @@ class TestEvents:
             rig.admit()
             rig.run("failed")
             steady.advance(2)
-            assert rig.state() is State.HALF_OPEN
+            assert rig.state() is BreakerState.HALF_OPEN
             rig.run("ok", "ok", "ok")
             rig.breaker.close()
             rig.breaker.isolate()
@@ -999,9 +998,9 @@ class TestEvents:
 
         def listener(event: BreakerChanged) -> None:
             states.append(f"{event.state} {rig.state()} {rig.breaker.snapshot()['state']}")
-            if event.state is State.HALF_OPEN:
+            if event.state is BreakerState.HALF_OPEN:
                 rig.run("ok", "ok", "ok")
-            if event.state is State.OPEN and steady.elapsed < 1:
+            if event.state is BreakerState.OPEN and steady.elapsed < 1:
                 rig.refused()
 
         with rig.pipeline.subscribe(listener, events=[BreakerChanged]):
@@ -1013,7 +1012,7 @@ class TestEvents:
 
     def test_a_predicate_may_look_at_the_breaker(self, clock: VirtualClock) -> None:
         del clock
-        states: list[State] = []
+        states: list[BreakerState] = []
 
         def down(error: Exception) -> bool:
             states.append(breaker.state)
@@ -1023,7 +1022,7 @@ class TestEvents:
         breaker = CircuitBreaker(on=down, consecutive_failures=1)
         with pytest.raises(ConnectionError):
             Pipeline(breaker).call(fails)
-        assert states[-1] is State.CLOSED
+        assert states[-1] is BreakerState.CLOSED
         assert breaker.snapshot()["state"] == "open"
 
 
@@ -1100,7 +1099,7 @@ class TestUpdate:
         rig.breaker.update(consecutive_failures=5, min_calls=10, open_for=4.0)
         assert rig.seen("state", "calls") == ("closed", 9)
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         rig.run("failed")
         assert rig.seen("state", "calls") == ("open", 11)
 
@@ -1111,7 +1110,7 @@ class TestUpdate:
         token = rig.admit()
         clock.advance(1)
         rig.end(token, "ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     @pytest.mark.parametrize("geometry", [{"window": 20.0}, {"window_calls": 7}])
     def test_another_window_begins_empty(self, geometry: dict[str, Any]) -> None:
@@ -1135,7 +1134,7 @@ class TestUpdate:
         assert rig.breaker.snapshot() == before
         clock.advance(1.2)
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
         assert isinstance(rig.admit(), CallWindow)
 
     def test_a_half_open_period_keeps_its_places(self, clock: VirtualClock) -> None:
@@ -1144,7 +1143,7 @@ class TestUpdate:
         rig.run("ok", "ok")
         rig.breaker.update(half_open_calls=1)
         rig.run("ok")
-        assert rig.state() is State.CLOSED
+        assert rig.state() is BreakerState.CLOSED
 
     def test_a_bad_value_changes_nothing(self) -> None:
         rig = Rig()
@@ -1377,7 +1376,7 @@ class TestConcurrency:
                 return True
 
             assert sum(in_threads(16, ask)) == 3
-            assert rig.state() is State.CLOSED
+            assert rig.state() is BreakerState.CLOSED
 
     def test_half_open_with_tasks(self) -> None:
         async def main(clock: VirtualClock) -> None:
@@ -1391,7 +1390,7 @@ class TestConcurrency:
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert results.count(True) == 3
             assert sum(isinstance(result, CircuitOpenError) for result in results) == 47
-            assert rig.state() is State.CLOSED
+            assert rig.state() is BreakerState.CLOSED
 
         with virtual_time() as clock:
             asyncio.run(main(clock))
@@ -1402,11 +1401,11 @@ class TestConcurrency:
         clock.advance(1.2)
 
         def others() -> None:
-            assert rig.state() is State.HALF_OPEN
+            assert rig.state() is BreakerState.HALF_OPEN
             rig.run("failed")
 
         rig.interfere(others)
-        assert rig.state() is State.OPEN
+        assert rig.state() is BreakerState.OPEN
         assert rig.seen("opens", "seconds_in_state") == (2, 0.0)
 
     @pytest.mark.parametrize("word", ["failed", "ok"])
@@ -1447,7 +1446,7 @@ class TestConcurrency:
                 rig.refused()
                 for token in tokens:
                     rig.end(token, "ok")
-                assert rig.state() is State.CLOSED
+                assert rig.state() is BreakerState.CLOSED
 
 
 def half_open_under_threads(clock: VirtualClock) -> None:
@@ -1460,7 +1459,7 @@ def half_open_under_threads(clock: VirtualClock) -> None:
     assert len(tokens) == len(set(tokens)) == 3
     assert [one.state for one in recorder.of(BreakerChanged)] == ["half_open"]
     in_threads(3, lambda index: rig.end(tokens[index], "ok"))
-    assert rig.state() is State.CLOSED
+    assert rig.state() is BreakerState.CLOSED
 
 
 def ends(rig: Rig, tokens: list[Any]) -> None:
@@ -1476,7 +1475,7 @@ def admits(rig: Rig) -> Any:
 
 
 def size(thing: Any, seen: set[int]) -> int:
-    if id(thing) in seen or isinstance(thing, type | State | Mode):
+    if id(thing) in seen or isinstance(thing, type | BreakerState | Mode):
         return 0
     seen.add(id(thing))
     return sys.getsizeof(thing) + sum(size(part, seen) for part in gc.get_referents(thing))

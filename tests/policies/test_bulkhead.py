@@ -28,7 +28,6 @@ from resilience import (
     EndingKind,
     Gate,
     Pipeline,
-    Rejected,
     Retry,
     Ticket,
     backoff,
@@ -37,8 +36,9 @@ from resilience._call.wait_queue import TicketState
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience._util.finalizers import run_pending
+from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.harness import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario
 
 PATIENCE = 60.0
 LONG = 1e6
@@ -129,7 +129,7 @@ def test_the_defaults() -> None:
     assert bulkhead.snapshot() == {"in_flight": 0, "queued": 0, "limit": 5, "peak": 0}
     assert (bulkhead.limit, bulkhead.in_flight, bulkhead.queued, bulkhead.peak) == (5, 0, 0, 0)
     assert repr(bulkhead) == "Bulkhead(limit=5)"
-    assert bulkhead.holds
+    assert bulkhead.holds_permit
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -238,9 +238,9 @@ def test_a_newcomer_does_not_overtake() -> None:
 
     assert (first.state, second.state) == (TicketState.GRANTED, TicketState.WAITING)
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 1)
-    assert first.take()
+    assert first.acquire()
     bulkhead.settle(first, OK)
-    assert second.take()
+    assert second.acquire()
     bulkhead.settle(second, OK)
     assert idle(bulkhead)
 
@@ -255,7 +255,11 @@ def test_who_gives_up_waiting_frees_the_place_and_who_gives_up_granted_hands_on(
     assert first.state is TicketState.GRANTED
     first.leave()
 
-    assert (first.state, second.state, third.state) == (TicketState.GONE, TicketState.GONE, TicketState.GRANTED)
+    assert (first.state, second.state, third.state) == (
+        TicketState.CANCELLED,
+        TicketState.CANCELLED,
+        TicketState.GRANTED,
+    )
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
 
 
@@ -269,7 +273,7 @@ def test_a_dropped_grant_is_handed_on() -> None:
     gc.collect()
     run_pending()
 
-    assert after.take()
+    assert after.acquire()
     bulkhead.settle(after, OK)
     assert idle(bulkhead)
 
@@ -288,7 +292,7 @@ def test_reset_forgets_the_peak_and_no_permit() -> None:
 
     assert bulkhead.snapshot() == {"in_flight": 5, "queued": 1, "limit": 5, "peak": 5}
     bulkhead.settle(None, OK)
-    assert waiting.take()
+    assert waiting.acquire()
 
 
 # What others do at the worst moment
@@ -328,7 +332,7 @@ def test_a_permit_that_comes_back_while_a_newcomer_lines_up_is_granted() -> None
     call = admitted(bulkhead)
     Meanwhile(bulkhead, 2, lambda: bulkhead.settle(None, OK))
 
-    assert queued(bulkhead, call).take()
+    assert queued(bulkhead, call).acquire()
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
 
 
@@ -337,14 +341,14 @@ def test_a_newcomer_does_not_overtake_between_a_permit_and_its_grant() -> None:
     call = admitted(bulkhead)
     first = queued(bulkhead, call)
     woken: list[str] = []
-    assert first.park(partial(woken.append, "first"))
+    assert first.add_waker(partial(woken.append, "first"))
     second: list[Ticket] = []
     Meanwhile(bulkhead, 1, lambda: second.append(queued(bulkhead, call)))
     bulkhead.settle(None, OK)
 
     assert woken == ["first"]
-    assert first.take()
-    assert not second[0].take()
+    assert first.acquire()
+    assert not second[0].acquire()
 
 
 def test_another_newcomer_may_be_faster() -> None:
@@ -366,11 +370,11 @@ def test_a_higher_limit_lets_in_who_waits() -> None:
     tickets = [queued(bulkhead, call) for _ in range(3)]
     woken: list[int] = []
     for number, ticket in enumerate(tickets):
-        assert ticket.park(partial(woken.append, number))
+        assert ticket.add_waker(partial(woken.append, number))
     bulkhead.update(limit=3)
 
     assert woken == [0, 1]
-    assert [ticket.take() for ticket in tickets] == [True, True, False]
+    assert [ticket.acquire() for ticket in tickets] == [True, True, False]
     assert (bulkhead.in_flight, bulkhead.queued, bulkhead.limit, bulkhead.peak) == (3, 1, 3, 3)
 
 
@@ -385,7 +389,7 @@ def test_under_a_lower_limit_those_inside_finish_and_nobody_comes_in() -> None:
         assert (bulkhead.in_flight, ticket.state) == (left, TicketState.WAITING)
     bulkhead.settle(None, OK)
     assert (bulkhead.in_flight, ticket.state) == (2, TicketState.GRANTED)
-    assert ticket.take()
+    assert ticket.acquire()
     for token in (ticket, None):
         bulkhead.settle(token, OK)
 
@@ -1012,7 +1016,7 @@ def test_a_bulkhead_guards_a_function_by_itself() -> None:
 
 
 def test_a_forked_child_can_use_it() -> None:
-    from tests.unit import in_child
+    from tests.support.fork import in_child
 
     bulkhead = Bulkhead(1, queue=1)
     pipeline = Pipeline(bulkhead)

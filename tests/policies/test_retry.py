@@ -15,18 +15,16 @@ from resilience import (
     Failure,
     FailureKind,
     Gate,
-    GiveUpReason,
     Mode,
     Pipeline,
     RejectedError,
     RejectReason,
     Retry,
     RetryBudget,
-    RetryGivenUp,
-    RetryScheduled,
     Ticket,
     backoff,
 )
+from resilience.events import GiveUpReason, RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.

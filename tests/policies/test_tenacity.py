@@ -15,18 +15,9 @@ import pytest
 import tenacity
 from tenacity.asyncio import retry as async_retry
 
-from resilience import (
-    Allowlist,
-    CircuitBreaker,
-    FailureKind,
-    Pipeline,
-    Retry,
-    RetryBudget,
-    RetryGivenUp,
-    RetryScheduled,
-    backoff,
-)
+from resilience import Allowlist, CircuitBreaker, FailureKind, Pipeline, Retry, RetryBudget, backoff
 from resilience._util.log_once import forget
+from resilience.events import RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, VirtualClock, virtual_time
 
 NOW = backoff.none()

@@ -9,9 +9,8 @@ import pytest
 
 from resilience import (
     BulkheadFullError,
-    Deferred,
+    DeferredSettlement,
     Pipeline,
-    Rejected,
     RejectReason,
     ResilienceWarning,
     Timeout,
@@ -19,15 +18,16 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from resilience._call.call import Binding, Call
+from resilience._call.call import Call, CallOptions
 from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER
+from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock
 
 
 def a_call(deadline: float = FOREVER) -> Call:
     _, binding = Pipeline(Timeout(1)).entry()
-    call = Call(Binding(binding.site), print, (), {})
+    call = Call(CallOptions(binding.pipeline), print, (), {})
     call.deadline = deadline
     return call
 
@@ -73,7 +73,7 @@ def test_a_share_needs_no_seconds() -> None:
 
     assert timeout.deadline(a_call(), 100.0) == FOREVER
     assert timeout.deadline(a_call(104.0), 100.0) == 101.0
-    assert (timeout.seconds, timeout.expects) == (None, None)
+    assert (timeout.seconds, timeout._expected_seconds) == (None, None)
 
 
 def test_a_reserve_is_left_for_what_comes_after() -> None:
@@ -150,8 +150,8 @@ def test_too_many_threads_left_behind_refuse_calls() -> None:
 
 def test_a_thread_that_ends_is_counted_out_once() -> None:
     timeout = Timeout(1, thread=True)
-    errand = Deferred(known=True)
-    timeout.left_behind(errand)
+    errand = DeferredSettlement(known=True)
+    timeout.on_thread_abandoned(errand)
     assert timeout.abandoned == 1
 
     errand.end(OK)

@@ -22,8 +22,8 @@ PATIENCE = 60.0
 
 def succeed(window: TimeWindow, now: float) -> None:
     """Count a success as the breaker does: without the lock, but for the first one in a bucket."""
-    if now >= window.edge:
-        window.turn(now)
+    if now >= window.bucket_end:
+        window.rotate(now)
     next(window.count)
 
 
@@ -54,15 +54,15 @@ def test_every_kind_of_call() -> None:
     window.add(START, failed=False, slow=True)
     window.add(START, failed=False, slow=False)
     assert window.counts(START) == (5, 2, 2)
-    assert window.held() == (5, 2, 2)
+    assert window.totals() == (5, 2, 2)
 
 
 def test_the_edges_of_buckets() -> None:
     window = TimeWindow(SPAN, START)
     succeed(window, START + 0.75)
-    assert window.edge == START + 1
+    assert window.bucket_end == START + 1
     succeed(window, START + 1)
-    assert window.edge == START + 2
+    assert window.bucket_end == START + 2
     assert window.counts(START + 9.75).calls == 2
     assert window.counts(START + 10).calls == 1
     assert window.counts(START + 10.75).calls == 1
@@ -74,11 +74,11 @@ def test_the_edges_of_buckets() -> None:
 def test_each_bucket_begins_at_its_edge(span: float, start: float) -> None:
     window = TimeWindow(span, start)
     for _ in range(100):
-        edge = window.edge
-        window.turn(edge)
-        if window.edge == edge:  # by a rounding, the edge itself may still belong to the bucket before it
-            window.turn(edge * (1 + 1e-12))
-        assert window.edge == pytest.approx(edge + span / BUCKETS, rel=1e-9)
+        edge = window.bucket_end
+        window.rotate(edge)
+        if window.bucket_end == edge:  # by a rounding, the edge itself may still belong to the bucket before it
+            window.rotate(edge * (1 + 1e-12))
+        assert window.bucket_end == pytest.approx(edge + span / BUCKETS, rel=1e-9)
 
 
 def test_after_a_long_rest_it_is_empty_and_goes_on() -> None:
@@ -93,10 +93,10 @@ def test_after_a_long_rest_it_is_empty_and_goes_on() -> None:
 def test_after_a_rest_its_buckets_begin_anew() -> None:
     window = TimeWindow(SPAN, START)
     succeed(window, START + 10.5)
-    assert window.edge == START + 11.5
+    assert window.bucket_end == START + 11.5
     window = TimeWindow(SPAN, START)
     succeed(window, START + 100.75)
-    assert window.edge == START + 101.75
+    assert window.bucket_end == START + 101.75
     assert window.counts(START + 110.5).calls == 1
     assert window.counts(START + 110.75).calls == 0
 
@@ -111,17 +111,17 @@ def test_standing_time() -> None:
 
 def test_a_moment_that_is_a_little_late_counts_in_the_bucket_of_now() -> None:
     window = TimeWindow(SPAN, START)
-    window.turn(START + 5)
-    edge = window.edge
+    window.rotate(START + 5)
+    edge = window.bucket_end
     window.add(START + 4.99, failed=True, slow=False)
     window.add(START - 4.99, failed=True, slow=False)
-    assert window.edge == edge
+    assert window.bucket_end == edge
     assert window.counts(START + 5).failures == 2
 
 
 def test_another_clock_empties_it() -> None:
     window = TimeWindow(SPAN, START)
-    window.turn(START + 5)
+    window.rotate(START + 5)
     window.add(START + 5, failed=True, slow=False)
     assert window.counts(START - 500) == NONE
     window.add(START - 500, failed=True, slow=False)
@@ -133,7 +133,7 @@ def test_looking_changes_nothing() -> None:
     window = TimeWindow(SPAN, START)
     succeed(window, START)
     for _ in range(10):
-        assert window.counts(START) == window.held() == (1, 0, 0)
+        assert window.counts(START) == window.totals() == (1, 0, 0)
 
 
 def test_the_row_of_failures() -> None:
@@ -147,7 +147,7 @@ def test_the_row_of_failures() -> None:
                 window.add(START, failed=False, slow=word == "w")
             case _:
                 window.add(START, failed=True, slow=False)
-        rows.append(window.row)
+        rows.append(window.consecutive)
     assert rows == [1, 2, 2, 1, 2, 3, 0, 1, 2, 0, 1, 2]
 
 
@@ -156,7 +156,7 @@ def test_a_row_is_not_broken_by_time() -> None:
     for number in range(5):
         window.add(START + number * 1000, failed=True, slow=False)
         window.counts(START + number * 1000 + 500)
-    assert window.row == 5
+    assert window.consecutive == 5
 
 
 @dataclass
@@ -166,7 +166,7 @@ class TimeModel:
     start: float = START
     latest: int = 0
     calls: list[tuple[int, bool, bool]] = field(default_factory=list)
-    row: int = 0
+    consecutive: int = 0
 
     def bucket(self, now: float) -> int:
         bucket = int((now - self.start) // (SPAN / BUCKETS))
@@ -178,7 +178,7 @@ class TimeModel:
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         bucket = self.bucket(now)
         self.calls.append((bucket, failed, slow))
-        self.row = self.row + 1 if failed else 0
+        self.consecutive = self.consecutive + 1 if failed else 0
 
     def counts(self, now: float) -> tuple[int, int, int]:
         oldest = self.bucket(now) - BUCKETS + 1
@@ -217,8 +217,8 @@ def test_a_time_window_agrees_with_a_list(script: list[str | float]) -> None:
             window.add(now, failed=failed, slow=slow)
             model.add(now, failed=failed, slow=slow)
             seen.append((now, failed))
-            assert window.held() == model.counts(now)
-            assert window.row == model.row
+            assert window.totals() == model.counts(now)
+            assert window.consecutive == model.consecutive
     assert window.counts(now) == model.counts(now)
 
 
@@ -230,7 +230,7 @@ def test_only_the_last_calls_count() -> None:
     for failed in (True, True, True, False):
         window.add(START, failed=failed, slow=failed)
     assert window.counts(START) == (3, 2, 2)
-    assert window.row == 0
+    assert window.consecutive == 0
     assert window.counts(START + 1e9) == (3, 2, 2)
 
 
@@ -241,8 +241,8 @@ def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool,
     for number, (failed, slow) in enumerate(calls, start=1):
         window.add(START, failed=failed, slow=slow)
         last = calls[:number][-span:]
-        assert window.held() == (len(last), sum(call[0] for call in last), sum(call[1] for call in last))
-        assert window.row == len(list(itertools.takewhile(lambda call: call[0], reversed(calls[:number]))))
+        assert window.totals() == (len(last), sum(call[0] for call in last), sum(call[1] for call in last))
+        assert window.consecutive == len(list(itertools.takewhile(lambda call: call[0], reversed(calls[:number]))))
 
 
 # Threads
@@ -266,9 +266,9 @@ def test_successes_without_the_lock_are_exact() -> None:
         barrier.wait()
         for number in range(400):
             now = START + number * 200.0  # everybody meets every edge of a bucket, and none is forgotten
-            if now >= window.edge:
+            if now >= window.bucket_end:
                 with lock:
-                    window.turn(now)
+                    window.rotate(now)
             next(window.count)
             if number % 10 == 0:
                 with lock:

@@ -116,7 +116,7 @@ class BulkheadMachine(RuleBasedStateMachine):
             assert token is not None
             waiter = Waiter(self.clock.monotonic() + model.max_wait, dead, token)
             assert token.until == waiter.until
-            assert token.park(waiter.wake)
+            assert token.add_waker(waiter.wake)
             model.line.append(waiter)
         else:
             assert token is None
@@ -137,8 +137,8 @@ class BulkheadMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def take(self, data: st.DataObject) -> None:
         waiter = data.draw(st.sampled_from(self.model.granted))
-        assert waiter.ticket.take()
-        assert not waiter.ticket.take()
+        assert waiter.ticket.acquire()
+        assert not waiter.ticket.acquire()
         self.model.granted.remove(waiter)
         self.model.inside += 1
         self.tokens.append(waiter.ticket)
@@ -155,7 +155,7 @@ class BulkheadMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
         for waiter in list(self.model.line):
             if waiter in self.model.line and waiter.until <= self.clock.monotonic():
-                assert not waiter.ticket.take()
+                assert not waiter.ticket.acquire()
                 self.leave(waiter)
 
     @rule(limit=limits)
@@ -207,7 +207,7 @@ class BulkheadMachine(RuleBasedStateMachine):
             (model.granted, TicketState.GRANTED, 1),
         ):
             assert all((waiter.ticket.state, waiter.woken) == (state, woken) for waiter in waiters)
-        assert all(waiter.ticket.state is TicketState.GONE for waiter in model.gone)
+        assert all(waiter.ticket.state is TicketState.CANCELLED for waiter in model.gone)
 
 
 def test_the_bulkhead_does_what_its_model_does() -> None:

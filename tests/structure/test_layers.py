@@ -30,6 +30,7 @@ DOORS = {
         "_outcome.allowlist",
         "_runtime.threads",
         "_util.clock",
+        "_util.exports",
         "_util.locks",
         "_util.log_once",
         "_util.validation",
@@ -44,11 +45,20 @@ DOORS = {
         "_outcome.network_errors",
         "_runtime",
         "_util.clock",
+        "_util.exports",
         "_util.validation",
     },
     "logs": set[str](),
     "pytest_plugin": set[str](),
-    "testing": {"_pipeline.engine", "_runtime", "_util.clock", "_util.locks", "_util.log_once", "_util.validation"},
+    "testing": {
+        "_pipeline.engine",
+        "_runtime",
+        "_util.clock",
+        "_util.exports",
+        "_util.locks",
+        "_util.log_once",
+        "_util.validation",
+    },
 }
 """What each door takes from private rooms, besides public names."""
 

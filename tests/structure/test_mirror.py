@@ -9,7 +9,11 @@ import pytest
 
 DRIVERS = Path(__file__).parents[2] / "src" / "resilience" / "_drivers"
 PAIRS = {"sync": "async_", "sync_gate": "async_gate"}
-DIFFER = {"invoke", "ponder", "stand_in"}  # what a hook or function returns is awaited in one, refused in the other
+DIFFER = {
+    "invoke",
+    "await_delay",
+    "await_replacement",
+}  # what a hook or function returns is awaited in one, refused in the other
 
 
 class Unawaited(ast.NodeTransformer):

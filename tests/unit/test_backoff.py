@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience.backoff import Backoff, decorrelated_jitter, equal_jitter, fixed, full_jitter, none, proportional
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
@@ -29,12 +29,12 @@ class Loaded(random.Random):
 @contextmanager
 def drawing(value: float) -> Iterator[None]:
     """Let the ambient randomness be `value`."""
-    before = ambient.random
-    ambient.random = Loaded(value)
+    before = clock.random
+    clock.random = Loaded(value)
     try:
         yield
     finally:
-        ambient.random = before
+        clock.random = before
 
 
 def waits(strategy: Backoff, drawn: float, retries: int) -> list[float]:
@@ -100,13 +100,13 @@ def test_only_the_decorrelated_one_has_a_memory() -> None:
 
 def test_the_randomness_is_the_ambient_one_at_the_moment() -> None:
     strategy = full_jitter(1.0)
-    before = ambient.random
+    before = clock.random
 
     with drawing(0.25):
         assert strategy.seconds(1, None) == 0.25
     with drawing(0.75):
         assert strategy.seconds(1, None) == 0.75
-    assert ambient.random is before
+    assert clock.random is before
 
 
 # Bounds

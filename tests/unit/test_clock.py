@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from resilience._util.clock import FOREVER, Ambient, SystemTime, Time, _reseed_in_child, ambient
-from tests.unit import in_child
+from resilience._util.clock import FOREVER, Clock, ProcessClock, SystemClock, _reseed_in_child, clock
+from tests.support.fork import in_child
 
 PATIENCE = 60.0
 
@@ -51,7 +51,7 @@ def loaded_again() -> ModuleType:
 
 @pytest.fixture(params=["sleep", "park"])
 def wait(request: pytest.FixtureRequest) -> Callable[[threading.Lock, float], bool]:
-    source = SystemTime()
+    source = SystemClock()
     return {"sleep": source.sleep, "park": source.park}[request.param]
 
 
@@ -63,7 +63,7 @@ def held() -> threading.Lock:
 
 def test_the_system_time_is_the_monotonic_clock() -> None:
     before = time.monotonic()
-    now = SystemTime().monotonic()
+    now = SystemClock().monotonic()
 
     assert before <= now <= time.monotonic()
 
@@ -99,21 +99,21 @@ def test_a_release_ends_a_wait(wait: Callable[[threading.Lock, float], bool], se
 def test_the_system_time_leaves_alarms_to_the_loop() -> None:
     called: list[int] = []
 
-    assert SystemTime().alarm(0.0, lambda: called.append(1)) is None
+    assert SystemClock().alarm(0.0, lambda: called.append(1)) is None
     assert called == []
 
 
 def test_a_new_ambient_has_the_system_time() -> None:
-    own = Ambient()
+    own = ProcessClock()
 
-    assert isinstance(own.time, SystemTime)
+    assert isinstance(own.time, SystemClock)
     assert own.monotonic is time.monotonic
     assert type(own.random) is random.Random
 
 
 def test_everything_comes_from_the_source_in_use() -> None:
-    own = Ambient()
-    source: Time = StoppedTime()
+    own = ProcessClock()
+    source: Clock = StoppedTime()
     lock = threading.Lock()
     called: list[int] = []
 
@@ -130,10 +130,10 @@ def test_everything_comes_from_the_source_in_use() -> None:
 
 
 def test_another_source_replaces_all_of_the_last() -> None:
-    own = Ambient()
+    own = ProcessClock()
     own.use(StoppedTime())
 
-    own.use(SystemTime())
+    own.use(SystemClock())
 
     assert own.monotonic is time.monotonic
     assert own.sleep(threading.Lock(), 0.0) is True
@@ -142,7 +142,7 @@ def test_another_source_replaces_all_of_the_last() -> None:
 
 
 def test_the_randomness_of_the_library_is_its_own() -> None:
-    own = Ambient()
+    own = ProcessClock()
     random.seed(7)
     state = random.getstate()
 
@@ -152,10 +152,10 @@ def test_the_randomness_of_the_library_is_its_own() -> None:
 
 
 def test_children_draw_different_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ambient, "random", random.Random(7))
+    monkeypatch.setattr(clock, "random", random.Random(7))
 
     def draw() -> str:
-        return repr(ambient.random.random())
+        return repr(clock.random.random())
 
     one, two, parent = in_child(draw), in_child(draw), draw()
 
@@ -165,17 +165,17 @@ def test_children_draw_different_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_child_is_seeded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ambient, "random", random.Random(7))
+    monkeypatch.setattr(clock, "random", random.Random(7))
 
     _reseed_in_child()
 
-    assert ambient.random.getstate() != random.Random(7).getstate()
+    assert clock.random.getstate() != random.Random(7).getstate()
 
 
 def test_where_nothing_forks_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork")
 
-    assert loaded_again().ambient is not ambient
+    assert loaded_again().clock is not clock
 
 
 def test_where_processes_fork_the_seeding_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 import pytest
 
 from resilience._util import locks
-from tests.unit import in_child
+from tests.support.fork import in_child
 
 PATIENCE = 60.0
 

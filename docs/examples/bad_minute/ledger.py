@@ -12,7 +12,8 @@ from enum import Enum
 from typing import Any
 
 from docs.examples.bad_minute.script import GUARDED, Phase
-from resilience import AttemptEnded, CallEnded, FailureKind, Pipeline, RetryScheduled
+from resilience import FailureKind, Pipeline
+from resilience.events import AttemptEnded, CallEnded, RetryScheduled
 
 
 class Fate(Enum):

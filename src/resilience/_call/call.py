@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from resilience._call.budget import RetryBudget
-from resilience._call.settlement import Deferred
+from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.allowlist import Allowlist, leaves
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._util.clock import ambient, inherited
+from resilience._util.clock import ambient_deadline, clock
 from resilience.errors import DeadlineExceededError
 from resilience.events._bus import Bus, Subscription, deliver
 from resilience.events._types import Event, TimeoutScope
 
 
-class Site:
+class PipelineInfo:
     """What a policy knows of the pipeline it stands in: the name, the failures, the budget, the listeners.
 
     `failures` is None where the pipeline was given none: then those of the call site count.
     """
 
-    __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "names", "patience")
+    __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "names", "shortest_timeout")
 
     def __init__(self, name: str, failures: Allowlist | None, budget: RetryBudget | None, bus: Bus) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Site:
         self.budget = budget
         self.bus = bus
         self.names: dict[int, str] = {}
-        self.patience: float | None = None
+        self.shortest_timeout: float | None = None
         """Seconds that the shortest Timeout gives an attempt; else what a breaker calls slow; None: nobody says."""
 
     def name_of(self, policy: object) -> str:
@@ -41,15 +41,15 @@ class Site:
 
     def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
         """Tell the listeners what a policy did to a call."""
-        if wanting := self.bus.heard(kind):
-            self.tell(wanting, kind, policy, call, **facts)
+        if wanting := self.bus.listeners_for(kind):
+            self.publish_to(wanting, kind, policy, call, **facts)
 
-    def tell(
+    def publish_to(
         self, wanting: Sequence[Subscription], kind: type[Event], policy: object, call: Call, **facts: Any
     ) -> None:
         """Tell those whom `bus.heard` has named, for who puts the facts together only if somebody wants them."""
         event = kind(
-            at=ambient.monotonic(),
+            at=clock.monotonic(),
             pipeline=self.name,
             policy=self.name_of(policy),
             operation=call.operation,
@@ -59,56 +59,56 @@ class Site:
         deliver(event, wanting)
 
 
-class Binding:
+class CallOptions:
     """What is known about the calls of one call site before they are made.
 
     `idempotent` says whether repeating a call does no harm: True, False, or None for unknown. `failures` are those of
     an integration, such as HTTP's; they count in pipelines that were given none of their own.
     """
 
-    __slots__ = ("failures", "idempotent", "operation", "site", "target")
+    __slots__ = ("failures", "idempotent", "operation", "pipeline", "target")
 
     def __init__(
         self,
-        site: Site,
+        site: PipelineInfo,
         operation: str | None = None,
         target: str | None = None,
         idempotent: bool | None = None,
         failures: Allowlist = NETWORK_ERRORS,
     ) -> None:
         self.failures = failures
-        self.site = site
+        self.pipeline = site
         self.operation = operation
         self.target = target
         self.idempotent = idempotent
 
 
-class Limit:
+class DeadlineSource:
     """Whose deadline is in force: a scope's in some pipeline, or one that was there when the call came in.
 
     `word` is what events call it; `seconds` is what it grants in all, None where that varies. `timer` is a place for
     the runtime to keep what watches the time.
     """
 
-    __slots__ = ("__weakref__", "scope", "seconds", "site", "timer", "word")
+    __slots__ = ("__weakref__", "pipeline", "policy", "scope", "seconds", "timer")
 
     def __init__(
-        self, word: TimeoutScope, site: Site | None = None, scope: object = None, seconds: float | None = None
+        self, word: TimeoutScope, site: PipelineInfo | None = None, scope: object = None, seconds: float | None = None
     ) -> None:
-        self.word = word
-        self.site = site
-        self.scope = scope
+        self.scope = word
+        self.pipeline = site
+        self.policy = scope
         self.seconds = seconds
         self.timer: Any = None
 
 
-INHERITED = Limit(TimeoutScope.AMBIENT)
+INHERITED = DeadlineSource(TimeoutScope.AMBIENT)
 
 
-class Waiter(Protocol):
+class Wakeable(Protocol):
     """Something to wait for: it takes a callable that ends the wait."""
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         """Remember `wake`, and call it once at most; False: nothing to wait for, though it may yet be called."""
         ...
 
@@ -124,55 +124,69 @@ class Call:
     """
 
     __slots__ = (
-        "__weakref__", "_nap", "args", "attempt", "binding", "deadline", "deferred",
-        "entered", "function", "interrupted", "kwargs", "limit", "made", "site", "whole", "whose_whole",
+        "__weakref__",
+        "_nap",
+        "args",
+        "attempt",
+        "calls_made",
+        "deadline",
+        "deadline_source",
+        "deferred",
+        "entry_deadline",
+        "function",
+        "kwargs",
+        "options",
+        "pipeline",
+        "retries_stopped",
+        "total_deadline",
+        "total_deadline_source",
     )  # fmt: skip
 
-    gentle: ClassVar[bool] = False
+    cancel_via_anyio: ClassVar[bool] = False
     """Whether a task is to be cut by a cancel scope of anyio: a client that shields its clean-up with one needs it."""
 
-    sole: ClassVar[bool] = False
+    single_attempt: ClassVar[bool] = False
     """Whether the function makes an attempt and does nothing else, as that of an integration."""
 
-    residue: Callable[[], Any] | None = None
+    release_attempt: Callable[[], Any] | None = None
     """Lets go of what the last attempt still holds, such as a connection; called once another one is decided on, before
     the wait. For awaited calls it returns something to be awaited. It must not raise."""
 
     def __init__(
-        self, binding: Binding, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, binding: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.binding = binding
-        self.site = binding.site
+        self.options = binding
+        self.pipeline = binding.pipeline
         self.function = function
-        self.interrupted = False
+        self.retries_stopped = False
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
-        self.made = 0
-        self.deadline = self.whole = self.entered = inherited.get()
-        self.limit = self.whose_whole = INHERITED
-        self.deferred: Deferred | None = None
+        self.calls_made = 0
+        self.deadline = self.total_deadline = self.entry_deadline = ambient_deadline.get()
+        self.deadline_source = self.total_deadline_source = INHERITED
+        self.deferred: DeferredSettlement | None = None
 
     @property
     def operation(self) -> str:
         """What is called, in words that metrics and logs may show."""
-        return self.binding.operation or name_of(self.function)
+        return self.options.operation or name_of(self.function)
 
     @property
     def target(self) -> str | None:
         """Whom the call goes to, such as a host; None when nobody said."""
-        return self.binding.target
+        return self.options.target
 
     @property
     def idempotent(self) -> bool | None:
         """Whether repeating the call does no harm; None when unknown."""
-        return self.binding.idempotent
+        return self.options.idempotent
 
     @property
     def failures(self) -> Allowlist:
         """What counts as a failure, in the eyes of the pipeline that the call is in."""
-        own = self.site.failures
-        return self.binding.failures if own is None else own
+        own = self.pipeline.failures
+        return self.options.failures if own is None else own
 
     @property
     def replayable(self) -> bool:
@@ -192,7 +206,7 @@ class Call:
         """Whether this attempt surely sent nothing, where the client knows; None: what the failure says counts."""
         return None
 
-    def overdue(self, error: Exception) -> bool:
+    def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an exception that came at the deadline, or later, came of the deadline."""
         return all(isinstance(leaf, DeadlineExceededError) for leaf in leaves(error))
 
@@ -201,33 +215,33 @@ class Call:
 
     def copy(self) -> Call:
         """Return a copy, for an attempt that goes on while the call itself does."""
-        return self.imprint(Call(self.binding, self.function, self.args, self.kwargs))
+        return self.copy_state_to(Call(self.options, self.function, self.args, self.kwargs))
 
-    def imprint(self, other: Call) -> Call:
+    def copy_state_to(self, other: Call) -> Call:
         """Bring another call to the state of this one, and return it."""
-        other.site = self.site
+        other.pipeline = self.pipeline
         other.attempt = self.attempt
-        other.made = self.made
+        other.calls_made = self.calls_made
         other.deadline = self.deadline
-        other.limit = self.limit
-        other.whole = self.whole
-        other.whose_whole = self.whose_whole
+        other.deadline_source = self.deadline_source
+        other.total_deadline = self.total_deadline
+        other.total_deadline_source = self.total_deadline_source
         return other
 
-    def renew(self) -> None:
+    def next_attempt(self) -> None:
         """Begin another attempt."""
         self.attempt += 1
         self.deferred = None
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         """Sleep until `interrupt`; False when that has happened already."""
         self._nap: Callable[[], object] | None = wake
-        return not self.interrupted
+        return not self.retries_stopped
 
-    def interrupt(self) -> None:
+    def stop_retrying(self) -> None:
         """End the wait between two attempts, now and in the future."""
-        if not self.interrupted:
-            self.interrupted = True
+        if not self.retries_stopped:
+            self.retries_stopped = True
             wake: Callable[[], object] | None = getattr(self, "_nap", None)
             self._nap = None
             if wake is not None:

@@ -8,11 +8,11 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from resilience._call.call import name_of, unwrapped
-from resilience.errors import Misuse
+from resilience.errors import UsageError
 
-PLAIN: set[type] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
+PLAIN_TYPES: set[type] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
 """Types of returned values that are known to be just that; those that come up are added."""
-MOST_TYPES = 1000
+MAX_PLAIN_TYPES = 1000
 
 
 def is_awaitable(returned: object, function: Any) -> bool:
@@ -21,9 +21,9 @@ def is_awaitable(returned: object, function: Any) -> bool:
     if hasattr(kind, "__await__"):
         return True
     if kind in (GeneratorType, AsyncGeneratorType):
-        refuse_generator(function)
-    elif len(PLAIN) < MOST_TYPES:
-        PLAIN.add(kind)
+        check_not_generator(function)
+    elif len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
+        PLAIN_TYPES.add(kind)
     return False
 
 
@@ -34,43 +34,43 @@ def check_function(function: Any) -> None:
         raise TypeError(f"a pipeline decorates functions and other callables, not the class {inner.__qualname__}")
     if not callable(inner):
         raise TypeError(f"a pipeline decorates functions and other callables, not a {type(inner).__qualname__}")
-    refuse_generator(function)
+    check_not_generator(function)
 
 
-def refuse_generator(function: Any) -> None:
+def check_not_generator(function: Any) -> None:
     """Raise if it is a generator function."""
     inner = unwrapped(function)
     for one in (inner, type(inner).__call__):
         if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
-            raise Misuse(
+            raise UsageError(
                 f"{name_of(function)} is a generator function, and when one returns nothing has been called yet, so "
                 "nothing could be guarded. Decorate the function that fetches one item or page, or guard the call "
                 "that opens the stream."
             )
 
 
-def undecided(decision: Any, policy: str) -> Misuse:
+def undecided(decision: Any, policy: str) -> UsageError:
     """Return the error for a policy that wants to await something in a plain call."""
     if isinstance(decision, Coroutine):
         decision.close()
-    return Misuse(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
+    return UsageError(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
 
 
-def unawaited_stand_in(value: object, policy: str) -> Misuse:
+def unawaited_stand_in(value: object, policy: str) -> UsageError:
     """Return the error for a policy whose substitute is to be awaited, which a plain call cannot do; it is closed."""
     if isinstance(value, Coroutine):
         value.close()
-    return Misuse(f"{policy} has an async `replace`, which a plain call cannot await; use one that is plain")
+    return UsageError(f"{policy} has an async `replace`, which a plain call cannot await; use one that is plain")
 
 
-def unawaited(returned: object, function: Any) -> Misuse:
+def unawaited(returned: object, function: Any) -> UsageError:
     """Return the error for an awaitable that came out of a plain function; the awaitable is closed."""
     for end in ("close", "cancel"):  # a coroutine, a future; nothing that the object merely pretends to have
         method = getattr(type(returned), end, None)
         if method is not None:
             method(returned)
             break
-    return Misuse(
+    return UsageError(
         f"{name_of(function)} returned an awaitable of type {type(returned).__name__} from a plain call, where nobody "
         "would await it. Use `await pipeline.acall(...)`, or decorate an `async def`."
     )

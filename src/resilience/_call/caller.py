@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from resilience._call.call import Binding, Call, unwrapped
+from resilience._call.call import Call, CallOptions, unwrapped
 from resilience._call.callables import check_function
 from resilience._outcome.allowlist import Allowlist, is_bad
 from resilience._util import validation
@@ -26,17 +26,17 @@ class Entry(Protocol):
     """What guards calls: the composed chains, and the count of what is in flight."""
 
     @property
-    def run(self) -> Callable[[Call], Any]:
+    def execute(self) -> Callable[[Call], Any]:
         """The chain for plain functions."""
         ...
 
     @property
-    def arun(self) -> Callable[[Call], Awaitable[Any]]:
+    def aexecute(self) -> Callable[[Call], Awaitable[Any]]:
         """The chain for coroutine functions."""
         ...
 
     @property
-    def live(self) -> set[Call]:
+    def calls(self) -> set[Call]:
         """The calls that are running."""
         ...
 
@@ -49,7 +49,7 @@ class Entry(Protocol):
         """Count a call out, where somebody waits for that, or where its stream goes on."""
         ...
 
-    def adopt(self, function: Callable[..., Any]) -> None:
+    def name_after(self, function: Callable[..., Any]) -> None:
         """Take the name of the first function decorated, if there is none yet."""
         ...
 
@@ -57,20 +57,20 @@ class Entry(Protocol):
         """Return the allowlists that look at returned values; `default` is that of pipelines without one."""
         ...
 
-    def whoami(self) -> object:
+    def current_owner(self) -> object:
         """Return the running task, or else the thread."""
         ...
 
-    def let_in(self, gate: Any, binding: Binding) -> Passage:
+    def enter_block(self, gate: Any, binding: CallOptions) -> BlockEntry:
         """Pass a gate by hand; a thread may have to wait."""
         ...
 
-    async def let_in_async(self, gate: Any, binding: Binding) -> Passage:
+    async def aenter_block(self, gate: Any, binding: CallOptions) -> BlockEntry:
         """Pass a gate by hand; a task may have to wait."""
         ...
 
 
-class Passage(NamedTuple):
+class BlockEntry(NamedTuple):
     """A gate that was passed by hand: the call that stands for the block, whose it is, and the token to settle."""
 
     call: Call
@@ -83,7 +83,7 @@ class Caller(ABC, Generic[D_co]):
     """Something that calls can be made through."""
 
     @abstractmethod
-    def entry(self) -> tuple[Entry, Binding]:
+    def entry(self) -> tuple[Entry, CallOptions]:
         """Return what guards the calls, and what is known about them beforehand."""
 
     @overload
@@ -107,7 +107,7 @@ class Caller(ABC, Generic[D_co]):
             return _rewrap(function, self)
         check_function(function)
         entry, binding = self.entry()
-        entry.adopt(function)
+        entry.name_after(function)
         guarded = (_guard_async if is_async(function) else _guard)(entry, binding, function)
         guarded.__dict__["__resilience__"] = self  # a pipeline lives as long as what it guards
         return guarded
@@ -119,7 +119,7 @@ class Caller(ABC, Generic[D_co]):
             TypeError: the function returned an awaitable; use `acall` for it.
         """
         entry, binding = self.entry()
-        result: R | D_co = _pass_through(entry, Call(binding, function, args, kwargs))
+        result: R | D_co = _execute_counted(entry, Call(binding, function, args, kwargs))
         return result
 
     @overload
@@ -129,22 +129,24 @@ class Caller(ABC, Generic[D_co]):
     async def acall(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `function(*args, **kwargs)` through the policies, await it if it is awaitable, return its result."""
         entry, binding = self.entry()
-        return await _pass_through_async(entry, Call(binding, function, args, kwargs))
+        return await _aexecute_counted(entry, Call(binding, function, args, kwargs))
 
-    def run(self, call: Call) -> Any:
+    def _execute(self, call: Call) -> Any:
         """Pass a call of your own making through the policies; for integrations, which subclass `Call`.
 
         `call.function` is called for each attempt. A failure that is a value is raised by it as a `BadResult`.
         """
         entry, _ = self.entry()
-        return _pass_through(entry, call)
+        return _execute_counted(entry, call)
 
-    async def arun(self, call: Call) -> Any:
+    async def _aexecute(self, call: Call) -> Any:
         """Pass an awaited call of your own making through the policies; see `run`."""
         entry, _ = self.entry()
-        return await _pass_through_async(entry, call)
+        return await _aexecute_counted(entry, call)
 
-    def binding(self, failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None) -> Binding:
+    def call_options(
+        self, failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None
+    ) -> CallOptions:
         """Return what an integration makes its calls with.
 
         Args:
@@ -154,7 +156,7 @@ class Caller(ABC, Generic[D_co]):
         """
         _, old = self.entry()
         known = old.idempotent if idempotent is None else idempotent
-        return Binding(old.site, old.operation, old.target or target, known, failures)
+        return CallOptions(old.pipeline, old.operation, old.target or target, known, failures)
 
     def is_bad(self, result: object, failures: Allowlist) -> bool:
         """Return whether a returned value is a failure: by `failures`, those of the pipeline, or a policy's own."""
@@ -182,8 +184,8 @@ class Caller(ABC, Generic[D_co]):
         if idempotent is not None:
             validation.flag("idempotent", idempotent)
         entry, old = self.entry()
-        binding = Binding(
-            old.site,
+        binding = CallOptions(
+            old.pipeline,
             old.operation if operation is None else operation,
             old.target if target is None else target,
             old.idempotent if idempotent is None else idempotent,
@@ -192,11 +194,11 @@ class Caller(ABC, Generic[D_co]):
 
 
 class _Bound(Caller[D_co]):
-    def __init__(self, owner: Caller[D_co], entry: Entry, binding: Binding) -> None:
+    def __init__(self, owner: Caller[D_co], entry: Entry, binding: CallOptions) -> None:
         self._owner = owner  # a pipeline lives as long as what is bound to it
         self._both = entry, binding
 
-    def entry(self) -> tuple[Entry, Binding]:
+    def entry(self) -> tuple[Entry, CallOptions]:
         return self._both
 
 
@@ -204,24 +206,24 @@ def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
     return type(method)(decorate(method.__func__))
 
 
-def _pass_through(entry: Entry, call: Call) -> Any:
+def _execute_counted(entry: Entry, call: Call) -> Any:
     if pending:
         run_pending()
     try:
-        entry.live.add(call)
-        return entry.run(call)
+        entry.calls.add(call)
+        return entry.execute(call)
     except CarriedResult as carried:
         return carried.result
     finally:
         entry.leave(call)
 
 
-async def _pass_through_async(entry: Entry, call: Call) -> Any:
+async def _aexecute_counted(entry: Entry, call: Call) -> Any:
     if pending:
         run_pending()
     try:
-        entry.live.add(call)
-        return await entry.arun(call)
+        entry.calls.add(call)
+        return await entry.aexecute(call)
     except CarriedResult as carried:
         return carried.result
     finally:
@@ -231,8 +233,8 @@ async def _pass_through_async(entry: Entry, call: Call) -> Any:
 # What is decorated is called most often: these two do what the two above do, without the calls, and the look-ups done.
 
 
-def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
-    come, go, waiting = entry.live.add, entry.live.discard, entry.waiting
+def _guard(entry: Entry, binding: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
+    come, go, waiting = entry.calls.add, entry.calls.discard, entry.waiting
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -241,7 +243,7 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
             run_pending()
         try:
             come(call)
-            return entry.run(call)
+            return entry.execute(call)
         except CarriedResult as carried:
             return carried.result
         finally:
@@ -253,8 +255,8 @@ def _guard(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Call
     return guarded
 
 
-def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -> Callable[..., Any]:
-    come, go, waiting = entry.live.add, entry.live.discard, entry.waiting
+def _guard_async(entry: Entry, binding: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
+    come, go, waiting = entry.calls.add, entry.calls.discard, entry.waiting
 
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -263,7 +265,7 @@ def _guard_async(entry: Entry, binding: Binding, function: Callable[..., Any]) -
             run_pending()
         try:
             come(call)
-            return await entry.arun(call)
+            return await entry.aexecute(call)
         except CarriedResult as carried:
             return carried.result
         finally:

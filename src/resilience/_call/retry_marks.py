@@ -24,7 +24,7 @@ DEPTH = 8
 PREFIX = "resilience: "
 
 
-class _Stamps:
+class _MarkCounter:
     """Marks are numbered. `latest` is the last number drawn: what is marked from now on has a greater one."""
 
     __slots__ = ("_lock", "latest")
@@ -40,15 +40,15 @@ class _Stamps:
             return self.latest
 
 
-stamps = _Stamps()
+mark_counter = _MarkCounter()
 
 
-class Ledger:
+class GivenUpResults:
     """The bad results that were given up on while an outer loop ran. Values carry no marks, so they are listed."""
 
     __slots__ = ("closed", "outer", "values")
 
-    def __init__(self, outer: Ledger | None) -> None:
+    def __init__(self, outer: GivenUpResults | None) -> None:
         self.outer = outer
         self.closed = False
         self.values: deque[tuple[int, object]] = deque(maxlen=DEPTH)
@@ -59,20 +59,20 @@ class Ledger:
         self.values.clear()
 
 
-ledger: ContextVar[Ledger | None] = ContextVar("resilience_ledger", default=None)
+given_up_results: ContextVar[GivenUpResults | None] = ContextVar("resilience_ledger", default=None)
 
 
 def mark(error: Exception) -> None:
     """Mark what a Retry has given up on."""
     if not isinstance(error, BadResult):
-        error.__dict__[MARK] = stamps.draw()
+        error.__dict__[MARK] = mark_counter.draw()
         return
     notes = _extensions(error.result)
     if notes is not None:
-        notes[MARK] = stamps.draw()
-    current = ledger.get()
+        notes[MARK] = mark_counter.draw()
+    current = given_up_results.get()
     if current is not None and current.outer is not None and not current.outer.closed:
-        current.outer.values.append((stamps.draw(), error.result))
+        current.outer.values.append((mark_counter.draw(), error.result))
 
 
 def marked_since(error: BaseException, stamp: int) -> bool:
@@ -83,7 +83,7 @@ def marked_since(error: BaseException, stamp: int) -> bool:
     if isinstance(error, BadResult):
         if _marked_response(error.result) > stamp:
             return True
-        current = ledger.get()
+        current = given_up_results.get()
         return current is not None and any(number > stamp and value is error.result for number, value in current.values)
     if alone:
         return _mark_of(error) > stamp
@@ -151,8 +151,8 @@ def noted(error: BaseException) -> str:
 
 
 UNMARKED: Final = frozenset({GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE})
-NESTED_WORDS: Final = "; retries at several levels do not multiply"
-WORDS: Final[dict[str, str]] = {
+NESTED_REASON: Final = "; retries at several levels do not multiply"
+REASONS: Final[dict[str, str]] = {
     GiveUpReason.ATTEMPTS: "no attempts are left",
     GiveUpReason.STOP: "its stop condition was met",
     GiveUpReason.DEADLINE: "the next wait would end past the deadline",
@@ -162,7 +162,7 @@ WORDS: Final[dict[str, str]] = {
     GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
     GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
 }
-REFUSALS: Final[dict[str, str]] = {
+REJECTIONS: Final[dict[str, str]] = {
     "open": "circuit open",
     "isolated": "circuit isolated",
     "full": "bulkhead full",

@@ -18,11 +18,11 @@ class Settler(Protocol):
     """A gate, as far as settling it goes."""
 
     @property
-    def holds(self) -> bool:
+    def holds_permit(self) -> bool:
         """Whether its token is in use for as long as the work goes on."""
         ...
 
-    def head(self, token: Any) -> Any:
+    def on_response_head(self, token: Any) -> Any:
         """Hear that the head of a streamed result has come."""
 
     def settle(self, token: Any, ending: Ending) -> None:
@@ -38,7 +38,7 @@ class Unsettled(deque[tuple[Settle, Any]]):
         settle_all(self, _ABANDONED)
 
 
-class Deferred:
+class DeferredSettlement:
     """The settling that waits for something to end which the call has left running: exactly once, whoever ends it.
 
     Either a streamed result, such as the body of a response: then all gates wait for its end. Or work whose outcome
@@ -62,33 +62,33 @@ class Deferred:
         """Whether the end has come."""
         return self._ending is not None
 
-    def returned(self, gate: Settler, token: Any, ending: Ending) -> None:
+    def settle_ok(self, gate: Settler, token: Any, ending: Ending) -> None:
         """Settle a gate whose call came back well: now, if the outcome is known and it holds nothing."""
-        if self.known and not gate.holds:
-            conclude(gate.settle, token, ending)
+        if self.known and not gate.holds_permit:
+            settle_safely(gate.settle, token, ending)
         else:
-            self.then(gate.settle, gate.head(token))
+            self.add(gate.settle, gate.on_response_head(token))
 
-    def raised(self, gate: Settler, token: Any, ending: Ending) -> None:
+    def settle_error(self, gate: Settler, token: Any, ending: Ending) -> None:
         """Settle a gate whose call came back with an exception: now, unless it holds something."""
-        if gate.holds and not self.ended:
-            self.then(gate.settle, token)
+        if gate.holds_permit and not self.ended:
+            self.add(gate.settle, token)
         else:
-            unwind(gate.settle, token, ending)
+            settle_after_error(gate.settle, token, ending)
 
-    def joined(self, other: Deferred | None) -> Deferred:
+    def join(self, other: DeferredSettlement | None) -> DeferredSettlement:
         """Return something that ends when both this and the other have ended, with the ending of the other."""
         if other is None or other.ended:
             return self
-        both = Deferred(known=self.known and other.known)
-        self.then(lambda _, ending: other.then(both.end_with, None), None)
+        both = DeferredSettlement(known=self.known and other.known)
+        self.add(lambda _, ending: other.add(both.end_with, None), None)
         return both
 
     def end_with(self, _: object, ending: Ending) -> None:
         """End; in the form in which gates are settled."""
         self.end(ending)
 
-    def then(self, settle: Settle, token: Any) -> None:
+    def add(self, settle: Settle, token: Any) -> None:
         """Settle a gate when the end comes, or at once if it has come."""
         self._waiting.append((settle, token))
         if self._ending is not None:
@@ -111,7 +111,7 @@ def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:
     try:
         while waiting:
             settle, token = waiting.popleft()
-            conclude(settle, token, ending)
+            settle_safely(settle, token, ending)
     except IndexError:  # another thread has settled the last one
         return
     finally:
@@ -120,11 +120,11 @@ def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:
 
 
 _ABANDONED = Ending(EndingKind.ABANDONED)
-REPLACED = Deferred(Ending(EndingKind.OK, replaced=True))
+REPLACED = DeferredSettlement(Ending(EndingKind.OK, replaced=True))
 """The end of a call whose outcome a substitute has replaced."""
 
 
-def conclude(settle: Settle, token: Any, ending: Ending) -> None:
+def settle_safely(settle: Settle, token: Any, ending: Ending) -> None:
     """Settle one gate. What its hook raises is logged once, and the other gates still hear of the ending."""
     try:
         settle(token, ending)
@@ -132,9 +132,9 @@ def conclude(settle: Settle, token: Any, ending: Ending) -> None:
         hook_failed("settle of a policy", settle, error)
 
 
-def unwind(settle: Settle, token: Any, ending: Ending) -> None:
+def settle_after_error(settle: Settle, token: Any, ending: Ending) -> None:
     """Settle one gate after an exception. A dropped coroutine unwinds as finalizers run."""
     if ending.error.__class__ is GeneratorExit:
         settle_from_finalizer(Unsettled([(settle, token)]))
     else:
-        conclude(settle, token, ending)
+        settle_safely(settle, token, ending)

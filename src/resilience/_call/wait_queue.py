@@ -15,11 +15,11 @@ class TicketState(Enum):
 
     WAITING = 1
     GRANTED = 2
-    TAKEN = 3
-    GONE = 4
+    ACQUIRED = 3
+    CANCELLED = 4
 
 
-WAITING, GRANTED, TAKEN, GONE = TicketState
+WAITING, GRANTED, ACQUIRED, CANCELLED = TicketState
 
 
 class Ticket:
@@ -31,24 +31,24 @@ class Ticket:
 
     __slots__ = ("_line", "_wake", "state", "until")
 
-    def __init__(self, line: Line, until: float) -> None:
+    def __init__(self, line: WaitQueue, until: float) -> None:
         self._line = line
         self._wake: Callable[[], object] | None = None
         self.state = WAITING
         self.until = until
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         """Ask to be woken when the permit is granted; False when it is granted already."""
         with self._line.lock:
             self._wake = wake
             return self.state is WAITING
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Make the granted permit one's own; False when none was granted."""
         # Only its holder moves a granted ticket on, so it takes no lock; and without a call no Ctrl-C comes between.
         if self.state is not GRANTED:
             return False
-        self.state = TAKEN
+        self.state = ACQUIRED
         return True
 
     def leave(self) -> None:
@@ -75,7 +75,7 @@ class Ticket:
             settle_from_finalizer(self.leave)
 
 
-class Line:
+class WaitQueue:
     """The queue of one gate. `waiting` holds its tickets in order; look at it, but change nothing.
 
     Args:
@@ -97,7 +97,7 @@ class Line:
     def __len__(self) -> int:
         return len(self.waiting)
 
-    def join(self, until: float, room: int) -> Ticket | None:
+    def enqueue(self, until: float, room: int) -> Ticket | None:
         """Take a place at the end, to wait until that time at most; None when `room` places are taken."""
         ticket = Ticket(self, until)
         granted: list[Ticket] = []
@@ -106,18 +106,18 @@ class Line:
                 if len(self.waiting) >= room:
                     return None
                 self.waiting[ticket] = None
-                self._grant(granted)
+                self._grant_free(granted)
         finally:
             wake_all(granted)
         return ticket
 
-    def serve(self) -> None:
+    def grant(self) -> None:
         """Grant free permits to those who wait. Call it after a permit was put back."""
         if self.waiting:
             granted: list[Ticket] = []
             try:
                 with self.lock:
-                    self._grant(granted)
+                    self._grant_free(granted)
             finally:
                 wake_all(granted)
 
@@ -127,16 +127,16 @@ class Line:
         try:
             with self.lock:
                 if ticket.state is WAITING:
-                    ticket.state = GONE
+                    ticket.state = CANCELLED
                     del self.waiting[ticket]
                 elif ticket.state is GRANTED:
-                    ticket.state = GONE
+                    ticket.state = CANCELLED
                     self._release()
-                    self._grant(granted)
+                    self._grant_free(granted)
         finally:
             wake_all(granted)
 
-    def _grant(self, granted: list[Ticket]) -> None:
+    def _grant_free(self, granted: list[Ticket]) -> None:
         """Grant what is free, in order. No call, and so no Ctrl-C, comes between a permit and its new owner."""
         while self.waiting:
             ticket = next(iter(self.waiting))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilience._call.call import Call, Site
+from resilience._call.call import Call, PipelineInfo
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import Gate
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience.errors import RejectedError
 from resilience.events._types import AttemptEnded, Event, Outcome
 
 
-class Meter(Gate[tuple[Call, float, int]]):
+class EventGate(Gate[tuple[Call, float, int]]):
     """Tells how attempts or calls end; in the chain only while somebody listens.
 
     Args:
@@ -21,21 +21,21 @@ class Meter(Gate[tuple[Call, float, int]]):
         event: AttemptEnded or CallEnded.
     """
 
-    def __init__(self, site: Site, event: type[Event]) -> None:
+    def __init__(self, site: PipelineInfo, event: type[Event]) -> None:
         super().__init__()
         self._site = site
         self._event = event
 
     def admit(self, call: Call) -> tuple[Call, float, int]:
         """Note the time, and how often the function was called before."""
-        return call, ambient.monotonic(), call.made
+        return call, clock.monotonic(), call.calls_made
 
     def settle(self, token: tuple[Call, float, int] | Ticket, ending: Ending) -> None:
         """Publish."""
         if isinstance(token, Ticket):
             return
         call, started, before = token
-        elapsed = ambient.monotonic() - started
+        elapsed = clock.monotonic() - started
         outcome = Outcome(ending.kind)
         if self._event is AttemptEnded:
             self._publish(call, attempt=call.attempt, outcome=outcome, elapsed=elapsed)
@@ -44,7 +44,7 @@ class Meter(Gate[tuple[Call, float, int]]):
             outcome = Outcome.FALLBACK
         elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
             outcome = Outcome.REJECTED
-        self._publish(call, attempts=call.made - before, outcome=outcome, elapsed=elapsed)
+        self._publish(call, attempts=call.calls_made - before, outcome=outcome, elapsed=elapsed)
 
     def _publish(self, call: Call, **facts: Any) -> None:
         self._site.bus.publish(

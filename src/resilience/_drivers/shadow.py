@@ -6,24 +6,24 @@ from typing import Any
 
 from resilience._call.call import Call
 from resilience._call.wait_queue import Ticket
-from resilience._drivers.hooks import announce, refusal_of
+from resilience._drivers.hooks import publish_rejection, rejection_of
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Gate
 from resilience._util.log_once import hook_failed
 from resilience.errors import RejectedError
 from resilience.events._types import Mode
 
-KEPT_OUT: Any = object()
+REJECTED: Any = object()
 """The token of a call that the gate would have kept out: nobody hears of its ending."""
 
 
-class Watching(Gate[Any]):
+class ShadowGate(Gate[Any]):
     """Stands in a chain in the place of a gate that only watches. It never makes a call wait, and never refuses."""
 
     def __init__(self, gate: Gate[Any]) -> None:
         super().__init__()
         self._gate = gate
-        self.holds = gate.holds
+        self.holds_permit = gate.holds_permit
 
     def admit(self, call: Call) -> Any:
         """Ask the gate; report a refusal, or a wait."""
@@ -31,24 +31,24 @@ class Watching(Gate[Any]):
         try:
             token = gate.admit(call)
         except RejectedError as error:
-            announce(gate, call, error, Mode.SHADOW)
-            return KEPT_OUT
+            publish_rejection(gate, call, error, Mode.SHADOW)
+            return REJECTED
         except Exception as error:
             hook_failed("admit of a policy in shadow mode", gate, error)
-            return KEPT_OUT
+            return REJECTED
         if isinstance(token, Ticket):
             token.leave()
-            announce(gate, call, refusal_of(gate, call), Mode.SHADOW)
-            return KEPT_OUT
+            publish_rejection(gate, call, rejection_of(gate, call), Mode.SHADOW)
+            return REJECTED
         return token
 
-    def head(self, token: Any) -> Any:
+    def on_response_head(self, token: Any) -> Any:
         """Tell the gate, if it let the call in."""
-        return KEPT_OUT if token is KEPT_OUT else self._gate.head(token)
+        return REJECTED if token is REJECTED else self._gate.on_response_head(token)
 
     def settle(self, token: Any, ending: Ending) -> None:
         """Tell the gate, if it let the call in."""
-        if token is KEPT_OUT:
+        if token is REJECTED:
             return
         try:
             self._gate.settle(token, ending)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resilience._call.call import Call
-from resilience._call.settlement import unwind
+from resilience._call.settlement import settle_after_error
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
 from resilience._drivers.sync import Step
@@ -25,14 +25,14 @@ def gate(policy: Gate[Any], inner: Step, admit: Callable[[Call], Any]) -> Step:
     def gated(call: Call) -> Any:
         token = admit(call)
         if token.__class__ is Ticket:
-            wait_in_line(policy, token, call)
+            wait_for_ticket(policy, token, call)
         try:
             result = inner(call)
         except BaseException as error:
-            hooks.give_back(policy, token, call, error)
+            hooks.settle_gate_after_error(policy, token, call, error)
             raise
         if call.deferred is not None:
-            call.deferred.returned(policy, token, OK)
+            call.deferred.settle_ok(policy, token, OK)
         else:
             try:
                 settle(token, OK)
@@ -43,52 +43,52 @@ def gate(policy: Gate[Any], inner: Step, admit: Callable[[Call], Any]) -> Step:
     return gated
 
 
-def wait_in_line(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
-    """Wait until the ticket is granted, or raise the gate's refusal."""
+def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: Call) -> None:
+    """Wait until the ticket is granted, or raise the gate's rejection."""
     try:
         runtime.park(ticket, min(ticket.until, call.deadline))
-        taken = ticket.take()
+        taken = ticket.acquire()
     except BaseException as error:
-        unwind(Ticket.forsake, ticket, Ending(None, error))
+        settle_after_error(Ticket.forsake, ticket, Ending(None, error))
         raise
-    if not taken and not hooks.last_look(ticket):
-        refusal = hooks.refused(policy, ticket, call)
+    if not taken and not hooks.acquire_or_leave(ticket):
+        rejection = hooks.rejection_after_wait(policy, ticket, call)
         try:
-            raise refusal
+            raise rejection
         finally:
-            del refusal  # its traceback holds this frame
+            del rejection  # its traceback holds this frame
 
 
-def pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit, inner: Step) -> Step:
+def gate_pair(first: Gate[Any], admit: Admit, second: Gate[Any], admit_second: Admit, inner: Step) -> Step:
     """Drive two Gates, the first further out: admit, admit, call, settle each exactly once."""
     settle, settle_second = first.settle, second.settle
 
     def paired(call: Call) -> Any:
         token = admit(call)
         if token.__class__ is Ticket:
-            wait_in_line(first, token, call)
+            wait_for_ticket(first, token, call)
         try:
             token_second = admit_second(call)
             if token_second.__class__ is Ticket:
-                wait_in_line(second, token_second, call)
+                wait_for_ticket(second, token_second, call)
         except BaseException as error:
-            hooks.give_back(first, token, call, error)
+            hooks.settle_gate_after_error(first, token, call, error)
             raise
         try:
             result = inner(call)
         except BaseException as error:
-            hooks.give_back_both(second, token_second, first, token, call, error)
+            hooks.settle_pair_after_error(second, token_second, first, token, call, error)
             raise
         if call.deferred is not None:
             try:
-                call.deferred.returned(second, token_second, OK)
+                call.deferred.settle_ok(second, token_second, OK)
             finally:
-                call.deferred.returned(first, token, OK)
+                call.deferred.settle_ok(first, token, OK)
             return result
         try:
             settle_second(token_second, OK)
         except BaseException as error:
-            hooks.not_settled(settle_second, first, token, call, error)
+            hooks.settle_failed(settle_second, first, token, call, error)
         try:
             settle(token, OK)
         except Exception as error:

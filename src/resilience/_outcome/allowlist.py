@@ -79,7 +79,7 @@ class Allowlist:
         _check_types("answers", answers)
         if when is not None and not callable(when):
             raise TypeError(f"when must be a callable that takes the exception, not {when!r}")
-        _refuse_async(when)
+        _check_not_async(when)
         rules: tuple[tuple[tuple[type[Exception], ...], ErrorPredicate], ...] = ()
         if when is not None:
             rules = ((types or (Exception,), when),)
@@ -107,7 +107,7 @@ class Allowlist:
         """List returned values: `predicate` gets the value; True or a `Failure` says that it is a failure."""
         if not callable(predicate):
             raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
-        _refuse_async(predicate)
+        _check_not_async(predicate)
         return cls.__new__(cls)._set((), (), (predicate,), ())
 
     @classmethod
@@ -125,7 +125,7 @@ class Allowlist:
             return failures
         given: Any = failures
         if isinstance(given, retry_base):
-            _refuse_async(given)
+            _check_not_async(given)
             errors = cls(when=tenacity_adapter.about_errors(given))
             if not tenacity_adapter.looks_at_results(given):
                 return errors
@@ -231,7 +231,7 @@ class Allowlist:
         return merged(failures)
 
 
-def _refuse_async(predicate: object) -> None:
+def _check_not_async(predicate: object) -> None:
     if tenacity_adapter.is_async(predicate):
         raise TypeError(
             f"{_name(predicate)} is an async predicate; only Retry(on=...) takes one, and only for awaited calls"

@@ -8,7 +8,7 @@ from typing import Any
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
 from resilience._outcome.failure import leaves, merged
 from resilience._util.log_once import hook_failed
-from resilience.errors import DeadlineExceededError, LateResult, Misuse, RejectedError
+from resilience.errors import DeadlineExceededError, LateResult, RejectedError, UsageError
 
 
 class EndingKind(StrEnum):
@@ -82,7 +82,7 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
         return known
     if not isinstance(error, Exception) or isinstance(error, RejectedError):
         return EndingKind.ABANDONED, None
-    if isinstance(error, Misuse):
+    if isinstance(error, UsageError):
         return EndingKind.ERROR, None
     if isinstance(error, LateResult):
         return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
@@ -98,7 +98,7 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
         if failure is None:
             kind = EndingKind.OK if allowlist.is_answer(error) else EndingKind.ERROR
         verdict = kind, failure
-        if len(allowlist.verdicts) < MOST_TYPES and allowlist.is_by_type(error):
+        if len(allowlist.verdicts) < MAX_CACHED_VERDICTS and allowlist.is_by_type(error):
             allowlist.verdicts[error.__class__] = verdict
         return verdict
     except Exception as broken:
@@ -116,7 +116,7 @@ def _judge_group(group: Any, allowlist: Allowlist) -> tuple[EndingKind, Failure 
     return (kinds.pop() if len(kinds) == 1 else EndingKind.ERROR), None
 
 
-MOST_TYPES = 1000
+MAX_CACHED_VERDICTS = 1000
 """So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
 DEADLINE = Failure(FailureKind.TIMEOUT)
 HASTE = Failure(FailureKind.TIMEOUT, counted=False)

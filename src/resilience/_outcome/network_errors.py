@@ -162,7 +162,7 @@ RULES: dict[str, Rule] = {
 }
 
 _known: dict[type, Rule] = {}
-MOST_TYPES = 10_000
+MAX_CACHED_RULES = 10_000
 """So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
 
 
@@ -176,7 +176,7 @@ def network_errors(kind: type) -> Rule:
         if name in RULES:
             rule = RULES[name]
             break
-    if len(_known) < MOST_TYPES:
+    if len(_known) < MAX_CACHED_RULES:
         _known[kind] = rule
     return rule
 

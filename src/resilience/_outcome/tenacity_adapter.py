@@ -15,7 +15,7 @@ from tenacity.asyncio.retry import async_retry_base
 from tenacity.asyncio.retry import retry_if_result as async_retry_if_result
 from tenacity.retry import retry_base, retry_if_exception
 
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 
 
 class _Owner(tenacity.BaseRetrying):
@@ -31,7 +31,7 @@ class _Owner(tenacity.BaseRetrying):
 _OWNER = _Owner()
 
 
-class Outcome(tenacity.Future):
+class AttemptFuture(tenacity.Future):
     """How one attempt ended, in the form that tenacity's strategies ask for."""
 
     def __init__(self, attempt_number: int, error: BaseException | None, value: Any = None) -> None:
@@ -69,7 +69,7 @@ class Outcome(tenacity.Future):
         return self._value
 
 
-class State(tenacity.RetryCallState):
+class CallState(tenacity.RetryCallState):
     """The state of one call, as tenacity's strategies and log callbacks expect it.
 
     Args:
@@ -100,8 +100,8 @@ class State(tenacity.RetryCallState):
     def ended(self, attempt: int, error: BaseException | None, value: Any = None) -> None:
         """Note how an attempt ended. Let go of it with `forget`: the exception holds the frames that hold this."""
         self.attempt_number = attempt
-        self.outcome = Outcome(attempt, error, value)
-        self.outcome_timestamp = ambient.monotonic()
+        self.outcome = AttemptFuture(attempt, error, value)
+        self.outcome_timestamp = clock.monotonic()
 
     def about_to_sleep(self, seconds: float) -> None:
         """Note the wait that was decided."""
@@ -134,7 +134,7 @@ def about_results(strategy: retry_base) -> Callable[[Any], bool]:
 
 
 def _ask(strategy: retry_base, error: Exception | None, value: Any = None) -> bool:
-    state = State(ambient.monotonic())
+    state = CallState(clock.monotonic())
     state.ended(1, error, value)
     try:
         return bool(strategy(state))
@@ -146,7 +146,7 @@ async def ask_async(predicate: Any, error: Exception) -> bool:
     """Ask an async predicate of exceptions, or an async strategy of tenacity."""
     if not isinstance(predicate, retry_base):
         return bool(await predicate(error))
-    state = State(ambient.monotonic())
+    state = CallState(clock.monotonic())
     state.ended(1, error)
     try:
         answer: Any = predicate(state)

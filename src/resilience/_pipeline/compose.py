@@ -6,29 +6,29 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
-from resilience._call.call import Call, Limit, Site
+from resilience._call.call import Call, DeadlineSource, PipelineInfo
 from resilience._call.caller import D_co
 from resilience._drivers import async_, async_gate, sync, sync_gate, thread
-from resilience._drivers.event_gate import Meter
-from resilience._drivers.hooks import telling
-from resilience._drivers.shadow import Watching
+from resilience._drivers.event_gate import EventGate
+from resilience._drivers.hooks import admit_with_events
+from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._pipeline.in_flight import Census
+from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy
-from resilience._policies.shapes import Gate, Loop, Reward, Scope, Substitute
+from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
 
 GATES = {sync: sync_gate, async_: async_gate}
 _STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
 
 
-def weaker(one: Mode, other: Mode) -> Mode:
+def more_lenient(one: Mode, other: Mode) -> Mode:
     """Return the mode in which less is done."""
     return max(one, other, key=_STRENGTH.index)
 
 
-class Weaving:
+class ChainBuild:
     """What is the same for all of one chain, pipelines within pipelines included.
 
     Args:
@@ -43,10 +43,10 @@ class Weaving:
     def __init__(self, drive: Any, *, results: bool) -> None:
         self.drive = drive
         self.results = results
-        self.paid: list[Reward] = []
+        self.paid: list[OnSuccess] = []
 
 
-class Composer(Census):
+class Composer(InFlight):
     """Composes the policies of one pipeline.
 
     Args:
@@ -54,13 +54,13 @@ class Composer(Census):
         site: what they know of the pipeline.
     """
 
-    def __init__(self, policies: tuple[Policy[Any], ...], site: Site) -> None:
+    def __init__(self, policies: tuple[Policy[Any], ...], site: PipelineInfo) -> None:
         for policy in policies:
             if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
         super().__init__()
         self.policies = policies
-        self.site = site
+        self.info = site
         self.mode = Mode.ENFORCE
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
 
@@ -83,7 +83,7 @@ class Composer(Census):
         lists = self._lists
         if default in lists:
             return lists[default]
-        own = self.site.failures or default
+        own = self.info.failures or default
         found = [own] if own.lists_results else []
         for policy in self.policies:
             if isinstance(policy, Composite):
@@ -93,20 +93,20 @@ class Composer(Census):
         lists[default] = tuple(found)
         return lists[default]
 
-    def forget_lists(self) -> None:
+    def forget_result_lists(self) -> None:
         """Look for allowlists anew, since a policy has changed."""
         self._lists = {}
 
-    def patience(self) -> float | None:
+    def shortest_timeout(self) -> float | None:
         """Return the seconds of the shortest Timeout in here; else the least that a breaker calls slow; else None."""
         found: list[tuple[bool, float]] = []
         for policy in self.policies:
-            seconds = policy.engine.patience() if isinstance(policy, Composite) else policy.expects
+            seconds = policy.engine.shortest_timeout() if isinstance(policy, Composite) else policy._expected_seconds
             if seconds is not None:
                 found.append((not isinstance(policy, Scope), seconds))
         return min(found)[1] if found else None
 
-    def compose(self, weaving: Weaving, step: Any, mode: Mode, *, looped: bool = False) -> Any:
+    def compose(self, weaving: ChainBuild, step: Any, mode: Mode, *, looped: bool = False) -> Any:
         """Wrap `step` in the drivers of all policies, the last one innermost.
 
         Args:
@@ -115,17 +115,17 @@ class Composer(Census):
             mode: that of what is outside; a policy does what it, its pipeline and this allow.
             looped: whether there is a Loop outside, so that what comes through here is an attempt, not a whole call.
         """
-        mode = weaker(self.mode, mode)
+        mode = more_lenient(self.mode, mode)
         drive = weaving.drive
         step = self.metered(drive, AttemptEnded, step)
         waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
         outside = list(self.policies)
         while outside:
             policy = outside.pop()
-            least = weaker(policy.mode, mode)
+            least = more_lenient(policy.mode, mode)
             gate = _gate_of(policy) if least is Mode.ENFORCE else None
             if gate is not None and waiting is not None:
-                step = GATES[drive].pair(gate, self._admit(gate), waiting, self._admit(waiting), step)
+                step = GATES[drive].gate_pair(gate, self._admit(gate), waiting, self._admit(waiting), step)
                 waiting = None
                 continue
             if waiting is not None:
@@ -133,7 +133,7 @@ class Composer(Census):
             waiting = gate
             if isinstance(policy, Composite):
                 step = policy.engine.compose(weaving, step, least, looped=looped or _any_loop(outside))
-                step = drive.within(step, policy.engine.site, policy.engine.come_in, policy.engine.go_out)
+                step = drive.nested(step, policy.engine.info, policy.engine.enter, policy.engine.exit)
             elif isinstance(policy, Loop) and least is not Mode.OFF:
                 step = self._loop(weaving, policy, step, least, outside, mode, looped=looped)
             elif gate is None and least is not Mode.OFF:
@@ -145,17 +145,17 @@ class Composer(Census):
 
     def metered(self, drive: Any, event: type[Event], step: Any) -> Any:
         """Have it told how `step` ends, if anybody wants to know."""
-        if not self.site.bus.wants(event):
+        if not self.info.bus.wants(event):
             return step
-        meter = Meter(self.site, event)
+        meter = EventGate(self.info, event)
         return GATES[drive].gate(meter, step, meter.admit)
 
     def _admit(self, gate: Gate[Any]) -> Callable[[Call], Any]:
-        return telling(gate) if self.site.bus.wants(Rejected) else gate.admit
+        return admit_with_events(gate) if self.info.bus.wants(Rejected) else gate.admit
 
     def _loop(
         self,
-        weaving: Weaving,
+        weaving: ChainBuild,
         loop: Loop,
         step: Any,
         least: Mode,
@@ -165,7 +165,7 @@ class Composer(Census):
         looped: bool,
     ) -> Any:
         """Drive a loop, together with the Scope right around it, if there is one: that is then taken off `outside`."""
-        reward = loop.reward(self.site)
+        reward = loop.on_success(self.info)
         if reward in weaving.paid:
             reward = None
         elif reward is not None:
@@ -174,27 +174,27 @@ class Composer(Census):
             step = weaving.drive.shadow_loop(loop, step, reward)
         else:
             scope = outside[-1] if outside and not weaving.results else None
-            around: Limit | None = None
+            around: DeadlineSource | None = None
             if _can_be_driven_with_a_loop(scope, mode):
                 outside.pop()
                 around = self._limit(scope, looped=looped or _any_loop(outside))
             step = weaving.drive.loop(loop, step, reward, around)
-        return weaving.drive.remember(step) if weaving.results else step
+        return weaving.drive.track_given_up_results(step) if weaving.results else step
 
     def _drive(self, drive: Any, policy: Policy[Any], step: Any, *, shadow: bool, looped: bool) -> Any:
         gate = _gate_of(policy)
         if gate is not None:
-            watching = Watching(gate)
+            watching = ShadowGate(gate)
             return GATES[drive].gate(watching, step, watching.admit)
         if not isinstance(policy, Scope):
-            return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.site)
+            return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.info)
         limit = self._limit(policy, looped=looped)
         if shadow:
             return drive.shadow_scope(policy, step, limit)
         return (thread.threaded if policy.thread and drive is sync else drive.scope)(policy, step, limit)
 
-    def _limit(self, scope: Scope, *, looped: bool) -> Limit:
-        return Limit(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.site, scope, scope.seconds)
+    def _limit(self, scope: Scope, *, looped: bool) -> DeadlineSource:
+        return DeadlineSource(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.info, scope, scope.seconds)
 
 
 class Composite(Policy[D_co]):
@@ -213,7 +213,7 @@ def _gate_of(policy: Any) -> Gate[Any] | None:
 def _can_be_driven_with_a_loop(policy: object, mode: Mode) -> TypeGuard[Scope]:
     if not isinstance(policy, Scope) or policy.seconds is None or policy.thread:
         return False
-    return weaker(policy.mode, mode) is Mode.ENFORCE
+    return more_lenient(policy.mode, mode) is Mode.ENFORCE
 
 
 def _any_loop(policies: Iterable[Policy[Any]]) -> bool:

@@ -8,16 +8,16 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from resilience._call.budget import RetryBudget
-from resilience._call.call import Binding, Call, Site, name_of
-from resilience._call.caller import Passage
+from resilience._call.call import Call, CallOptions, PipelineInfo, name_of
+from resilience._call.caller import BlockEntry
 from resilience._drivers import async_, sync
-from resilience._drivers.hooks import announce
+from resilience._drivers.hooks import publish_rejection
 from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
-from resilience._pipeline.compose import Composer, Weaving, weaker
+from resilience._pipeline.compose import ChainBuild, Composer, more_lenient
 from resilience._policies.base import Policy
 from resilience._policies.shapes import Gate
-from resilience._runtime import whoami
+from resilience._runtime import current_owner
 from resilience._util import validation
 from resilience._util.locks import members, new_lock
 from resilience.errors import RejectedError, RejectReason
@@ -45,7 +45,7 @@ def set_mode(mode: str) -> None:
     """
     switch.mode = validation.choice("mode", mode, Mode)
     for engine in members(engines):
-        engine.rewire()
+        engine.recompose()
 
 
 class Engine(Composer):
@@ -69,78 +69,80 @@ class Engine(Composer):
         changed: Callable[[], object],
         named: Callable[[str], object],
     ) -> None:
-        super().__init__(policies, Site(name, failures, budget, Bus(self.rewire)))
+        super().__init__(policies, PipelineInfo(name, failures, budget, Bus(self.recompose)))
         self._changed = changed
         self._named = named
         self._lock = new_lock()
-        self.run: Callable[[Call], Any] = sync.invoke
-        self.arun: Callable[[Call], Awaitable[Any]] = async_.invoke
+        self.execute: Callable[[Call], Any] = sync.invoke
+        self.aexecute: Callable[[Call], Awaitable[Any]] = async_.invoke
         for policy in policies:
-            policy.attach(self)
+            policy._attach(self)
         engines.add(self)
-        self.site.bus.open()
+        self.info.bus.open()
 
-    def rewire(self) -> None:
+    def recompose(self) -> None:
         """Compose the chains anew; calls in flight finish in the old ones."""
         with self._lock:
-            self.forget_lists()
-            self.site.patience = self.patience()
+            self.forget_result_lists()
+            self.info.shortest_timeout = self.shortest_timeout()
             if self.draining:
-                self.run = self.metered(sync, CallEnded, self.refuse)
-                self.arun = self.metered(async_, CallEnded, self._refuse_async)
+                self.execute = self.metered(sync, CallEnded, self.reject)
+                self.aexecute = self.metered(async_, CallEnded, self._reject_async)
             else:
                 allowlists = self.result_lists()
-                self.run = self._chain(sync, allowlists)
-                self.arun = self._chain(async_, allowlists)
+                self.execute = self._chain(sync, allowlists)
+                self.aexecute = self._chain(async_, allowlists)
         self._changed()
 
-    def adopt(self, function: Callable[..., Any]) -> None:
+    def name_after(self, function: Callable[..., Any]) -> None:
         """Take the name of the first function decorated, if there is none yet."""
-        if not self.site.name:
-            self.site.name = name_of(function)
-            self._named(self.site.name)
+        if not self.info.name:
+            self.info.name = name_of(function)
+            self._named(self.info.name)
 
     def _chain(self, drive: Any, allowlists: tuple[Allowlist, ...]) -> Any:
         bounded = self.bounded() and switch.mode is Mode.ENFORCE
-        step = drive.runtime.in_time if bounded else drive.invoke  # what `invoke` does where there is a deadline
+        step = (
+            drive.runtime.call_with_deadline if bounded else drive.invoke
+        )  # what `invoke` does where there is a deadline
         if not allowlists:
-            return self.compose(Weaving(drive, results=False), step, switch.mode)
-        return self.compose(Weaving(drive, results=True), drive.judge(step, allowlists), switch.mode)
+            return self.compose(ChainBuild(drive, results=False), step, switch.mode)
+        return self.compose(ChainBuild(drive, results=True), drive.raise_bad_results(step, allowlists), switch.mode)
 
-    def whoami(self) -> object:
+    def current_owner(self) -> object:
         """Return the running task, or else the thread."""
-        return whoami()
+        return current_owner()
 
-    def let_in(self, gate: Gate[Any], binding: Binding) -> Passage:
+    def enter_block(self, gate: Gate[Any], binding: CallOptions) -> BlockEntry:
         """Pass a gate by hand; a thread may have to wait."""
-        return blocks.let_in(self, gate, binding, weaker(gate.mode, switch.mode))
+        return blocks.enter_block(self, gate, binding, more_lenient(gate.mode, switch.mode))
 
-    async def let_in_async(self, gate: Gate[Any], binding: Binding) -> Passage:
+    async def aenter_block(self, gate: Gate[Any], binding: CallOptions) -> BlockEntry:
         """Pass a gate by hand; a task may have to wait."""
-        return await blocks.let_in_async(self, gate, binding, weaker(gate.mode, switch.mode))
+        return await blocks.aenter_block(self, gate, binding, more_lenient(gate.mode, switch.mode))
 
-    def refuse(self, call: Call) -> NoReturn:
+    def reject(self, call: Call) -> NoReturn:
         """Refuse a call because of a drain."""
         error = RejectedError(
-            f"{self.site.name or 'the pipeline'} is being drained and takes no new calls",
-            pipeline=self.site.name,
+            f"{self.info.name or 'the pipeline'} is being drained and takes no new calls",
+            pipeline=self.info.name,
             reason=RejectReason.DRAINING,
         )
-        announce(self, call, error, Mode.ENFORCE)
+        publish_rejection(self, call, error, Mode.ENFORCE)
         try:
             raise error
         finally:
             del error  # its traceback holds this frame
 
-    async def _refuse_async(self, call: Call) -> Any:
-        self.refuse(call)
+    async def _reject_async(self, call: Call) -> Any:
+        self.reject(call)
 
     def reset(self) -> None:
         """Forget the state of all policies and of the budget, and take calls again."""
         for policy in self.policies:
             policy.reset()
-        if self.site.budget is not None:
-            self.site.budget.reset()
+        if self.info.budget is not None:
+            self.info.budget.reset()
         self.resume()
 
 

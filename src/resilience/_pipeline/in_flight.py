@@ -13,48 +13,48 @@ from resilience._call.call import Call
 from resilience._outcome.ending import Ending
 from resilience._runtime import park, threads
 from resilience._util import validation
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.finalizers import run_pending
 from resilience._util.locks import members
 
 
-class Census(ABC):
+class InFlight(ABC):
     """Counts calls in and out: those of the pipeline itself, guests from outer pipelines, streams and threads left.
 
     `waiting` are the drains that want to hear when the last of those has left whom they wait for, the `awaited`.
     """
 
     def __init__(self) -> None:
-        self.live: set[Call] = set()
-        self.guests: dict[object, Call] = {}
+        self.calls: set[Call] = set()
+        self.nested: dict[object, Call] = {}
         self.streams: set[object] = set()
         self.waiting: deque[Callable[[], object]] = deque()
         self.awaited: dict[object, ref[Call] | None] = {}
         self.draining = False
 
     @abstractmethod
-    def rewire(self) -> None:
+    def recompose(self) -> None:
         """Have new calls refused while draining, and let in otherwise."""
 
     @abstractmethod
-    def refuse(self, call: Call) -> Any:
+    def reject(self, call: Call) -> Any:
         """Raise the refusal of a call that comes during a drain."""
 
     @property
     def in_flight(self) -> int:
         """How many calls are running, streamed results included; for a moment also one that is being refused."""
-        return len(self.live) + len(self.guests) + len(self.streams)
+        return len(self.calls) + len(self.nested) + len(self.streams)
 
-    def come_in(self, guest: object, call: Call) -> None:
+    def enter(self, guest: object, call: Call) -> None:
         """Count in a call that comes from an outer pipeline, or refuse it."""
-        self.guests[guest] = call  # before the look, so that a drain which begins now sees it
+        self.nested[guest] = call  # before the look, so that a drain which begins now sees it
         if self.draining:
-            self.refuse(call)
+            self.reject(call)
 
-    def go_out(self, guest: object, call: Call) -> None:
+    def exit(self, guest: object, call: Call) -> None:
         """Count a guest out, or have its stream do so."""
         self._follow(call)
-        self.guests.pop(guest, None)
+        self.nested.pop(guest, None)
         if self.waiting:
             self.left(guest)
 
@@ -63,7 +63,7 @@ class Census(ABC):
         try:
             self._follow(call)
         finally:
-            self.live.discard(call)
+            self.calls.discard(call)
         if self.waiting:
             self.left(ref(call))
 
@@ -72,7 +72,7 @@ class Census(ABC):
         if call.deferred is not None and not call.deferred.ended:
             stream = object()
             self.streams.add(stream)
-            call.deferred.then(self._ended, stream)
+            call.deferred.add(self._ended, stream)
 
     def _ended(self, stream: object, ending: Ending) -> None:
         del ending
@@ -89,10 +89,10 @@ class Census(ABC):
 
     def drain(self, timeout: float) -> bool:
         """Drain from a thread."""
-        until = ambient.monotonic() + validation.number("timeout", timeout)
+        until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
-            if ambient.monotonic() >= until:
+            if clock.monotonic() >= until:
                 return False
             with drain:
                 threads.park(drain, until)
@@ -101,10 +101,10 @@ class Census(ABC):
 
     async def adrain(self, timeout: float) -> bool:
         """Drain from a task."""
-        until = ambient.monotonic() + validation.number("timeout", timeout)
+        until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
-            if ambient.monotonic() >= until:
+            if clock.monotonic() >= until:
                 return False
             with drain:
                 await park(drain, until)
@@ -114,12 +114,12 @@ class Census(ABC):
     def resume(self) -> None:
         """Take calls again."""
         self.draining = False
-        self.rewire()
+        self.recompose()
 
     def forget(self) -> None:
         """Forget who is in flight; for a forked child, where the threads that made the calls do not exist."""
-        self.live.clear()
-        self.guests.clear()
+        self.calls.clear()
+        self.nested.clear()
         self.streams.clear()
         self.waiting.clear()
         self.awaited.clear()
@@ -132,30 +132,30 @@ class Drain:
     empty. A call is counted in before it looks whether it is let in, so that none of those who were is missed.
     """
 
-    def __init__(self, census: Census) -> None:
+    def __init__(self, census: InFlight) -> None:
         self._census = census
         self._wakes: list[Callable[[], object]] = []
         census.draining = True
-        census.rewire()
-        calls = members(census.live)
-        guests = members(census.guests.items())
+        census.recompose()
+        calls = members(census.calls)
+        guests = members(census.nested.items())
         # Weakly: a call holds what its stream is settled by, and a stream that is dropped has ended, too.
         census.awaited.update({ref(call): ref(call) for call in calls})
         census.awaited.update({guest: None for guest, _ in guests})
         for call in (*calls, *(call for _, call in guests)):
-            call.interrupt()
+            call.stop_retrying()
 
     def unfinished(self) -> bool:
         """Whether somebody is still in."""
         census = self._census
         for one, call in members(census.awaited.items()):
             # Until a drain waits, nobody who leaves takes himself off this list.
-            still_in = one in census.guests if call is None else call() in census.live
+            still_in = one in census.nested if call is None else call() in census.calls
             if not still_in:
                 census.left(one)  # for other drains, too
         return bool(census.awaited or census.streams)
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         """Wait until all have left."""
         run_pending()
         self._wakes.append(wake)

@@ -26,11 +26,12 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
 
 
 def _too_long_inside(name: str, timeout: Timeout, further_in: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
-    total = timeout.expects
+    total = timeout.settings.seconds
     for inner_name, inner in further_in:
-        if isinstance(inner, Timeout) and total is not None and inner.expects is not None and inner.expects >= total:
+        seconds = inner.settings.seconds if isinstance(inner, Timeout) else None
+        if total is not None and seconds is not None and seconds >= total:
             yield (
-                f"{inner_name} ({inner.expects:g} s) stands inside {name} ({total:g} s), which always ends first; "
+                f"{inner_name} ({seconds:g} s) stands inside {name} ({total:g} s), which always ends first; "
                 "give the inner one less time"
             )
 
@@ -56,9 +57,13 @@ def _breaker(
     if settings.slow_after is None:
         return
     for other_name, other in (*further_out, *further_in):
-        if isinstance(other, Timeout) and other.expects is not None and settings.slow_after >= other.expects:
+        if (
+            isinstance(other, Timeout)
+            and other.settings.seconds is not None
+            and settings.slow_after >= other.settings.seconds
+        ):
             yield (
                 f"{name} calls slow what takes {settings.slow_after:g} s (slow_after), but {other_name} cuts after "
-                f"{other.expects:g} s; make slow_after less than that"
+                f"{other.settings.seconds:g} s; make slow_after less than that"
             )
             return

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary, ref
 
 from resilience._call.budget import RetryBudget
-from resilience._call.call import Binding
+from resilience._call.call import CallOptions
 from resilience._call.caller import D_co, Entry
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
@@ -31,25 +31,25 @@ class _Pipelines(Mapping[str, "Pipeline[Any]"]):
     """A live, weak view of all named pipelines; of two with one name, the newest."""
 
     def __getitem__(self, name: str) -> Pipeline[Any]:
-        return _by_name()[name]
+        return _all_by_name()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_by_name())
+        return iter(_all_by_name())
 
     def __len__(self) -> int:
-        return len(_by_name())
+        return len(_all_by_name())
 
     def items(self) -> ItemsView[str, Pipeline[Any]]:
-        return _by_name().items()
+        return _all_by_name().items()
 
     def values(self) -> ValuesView[Pipeline[Any]]:
-        return _by_name().values()
+        return _all_by_name().values()
 
     def __repr__(self) -> str:
         return f"pipelines({', '.join(self)})"
 
 
-def _by_name() -> dict[str, Pipeline[Any]]:
+def _all_by_name() -> dict[str, Pipeline[Any]]:
     found = (_all.get(age) for age in sorted(members(_all)))
     return {pipeline.name: pipeline for pipeline in found if pipeline is not None}
 
@@ -109,9 +109,9 @@ class Pipeline(Composite[D_co]):
             lambda: _changed(me()),
             lambda given: _enter(given, me()),
         )
-        self.engine.site.names.update({id(policy): given for given, policy in self._by_name.items()})
-        self.rewired()
-        self._binding = Binding(self.engine.site)
+        self.engine.info.names.update({id(policy): given for given, policy in self._by_name.items()})
+        self._recompose()
+        self._options = CallOptions(self.engine.info)
         if name is not None:
             _enter(name, self)
         for sentence in contradictions(self.flattened()):
@@ -125,7 +125,7 @@ class Pipeline(Composite[D_co]):
     @property
     def name(self) -> str:
         """The given name, or that of the first function decorated; empty before that."""
-        return self.engine.site.name
+        return self.engine.info.name
 
     @property
     def policies(self) -> tuple[Policy[Any], ...]:
@@ -135,7 +135,7 @@ class Pipeline(Composite[D_co]):
     @property
     def budget(self) -> RetryBudget | None:
         """Who pays for retries and hedges; None for no limit."""
-        return self.engine.site.budget
+        return self.engine.info.budget
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
         """Return the policies and their names, with those of pipelines further in, outermost first."""
@@ -144,18 +144,18 @@ class Pipeline(Composite[D_co]):
             found += policy.flattened() if isinstance(policy, Pipeline) else [(name, policy)]
         return found
 
-    def entry(self) -> tuple[Entry, Binding]:
+    def entry(self) -> tuple[Entry, CallOptions]:
         """Return what guards the calls, and what is known about them beforehand."""
-        return self._engine, self._binding
+        return self._engine, self._options
 
-    def rewired(self) -> None:
+    def _recompose(self) -> None:
         """Compose the chains anew, and have every pipeline that this one stands in do so."""
         self.engine.mode = self.mode
-        self.engine.rewire()
+        self.engine.recompose()
 
-    def recomposed(self) -> None:
+    def _recomposed(self) -> None:
         """Tell the pipelines that this one stands in."""
-        super().rewired()
+        super()._recompose()
 
     def __getitem__(self, name: str) -> Any:
         """Return the policy of that name, such as "retry"; one of a pipeline further in is found, too."""
@@ -173,7 +173,7 @@ class Pipeline(Composite[D_co]):
         self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
     ) -> Subscription:
         """Listen to this pipeline; see `resilience.subscribe`."""
-        return self.engine.site.bus.add(listener, events, when)
+        return self.engine.info.bus.add(listener, events, when)
 
     def drain(self, timeout: float) -> bool:
         """Shut down gracefully: refuse new calls, end the waits of retries, and wait for the calls in flight.
@@ -199,7 +199,7 @@ class Pipeline(Composite[D_co]):
 
     def describe(self) -> dict[str, Any]:
         """Return the policies and their settings as plain data."""
-        site = self.engine.site
+        site = self.engine.info
         return {
             "kind": self.kind,
             "name": self.name,
@@ -211,7 +211,7 @@ class Pipeline(Composite[D_co]):
 
     def snapshot(self) -> dict[str, Any]:
         """Return the live state as plain data: calls in flight, the budget, the state of each policy."""
-        site = self.engine.site
+        site = self.engine.info
         return {
             "name": self.name,
             "in_flight": self.engine.in_flight,
@@ -233,13 +233,13 @@ def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
     """Give each policy a name: its own, or its kind, numbered when repeated."""
     named: dict[str, Policy[Any]] = {}
     for policy in policies:
-        if policy.named and named.setdefault(policy.name, policy) is not policy:
+        if policy._has_name and named.setdefault(policy.name, policy) is not policy:
             raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
     found: dict[str, Policy[Any]] = {}
     for policy in policies:
-        name = policy.name if policy.named else policy.kind
+        name = policy.name if policy._has_name else policy.kind
         number = 1
-        while not policy.named and (name in named or name in found):
+        while not policy._has_name and (name in named or name in found):
             number += 1
             name = f"{policy.kind}_{number}"
         found[name] = policy
@@ -248,7 +248,7 @@ def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
 
 def _changed(pipeline: Pipeline[Any] | None) -> None:
     if pipeline is not None:
-        pipeline.recomposed()
+        pipeline._recomposed()
 
 
 def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
@@ -260,8 +260,8 @@ def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
     _all[next(_ages)] = pipeline
 
 
-def _alone(policy: Policy[Any]) -> tuple[Entry, Binding]:
+def _alone(policy: Policy[Any]) -> tuple[Entry, CallOptions]:
     return Pipeline(policy).entry()
 
 
-Policy.make_pipeline = staticmethod(_alone)
+Policy._make_pipeline = staticmethod(_alone)

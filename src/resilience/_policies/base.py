@@ -8,7 +8,7 @@ from dataclasses import Field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
-from resilience._call.call import Binding, Site
+from resilience._call.call import CallOptions, PipelineInfo
 from resilience._call.caller import Caller, D_co, Entry
 from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
@@ -19,12 +19,12 @@ _changes = new_lock()
 _firsts = new_lock()
 
 
-class Rewired(Protocol):
+class Recomposable(Protocol):
     """Something that composes policies, and does so anew when one of them changes."""
 
-    site: Site
+    info: PipelineInfo
 
-    def rewire(self) -> None:
+    def recompose(self) -> None:
         """Compose anew."""
 
 
@@ -38,14 +38,14 @@ class Policy(Caller[D_co]):
     """
 
     kind: ClassVar[str] = "policy"
-    usual: ClassVar[dict[str, Any]] = {}
+    _repr_defaults: ClassVar[dict[str, Any]] = {}
     """What settings are by default, where the constructor's None stands for it; `repr` leaves those out."""
     settings: Any = None
     _name: str | None = None
     _mode: Mode = Mode.ENFORCE
-    _attached: WeakSet[Rewired] | None = None
-    _alone: tuple[Entry, Binding] | None = None
-    make_pipeline: ClassVar[Callable[[Policy[Any]], tuple[Entry, Binding]]]
+    _attached: WeakSet[Recomposable] | None = None
+    _alone: tuple[Entry, CallOptions] | None = None
+    _make_pipeline: ClassVar[Callable[[Policy[Any]], tuple[Entry, CallOptions]]]
 
     def __init__(self, settings: Any = None, *, name: str | None = None, mode: str = Mode.ENFORCE) -> None:
         self.settings = settings
@@ -58,7 +58,7 @@ class Policy(Caller[D_co]):
         return self._name or self.kind
 
     @property
-    def named(self) -> bool:
+    def _has_name(self) -> bool:
         """Whether a name was given."""
         return self._name is not None
 
@@ -71,7 +71,7 @@ class Policy(Caller[D_co]):
     def mode(self, mode: str) -> None:
         with _changes:
             self._mode = validation.choice("mode", mode, Mode)
-        self.rewired()
+        self._recompose()
 
     @property
     def failures(self) -> Allowlist | None:
@@ -80,7 +80,7 @@ class Policy(Caller[D_co]):
         return own
 
     @property
-    def expects(self) -> float | None:
+    def _expected_seconds(self) -> float | None:
         """Seconds that an answer may well take, in the eyes of this policy; None: it does not say."""
         return None
 
@@ -103,14 +103,14 @@ class Policy(Caller[D_co]):
             if settings:
                 self.settings = replace(old, **settings)
                 try:
-                    self.configured()
+                    self._settings_changed()
                 except Exception:
                     self.settings = old
                     raise
             self._mode = mode or self._mode
-        self.rewired()
+        self._recompose()
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         """Adapt the state to new settings; called after an update, under a lock."""
 
     def describe(self) -> dict[str, Any]:
@@ -129,28 +129,30 @@ class Policy(Caller[D_co]):
     def reset(self) -> None:
         """Forget everything learned, as if new."""
 
-    def attach(self, pipeline: Rewired) -> None:
+    def _attach(self, pipeline: Recomposable) -> None:
         """Tell `pipeline` of changes of this policy. It is held weakly."""
         with _changes:
             if self._attached is None:
                 self._attached = WeakSet()
             self._attached.add(pipeline)
 
-    def rewired(self) -> None:
+    def _recompose(self) -> None:
         """Have every pipeline that it stands in compose anew."""
         for pipeline in members(self._attached or ()):
-            pipeline.rewire()
+            pipeline.recompose()
 
-    def entry(self) -> tuple[Entry, Binding]:
+    def entry(self) -> tuple[Entry, CallOptions]:
         """Return the entry of a pipeline that holds this policy alone."""
         if self._alone is None:
             with _firsts:
-                self._alone = self._alone or type(self).make_pipeline(self)
+                self._alone = self._alone or type(self)._make_pipeline(self)
         return self._alone
 
     def __repr__(self) -> str:
         """Show what was set to something else than the default."""
-        usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()} | self.usual
+        usual = {
+            name: one.default for name, one in inspect.signature(type(self)).parameters.items()
+        } | self._repr_defaults
         settings = {one.name: getattr(self.settings, one.name) for one in _fields(self.settings) if one.init}
         shown = [f"{name}={value!r}" for name, value in settings.items() if name not in usual or value != usual[name]]
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Generic, Self, TypeVar
 
-from resilience._call.caller import Passage
-from resilience._call.settlement import unwind
+from resilience._call.caller import BlockEntry
+from resilience._call.settlement import settle_after_error
 from resilience._outcome.ending import OK, Ending
 from resilience._policies.shapes import Gate
 from resilience._util.locks import members, new_lock
@@ -14,7 +14,7 @@ from resilience._util.locks import members, new_lock
 Token = TypeVar("Token")
 
 
-class Passages:
+class Blocks:
     """The blocks that are running, by task or thread, and how deep within other blocks of the same gate.
 
     Without a lock: a generator that the interpreter finalises may end its block at any moment, also within these. Each
@@ -22,15 +22,15 @@ class Passages:
     """
 
     def __init__(self) -> None:
-        self._running: dict[tuple[object, int], Passage] = {}
+        self._running: dict[tuple[object, int], BlockEntry] = {}
 
-    def begin(self, passage: Passage) -> None:
+    def begin(self, passage: BlockEntry) -> None:
         """Note a block that begins."""
         depth = 0
         while self._running.setdefault((passage.owner, depth), passage) is not passage:
             depth += 1
 
-    def end(self, owner: object) -> Passage:
+    def end(self, owner: object) -> BlockEntry:
         """Return the innermost block of a task or thread. A generator may be closed by another than ran it."""
         while True:
             passage = self._running.pop(self._innermost(owner), None)
@@ -45,41 +45,43 @@ class Passages:
         return max(mine, key=operator.itemgetter(1)) if mine else running[-1]
 
 
-class ByHand(Gate[Token], Generic[Token]):
+class BlockGate(Gate[Token], Generic[Token]):
     """A gate that works as `with gate:` and `async with gate:`, too.
 
     What leaves the block is judged by the policy's own `on=`, or else by NETWORK_ERRORS. One object may guard many
     blocks at once, in many threads and tasks, and one within another.
     """
 
-    _passages: Passages | None = None
+    _passages: Blocks | None = None
 
-    def _running(self) -> Passages:
+    def _running(self) -> Blocks:
         if self._passages is None:
             with _firsts:
-                self._passages = self._passages or Passages()
+                self._passages = self._passages or Blocks()
         return self._passages
 
     def __enter__(self) -> Self:
         """Pass the gate, or raise its refusal. A thread may have to wait; a task has to use `async with` for that."""
         entry, binding = self.entry()
-        self._running().begin(entry.let_in(self, binding))
+        self._running().begin(entry.enter_block(self, binding))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Settle."""
         entry, _ = self.entry()
-        passage = self._running().end(entry.whoami())
+        passage = self._running().end(entry.current_owner())
         try:
             if passage.admitted:
-                unwind(self.settle, passage.token, OK if error is None else Ending(None, error, passage.call.failures))
+                settle_after_error(
+                    self.settle, passage.token, OK if error is None else Ending(None, error, passage.call.failures)
+                )
         finally:
             entry.leave(passage.call)
 
     async def __aenter__(self) -> Self:
         """Pass the gate, or raise its refusal. The task may have to wait."""
         entry, binding = self.entry()
-        self._running().begin(await entry.let_in_async(self, binding))
+        self._running().begin(await entry.aenter_block(self, binding))
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from resilience._call.call import Call
-from resilience._call.wait_queue import Line, Ticket
+from resilience._call.wait_queue import Ticket, WaitQueue
 from resilience._outcome.ending import Ending
-from resilience._policies.blocks import ByHand
+from resilience._policies.blocks import BlockGate
 from resilience._util import validation
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience.errors import BulkheadFullError, RejectReason
 from resilience.events._types import Mode
 
@@ -31,7 +31,7 @@ class BulkheadSettings:
         object.__setattr__(self, "max_wait", validation.number("max_wait", self.max_wait))
 
 
-class Bulkhead(ByHand[None]):
+class Bulkhead(BlockGate[None]):
     """Let at most `limit` calls in at once; a few more may wait in a queue, first come first served.
 
     Args:
@@ -56,7 +56,7 @@ class Bulkhead(ByHand[None]):
     """
 
     kind = "bulkhead"
-    holds = True
+    holds_permit = True
     settings: BulkheadSettings
 
     # Permits are made when they are first needed, and lie in `_free` when nobody uses them. So those in use are
@@ -81,7 +81,7 @@ class Bulkhead(ByHand[None]):
         self._made = 0
         self._peak = 0
         self._shrinking = False
-        self._line = Line(self._take, partial(self._free.append, None))
+        self._line = WaitQueue(self._take, partial(self._free.append, None))
         self._waiting = self._line.waiting
 
     @property
@@ -129,9 +129,9 @@ class Bulkhead(ByHand[None]):
         """Put the permit back, however the call ended."""
         self._free.append(None)
         if self._waiting:
-            self._line.serve()
+            self._line.grant()
 
-    def refusal(self, call: Call) -> BulkheadFullError:
+    def rejection(self, call: Call) -> BulkheadFullError:
         """Return the error for a call that waited in vain."""
         settings = self.settings
         return self._error(
@@ -140,11 +140,11 @@ class Bulkhead(ByHand[None]):
             RejectReason.QUEUE_TIMEOUT,
         )
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         """Let more in after the limit was raised; after it was lowered, do away with what is free."""
         with self._line.lock:
             self._scrap(self.settings.limit)
-        self._line.serve()
+        self._line.grant()
 
     def snapshot(self) -> dict[str, Any]:
         """Return `in_flight`, `queued`, `limit` and `peak`, as of one moment."""
@@ -202,14 +202,14 @@ class Bulkhead(ByHand[None]):
     def _line_up(self, call: Call) -> Ticket:
         settings = self.settings
         room = settings.queue if settings.max_wait > 0 else 0
-        ticket = self._line.join(ambient.monotonic() + settings.max_wait, room)
+        ticket = self._line.enqueue(clock.monotonic() + settings.max_wait, room)
         if ticket is None:
             waiting = f"the {room} places in its queue are taken" if room else "it has no queue to wait in"
             raise self._error(call, f"all {settings.limit} permits are in use, and {waiting}", RejectReason.FULL)
         return ticket
 
     def _error(self, call: Call, why: str, reason: RejectReason) -> BulkheadFullError:
-        policy, pipeline = call.site.name_of(self) or self.name, call.site.name
+        policy, pipeline = call.pipeline.name_of(self) or self.name, call.pipeline.name
         where = f"{policy} of {pipeline}" if pipeline else policy
         return BulkheadFullError(
             f"{where} is full: {why}; the dependency was not called. Make fewer calls at once, or raise limit, queue "

@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar
 
 from resilience._call.budget import RetryBudget
-from resilience._call.call import Call, Site
+from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
-from resilience._call.settlement import Deferred
+from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience.errors import RejectedError, RejectReason
 
 Token = TypeVar("Token")
@@ -33,7 +33,7 @@ class Gate(Policy[Never], Generic[Token]):
     """A policy that lets a call in, or not, and hears how it ended."""
 
     kind = "gate"
-    holds: bool = False
+    holds_permit: bool = False
     """Whether a token stands for something that is in use for as long as the work goes on, such as a permit."""
 
     def admit(self, call: Call) -> Token | Ticket:
@@ -43,24 +43,24 @@ class Gate(Policy[Never], Generic[Token]):
         """
         raise NotImplementedError
 
-    def head(self, token: Token | Ticket) -> Token | Ticket:
+    def on_response_head(self, token: Token | Ticket) -> Token | Ticket:
         """Hear that the head of a streamed result has come; return the token to settle with at its end."""
         return token
 
     def settle(self, token: Token | Ticket, ending: Ending) -> None:
         """Hear how the call ended: exactly once for each token that `admit` gave and the driver took."""
 
-    def refusal(self, call: Call) -> RejectedError:
+    def rejection(self, call: Call) -> RejectedError:
         """Return the error for a call whose ticket was not granted in time."""
         return RejectedError(
             f"{self.name} did not let the call in within its longest wait",
-            policy=call.site.name_of(self),
-            pipeline=call.site.name,
+            policy=call.pipeline.name_of(self),
+            pipeline=call.pipeline.name,
             reason=RejectReason.QUEUE_TIMEOUT,
         )
 
 
-class Series:
+class RetryState:
     """How one call has fared in a Loop: attempts made, when the first began, the last wait.
 
     `stamp` is the number of the last given-up mark before the latest attempt (see `given_up`). `payer`: what has paid
@@ -68,27 +68,36 @@ class Series:
     would do.
     """
 
-    __slots__ = ("_horizon", "number", "payer", "previous", "shadow", "stamp", "started", "state")
+    __slots__ = (
+        "_horizon",
+        "attempt_number",
+        "budget",
+        "last_mark",
+        "last_wait",
+        "shadow",
+        "started",
+        "strategy_state",
+    )
 
     def __init__(self, started: float, horizon: Callable[[], float], *, shadow: bool = False) -> None:
         self._horizon = horizon
         self.shadow = shadow
-        self.payer: RetryBudget | None = None
-        self.state: Any = None
+        self.budget: RetryBudget | None = None
+        self.strategy_state: Any = None
         self.started = started
-        self.number = 0
-        self.stamp = 0
-        self.previous: float | None = None
+        self.attempt_number = 0
+        self.last_mark = 0
+        self.last_wait: float | None = None
 
-    def in_time(self, call: Call, wait: float) -> bool:
+    def fits(self, call: Call, wait: float) -> bool:
         """Return whether a wait that begins now ends before the deadline; those of cancel scopes count, too."""
         if wait == 0 and call.deadline == FOREVER:
             return True
-        end = ambient.monotonic() + wait
+        end = clock.monotonic() + wait
         return end < call.deadline and (wait == 0 or end < self._horizon())
 
 
-Reward: TypeAlias = "Callable[[], object]"
+OnSuccess: TypeAlias = "Callable[[], object]"
 """What a loop does after each successful attempt."""
 
 
@@ -97,7 +106,7 @@ class Loop(Policy[Never]):
 
     kind = "loop"
 
-    def delay(self, call: Call, ending: Ending, series: Series) -> float | Awaitable[float | None] | None:
+    def delay(self, call: Call, ending: Ending, series: RetryState) -> float | Awaitable[float | None] | None:
         """Return the seconds to wait before another attempt, 0 for at once; None to let the ending out.
 
         For awaited calls it may return an awaitable of that.
@@ -105,10 +114,10 @@ class Loop(Policy[Never]):
         """
         raise NotImplementedError
 
-    def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
+    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, series: RetryState) -> None:
         """Hear that another attempt was wanted but refused further in, so that the earlier `error` comes out."""
 
-    def reward(self, site: Site) -> Reward | None:
+    def on_success(self, site: PipelineInfo) -> OnSuccess | None:
         """Return what to run after each successful attempt in this pipeline; None for nothing."""
         del site
         return None
@@ -129,10 +138,10 @@ class Scope(Policy[Never]):
         """Whether plain calls run on a thread that is left behind when time is up."""
         return False
 
-    def send(self, call: Call) -> None:
+    def before_thread_call(self, call: Call) -> None:
         """Refuse the call, if too many threads have been left behind."""
 
-    def left_behind(self, errand: Deferred) -> None:
+    def on_thread_abandoned(self, errand: DeferredSettlement) -> None:
         """Hear that a thread was left behind; `errand` ends when it does."""
 
     def deadline(self, call: Call, now: float) -> float:
@@ -143,7 +152,7 @@ class Scope(Policy[Never]):
         raise NotImplementedError
 
 
-class Heat(Protocol):
+class RaceState(Protocol):
     """One race: which attempts run, which won."""
 
     def should_start(self, now: float) -> bool:
@@ -169,7 +178,7 @@ class Race(Policy[Never]):
 
     kind = "race"
 
-    def begin(self, call: Call, now: float) -> Heat:
+    def begin(self, call: Call, now: float) -> RaceState:
         """Start a race for one call."""
         raise NotImplementedError
 
@@ -179,7 +188,7 @@ class Substitute(Policy[D_co]):
 
     kind = "substitute"
 
-    def covers(self, call: Call, ending: Ending) -> bool:
+    def should_handle(self, call: Call, ending: Ending) -> bool:
         """Return whether to replace this ending: by default a failure, a rejection or a deadline."""
         del call
         rejected = ending.kind is EndingKind.ABANDONED and isinstance(ending.error, Exception)

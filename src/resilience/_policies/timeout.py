@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resilience._call.call import Call
-from resilience._call.settlement import Deferred
+from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Scope
 from resilience._util import validation
@@ -80,9 +80,9 @@ class Timeout(Scope):
             mode=mode,
         )
         self._abandoned: set[object] = set()
-        self.configured()
+        self._settings_changed()
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         """Keep at hand what each call needs."""
         settings = self.settings
         self._seconds = FOREVER if settings.seconds is None else settings.seconds
@@ -102,7 +102,7 @@ class Timeout(Scope):
         return self.settings.seconds if self._plain else None
 
     @property
-    def expects(self) -> float | None:
+    def _expected_seconds(self) -> float | None:
         """What it grants at most."""
         return self.settings.seconds
 
@@ -116,22 +116,22 @@ class Timeout(Scope):
         """How many threads that were left behind still run."""
         return len(self._abandoned)
 
-    def send(self, call: Call) -> None:
+    def before_thread_call(self, call: Call) -> None:
         """Refuse the call, if too many threads have been left behind."""
         if len(self._abandoned) >= self.settings.max_abandoned:
             raise BulkheadFullError(
                 f"{call.operation} was not called: {self.abandoned} earlier calls hang in threads that were left "
                 f"behind (max_abandoned={self.settings.max_abandoned}); find out what they wait for",
-                policy=call.site.name_of(self),
-                pipeline=call.site.name,
+                policy=call.pipeline.name_of(self),
+                pipeline=call.pipeline.name,
                 reason=RejectReason.ABANDONED_FULL,
             )
 
-    def left_behind(self, errand: Deferred) -> None:
+    def on_thread_abandoned(self, errand: DeferredSettlement) -> None:
         """Count a thread that was left behind until it ends."""
         thread = object()
         self._abandoned.add(thread)
-        errand.then(self._came_back, thread)
+        errand.add(self._came_back, thread)
 
     def _came_back(self, thread: object, ending: Ending) -> None:
         del ending

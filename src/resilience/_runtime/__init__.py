@@ -12,8 +12,8 @@ import threading
 from collections.abc import Awaitable
 from typing import Any
 
-from resilience._call.call import Call, Waiter
-from resilience._util.clock import FOREVER, ambient
+from resilience._call.call import Call, Wakeable
+from resilience._util.clock import FOREVER, clock
 
 
 def in_trio() -> bool:
@@ -29,7 +29,7 @@ class _Loops:
     trio: Any = None
 
 
-def here() -> Any:
+def current_backend() -> Any:
     """Return the module for the event loop that is running."""
     if in_trio():
         if _Loops.trio is None:
@@ -40,43 +40,43 @@ def here() -> Any:
     return _Loops.asyncio
 
 
-async def park(waiter: Waiter, until: float) -> None:
+async def park(waiter: Wakeable, until: float) -> None:
     """Wait in whichever event loop is running."""
-    await here().park(waiter, until)
+    await current_backend().park(waiter, until)
 
 
-async def sleep(waiter: Waiter, until: float) -> None:
+async def sleep(waiter: Wakeable, until: float) -> None:
     """Sleep between two attempts in whichever event loop is running."""
-    ambient.sleeping(until - ambient.monotonic())
-    await here().park(waiter, until)
+    clock.sleeping(until - clock.monotonic())
+    await current_backend().park(waiter, until)
 
 
-def in_time(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
+def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
-    attempt: Awaitable[Any] = here().in_time(call, value)
+    attempt: Awaitable[Any] = current_backend().call_with_deadline(call, value)
     return attempt
 
 
-async def by(until: float, value: Awaitable[Any]) -> Any:
+async def await_until(until: float, value: Awaitable[Any]) -> Any:
     """Await something until that time; TIME_IS_UP if it was not there by then."""
-    return await here().by(until, value)
+    return await current_backend().await_until(until, value)
 
 
-def whoami() -> object:
+def current_owner() -> object:
     """Return the running task, or else the number of the thread."""
-    return here().current_task() if in_a_task() else threading.get_ident()
+    return current_backend().current_task() if in_a_task() else threading.get_ident()
 
 
 def in_a_task() -> bool:
     """Return whether a task of an event loop runs in this thread; between two tasks, where finalisers may run, not."""
     if in_trio() or "asyncio" in sys.modules:
-        return bool(here().in_a_task())
+        return bool(current_backend().in_a_task())
     return False
 
 
 def effective_deadline() -> float:
     """Return when the cancel scopes around the running task end, on the ambient clock; FOREVER outside of tasks."""
     if in_trio() or "anyio" in sys.modules:
-        at: float = here().effective_deadline()
+        at: float = current_backend().effective_deadline()
         return at
     return FOREVER

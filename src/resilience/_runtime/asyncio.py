@@ -10,19 +10,19 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import INHERITED, Call, Limit, Waiter
-from resilience._call.callables import PLAIN
-from resilience._util.clock import FOREVER, TIME_IS_UP, Alarm, ambient, inherited
+from resilience._call.call import INHERITED, Call, DeadlineSource, Wakeable
+from resilience._call.callables import PLAIN_TYPES
+from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, ambient_deadline, clock
 from resilience._util.locks import members
 
 
-class _Nap:
+class _Waiter:
     """A wait in a loop, until woken from whatever thread, or until some time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
         self._loop = loop
         self._until = until
-        self._timer: Alarm | None = None
+        self._timer: TimerHandle | None = None
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
@@ -38,9 +38,9 @@ class _Nap:
             self.future.set_result(None)
 
     def arm(self) -> None:
-        left = self._until - ambient.monotonic()
+        left = self._until - clock.monotonic()
         if left > 0:  # timers of an event loop may come early by the clock's resolution
-            self._timer = ambient.alarm(self._until, self.arm) or self._loop.call_later(left, self.arm)
+            self._timer = clock.alarm(self._until, self.arm) or self._loop.call_later(left, self.arm)
         else:
             self.done()
 
@@ -50,10 +50,10 @@ class _Nap:
             self._timer = None
 
 
-async def park(waiter: Waiter, until: float) -> None:
+async def park(waiter: Wakeable, until: float) -> None:
     """Wait until woken, from whatever thread, or until that time."""
-    nap = _Nap(asyncio.get_running_loop(), until)
-    if waiter.park(nap.wake):
+    nap = _Waiter(asyncio.get_running_loop(), until)
+    if waiter.add_waker(nap.wake):
         if until != FOREVER:
             nap.arm()
         try:
@@ -62,7 +62,7 @@ async def park(waiter: Waiter, until: float) -> None:
             nap.disarm()
 
 
-class _Cut:
+class _DeadlineCancel:
     """The cut that hangs over one attempt."""
 
     __slots__ = ("_before", "_task", "fired")
@@ -88,7 +88,7 @@ class _Cut:
         return ours and left <= self._before
 
 
-class _Timer:
+class _DeadlineTimer:
     """The one timer of a loop for all attempts under one limit.
 
     Their deadlines mostly come in the order in which the attempts start, so the first one is the next to be cut; where
@@ -100,15 +100,15 @@ class _Timer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
-        self._cuts: dict[_Cut, float] = {}
+        self._cuts: dict[_DeadlineCancel, float] = {}
         self._armed = FOREVER
-        self._alarm: Callable[[], Alarm | None] = _nothing
+        self._alarm: Callable[[], TimerHandle | None] = _nothing
         self._last = 0.0
         self._ordered = True
         self._waited = False
         self.busy_until = 0.0
 
-    def add(self, cut: _Cut, at: float) -> None:
+    def add(self, cut: _DeadlineCancel, at: float) -> None:
         """Cut at that time."""
         if at < self._last and self._cuts:
             self._ordered = False
@@ -117,19 +117,19 @@ class _Timer:
         if at < self._armed:
             self._arm(at)
 
-    def discard(self, cut: _Cut) -> None:
+    def discard(self, cut: _DeadlineCancel) -> None:
         """The attempt is over. Virtual time must not run on to a deadline that nobody has any more."""
         self._cuts.pop(cut, None)
-        if not self._cuts and not ambient.real:
+        if not self._cuts and not clock.real:
             self._disarm()
 
     def _arm(self, at: float) -> None:
         self._disarm()
         self._waited = False
         self._armed = at
-        alarm = ambient.alarm(at, self._ring)
+        alarm = clock.alarm(at, self._ring)
         if alarm is None:
-            left = max(0.0, at - ambient.monotonic())
+            left = max(0.0, at - clock.monotonic())
             alarm = asyncio.get_running_loop().call_later(left, self._ring)
         self._alarm = _weakly(alarm)
 
@@ -147,7 +147,7 @@ class _Timer:
         """
         self._armed = FOREVER
         self._alarm = _nothing
-        now = ambient.monotonic()
+        now = clock.monotonic()
         inside = _timer_of(INHERITED)
         inside.cut_due(now)
         if inside is not self and not self._waited and now < inside.busy_until:
@@ -182,7 +182,7 @@ def _nothing() -> None:
     return None
 
 
-def _weakly(alarm: Alarm) -> Callable[[], Alarm | None]:
+def _weakly(alarm: TimerHandle) -> Callable[[], TimerHandle | None]:
     """Refer to an alarm without keeping its loop alive; some loops' alarms cannot be referred to like that."""
     try:
         return ref(alarm)
@@ -190,108 +190,112 @@ def _weakly(alarm: Alarm) -> Callable[[], Alarm | None]:
         return lambda: alarm
 
 
-def _when(item: tuple[_Cut, float]) -> float:
+def _when(item: tuple[_DeadlineCancel, float]) -> float:
     return item[1]
 
 
-_timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Limit, _Timer]] = WeakKeyDictionary()
+_timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[DeadlineSource, _DeadlineTimer]] = (
+    WeakKeyDictionary()
+)
 
 
-def _timer_of(limit: Limit) -> _Timer:
+def _timer_of(limit: DeadlineSource) -> _DeadlineTimer:
     loop = asyncio.get_running_loop()
-    known: ReferenceType[_Timer] | None = limit.timer
+    known: ReferenceType[_DeadlineTimer] | None = limit.timer
     timer = None if known is None else known()
     if timer is None or timer.loop() is not loop:
-        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(limit, _Timer(loop))
+        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(limit, _DeadlineTimer(loop))
         limit.timer = ref(timer)
     return timer
 
 
-async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
+async def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Any:
     """Call the user's function, or await `value`, and cut it at the call's deadline."""
-    if call.gentle:
-        return await _in_a_scope(call, value)
-    started = ambient.monotonic()
+    if call.cancel_via_anyio:
+        return await _call_in_anyio_scope(call, value)
+    started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
-        raise deadline_errors.expired(call)
+        raise deadline_errors.expired_error(call)
     task = asyncio.current_task()
     assert task is not None, "an asyncio coroutine runs in a task"
-    cut = _Cut(task)
-    timer = _timer_of(call.limit)
-    before = inherited.get()
+    cut = _DeadlineCancel(task)
+    timer = _timer_of(call.deadline_source)
+    before = ambient_deadline.get()
     try:
-        inherited.set(deadline)
+        ambient_deadline.set(deadline)
         timer.add(cut, deadline)
         if value is None:
-            call.made += 1
+            call.calls_made += 1
             named = call.kwargs  # an empty mapping would be copied
             result = call.function(*call.args, **named) if named else call.function(*call.args)
         else:
             result = value
         if result.__class__ is CoroutineType or (
-            result.__class__ not in PLAIN and callables.is_awaitable(result, call.function)
+            result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function)
         ):
             result = await result
     except BaseException as error:
         if cut.fired:
             if cut.ours(error):
-                raise deadline_errors.cut(call, started) from error
-        elif isinstance(error, Exception) and ambient.monotonic() >= deadline and call.overdue(error):
-            raise deadline_errors.cut(call, started) from error  # what is further in had our deadline
+                raise deadline_errors.cut_error(call, started) from error
+        elif isinstance(error, Exception) and clock.monotonic() >= deadline and call.caused_by_deadline(error):
+            raise deadline_errors.cut_error(call, started) from error  # what is further in had our deadline
         raise
     finally:
         timer.discard(cut)
-        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
-            inherited.set(before)
+        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+            ambient_deadline.set(before)
     if cut.fired:
         cut.ours(None)
-        raise deadline_errors.late(call, started, result)
-    if ambient.monotonic() >= deadline:
-        raise deadline_errors.late(call, started, result)
+        raise deadline_errors.late_result(call, started, result)
+    if clock.monotonic() >= deadline:
+        raise deadline_errors.late_result(call, started, result)
     return result
 
 
-async def _in_a_scope(call: Call, value: Awaitable[Any] | None) -> Any:
+async def _call_in_anyio_scope(call: Call, value: Awaitable[Any] | None) -> Any:
     """Do the same with a cancel scope of anyio, for clients that shield their clean-up with one."""
     import anyio
 
-    started = ambient.monotonic()
+    started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
-        raise deadline_errors.expired(call)
-    before = inherited.get()
+        raise deadline_errors.expired_error(call)
+    before = ambient_deadline.get()
     result: Any = None
     scope = anyio.CancelScope(deadline=anyio.current_time() + deadline - started)
     try:
-        inherited.set(deadline)
+        ambient_deadline.set(deadline)
         with scope:
             if value is None:
-                call.made += 1
+                call.calls_made += 1
                 result = await call.function(*call.args, **call.kwargs)
             else:
                 result = await value
     except Exception as error:
-        if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
-            raise deadline_errors.cut(call, started) from error
+        if scope.cancel_called or (
+            clock.monotonic() >= deadline and call.caused_by_deadline(error)
+        ):  # it came of the cut
+            raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
-            inherited.set(before)
+        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+            ambient_deadline.set(before)
     if scope.cancelled_caught:
-        raise deadline_errors.cut(call, started)
-    if ambient.monotonic() >= deadline:
-        raise deadline_errors.late(call, started, result)
+        raise deadline_errors.cut_error(call, started)
+    if clock.monotonic() >= deadline:
+        raise deadline_errors.late_result(call, started, result)
     return result
 
 
-async def by(until: float, value: Awaitable[Any]) -> Any:
+async def await_until(until: float, value: Awaitable[Any]) -> Any:
     """Await something until that time."""
     import anyio
 
-    with anyio.CancelScope(deadline=anyio.current_time() + until - ambient.monotonic()):
+    with anyio.CancelScope(deadline=anyio.current_time() + until - clock.monotonic()):
         return await value
-    return TIME_IS_UP
+    return TIMED_OUT
 
 
 def effective_deadline() -> float:
@@ -300,7 +304,7 @@ def effective_deadline() -> float:
     if anyio is None or not in_a_task():
         return FOREVER
     at: float = anyio.current_effective_deadline()
-    return at if at in (FOREVER, -FOREVER) else at - asyncio.get_running_loop().time() + ambient.monotonic()
+    return at if at in (FOREVER, -FOREVER) else at - asyncio.get_running_loop().time() + clock.monotonic()
 
 
 def current_task() -> object:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar, overload
 
 from resilience import _runtime
 from resilience._util import validation
-from resilience._util.clock import FOREVER, ambient, inherited
+from resilience._util.clock import FOREVER, ambient_deadline, clock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +21,7 @@ def current_deadline() -> float | None:
 
     Cancel scopes of anyio and trio around the running task count, too.
     """
-    at = min(inherited.get(), _runtime.effective_deadline())
+    at = min(ambient_deadline.get(), _runtime.effective_deadline())
     return None if at == FOREVER else at
 
 
@@ -32,7 +32,7 @@ def remaining(default: T) -> float | T: ...
 def remaining(default: object = None) -> object:
     """Return the seconds left until the deadline, never less than 0; `default` where there is no deadline."""
     at = current_deadline()
-    return default if at is None else max(0.0, at - ambient.monotonic())
+    return default if at is None else max(0.0, at - clock.monotonic())
 
 
 @contextmanager
@@ -44,14 +44,14 @@ def deadline_after(seconds: float) -> Generator[float]:
 
     It cuts nothing by itself: guarded calls inside obey it, and whatever asks `remaining()`.
     """
-    before = inherited.get()
-    at = min(ambient.monotonic() + validation.number("seconds", seconds), before)
+    before = ambient_deadline.get()
+    at = min(clock.monotonic() + validation.number("seconds", seconds), before)
     try:
-        inherited.set(at)
+        ambient_deadline.set(at)
         yield at
     finally:
-        if inherited.get() == at:  # else it is left in another context, or out of turn, by a generator
-            inherited.set(before)
+        if ambient_deadline.get() == at:  # else it is left in another context, or out of turn, by a generator
+            ambient_deadline.set(before)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
@@ -59,15 +59,15 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
     Where it runs, a deadline that is in force there and earlier still counts.
     """
-    at = inherited.get()
+    at = ambient_deadline.get()
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = inherited.get()
+        before = ambient_deadline.get()
         try:
-            inherited.set(min(at, before))
+            ambient_deadline.set(min(at, before))
             return function(*args, **kwargs)
         finally:
-            inherited.set(before)
+            ambient_deadline.set(before)
 
     return carried

@@ -10,104 +10,106 @@ from contextvars import ContextVar
 from typing import Any
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import Call, Waiter
-from resilience._call.callables import PLAIN
-from resilience._call.settlement import Deferred
+from resilience._call.call import Call, Wakeable
+from resilience._call.callables import PLAIN_TYPES
+from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
-from resilience._util.clock import FOREVER, ambient, inherited
+from resilience._util.clock import FOREVER, ambient_deadline, clock
 from resilience.errors import CarriedResult
 
 
-def park(waiter: Waiter, until: float) -> None:
+def park(waiter: Wakeable, until: float) -> None:
     """Wait in a queue until woken, or until that time."""
-    _wait(ambient.park, waiter, until)
+    _wait(clock.park, waiter, until)
 
 
-def sleep(waiter: Waiter, until: float) -> None:
+def sleep(waiter: Wakeable, until: float) -> None:
     """Sleep between two attempts until that time, or until woken."""
-    _wait(ambient.sleep, waiter, until)
+    _wait(clock.sleep, waiter, until)
 
 
-def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Waiter, until: float) -> None:
+def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until: float) -> None:
     lock = threading.Lock()
     lock.acquire()
-    if waiter.park(lock.release):
-        seconds = FOREVER if until == FOREVER else until - ambient.monotonic()
+    if waiter.add_waker(lock.release):
+        seconds = FOREVER if until == FOREVER else until - clock.monotonic()
         stop = stopping.get()
         if stop is None:
             wait(lock, seconds)
         else:
-            stop.over(wait, lock, seconds)
+            stop.wait(wait, lock, seconds)
 
 
 class Stopped(BaseException):
     """The thread was told to stop, as a task is that is cancelled: nobody's failure, and never retried."""
 
 
-class Stop:
+class StopToken:
     """Ends the waits of threads of our own from outside: those that wait, now or later, raise `Stopped`."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._bells: set[threading.Lock] = set()
-        self.told = False
+        self.stopped = False
 
-    def tell(self) -> None:
+    def stop(self) -> None:
         """Have them stop."""
         with self._mutex:
-            self.told = True
+            self.stopped = True
             bells = list(self._bells)
         for bell in bells:
             with contextlib.suppress(RuntimeError):  # it has just been woken by what it waited for
                 bell.release()
 
-    def over(self, wait: Callable[[threading.Lock, float], bool], bell: threading.Lock, seconds: float) -> None:
+    def wait(self, wait: Callable[[threading.Lock, float], bool], bell: threading.Lock, seconds: float) -> None:
         """Wait, unless told to stop."""
         try:
             with self._mutex:
-                told = self.told
+                told = self.stopped
                 self._bells.add(bell)
             if not told:
                 wait(bell, seconds)
         finally:
             with self._mutex:
                 self._bells.discard(bell)
-        if self.told:
+        if self.stopped:
             raise Stopped
 
 
-stopping: ContextVar[Stop | None] = ContextVar("resilience_stop", default=None)
+stopping: ContextVar[StopToken | None] = ContextVar("resilience_stop", default=None)
 """What ends the waits in this context; None in threads that are not ours."""
 
 
-def start(function: Callable[[], object], stop: Stop) -> None:
+def start(function: Callable[[], object], stop: StopToken) -> None:
     """Run a function on a thread of its own, in a copy of this context. It does not keep the process from ending."""
     context = contextvars.copy_context()
     context.run(stopping.set, stop)
     threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
 
 
-def in_time(call: Call) -> Any:
+def call_with_deadline(call: Call) -> Any:
     """Call the user's function with the call's deadline as the ambient one. Nobody can cut it: it may be late."""
-    started = ambient.monotonic()
+    started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline:
-        raise deadline_errors.expired(call)
+        raise deadline_errors.expired_error(call)
     try:
-        inherited.set(deadline)
-        call.made += 1
+        ambient_deadline.set(deadline)
+        call.calls_made += 1
         named = call.kwargs  # an empty mapping would be copied
         result = call.function(*call.args, **named) if named else call.function(*call.args)
     except Exception as error:
-        if ambient.monotonic() >= call.deadline and call.overdue(error):  # what is further in had our deadline
-            raise deadline_errors.cut(call, started) from error
+        if clock.monotonic() >= call.deadline and call.caused_by_deadline(error):  # what is further in had our deadline
+            raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        inherited.set(call.entered)  # not reset(): a Ctrl-C between set() and its assignment would lose the token
-    if result.__class__ not in PLAIN and callables.is_awaitable(result, call.function):
+        ambient_deadline.set(
+            call.entry_deadline
+        )  # not reset(): a Ctrl-C between set() and its assignment would lose the token
+    if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
-    if ambient.monotonic() >= deadline:
-        raise deadline_errors.late(call, started, result)
+    if clock.monotonic() >= deadline:
+        raise deadline_errors.late_result(call, started, result)
     return result
 
 
@@ -116,7 +118,7 @@ def effective_deadline() -> float:
     return FOREVER
 
 
-class Errand:
+class ThreadCall:
     """A part of a call that a thread of its own does, so that it can be left behind.
 
     Args:
@@ -130,7 +132,7 @@ class Errand:
         self._copy = call.copy()
         self._result: Any = None
         self._error: BaseException | None = None
-        self.left: Deferred | None = None
+        self.left: DeferredSettlement | None = None
         """What ends with the thread, if it was left behind."""
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -169,22 +171,22 @@ class Errand:
                 if further is None or further.ended:
                     left.end(Ending(EndingKind.TIMED_OUT))
                 else:
-                    further.then(left.end_with, None)
+                    further.add(left.end_with, None)
 
     def wait(self, until: float) -> bool:
         """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""
-        if not self._call.park(self._copy.interrupt):  # a drain ends the waits of the thread, too
-            self._copy.interrupt()
+        if not self._call.add_waker(self._copy.stop_retrying):  # a drain ends the waits of the thread, too
+            self._copy.stop_retrying()
         try:
-            ambient.park(self._bell, FOREVER if until == FOREVER else until - ambient.monotonic())
+            clock.park(self._bell, FOREVER if until == FOREVER else until - clock.monotonic())
         finally:
             self._leave_behind()
-            self._call.made = self._copy.made
+            self._call.calls_made = self._copy.calls_made
         return self.left is None
 
     def _leave_behind(self) -> None:
         """Let it go on alone, unless it is done."""
-        left = Deferred(known=True)  # made outside of the mutex: nothing may be finalised within
+        left = DeferredSettlement(known=True)  # made outside of the mutex: nothing may be finalised within
         with self._mutex:
             if not self._finished:
                 self._call.deferred = self.left = left

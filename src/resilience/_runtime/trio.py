@@ -10,12 +10,12 @@ from typing import Any
 import trio
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import INHERITED, Call, Waiter
-from resilience._call.callables import PLAIN
-from resilience._util.clock import FOREVER, TIME_IS_UP, ambient, inherited
+from resilience._call.call import INHERITED, Call, Wakeable
+from resilience._call.callables import PLAIN_TYPES
+from resilience._util.clock import FOREVER, TIMED_OUT, ambient_deadline, clock
 
 
-async def park(waiter: Waiter, until: float) -> None:
+async def park(waiter: Wakeable, until: float) -> None:
     """Wait until woken, from whatever thread, or until that time."""
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
@@ -38,10 +38,10 @@ async def park(waiter: Waiter, until: float) -> None:
 
     alarm = None
     try:
-        if not waiter.park(wake):
+        if not waiter.add_waker(wake):
             return  # and yet it may be woken: who was about to do so does not know
-        alarm = None if until == FOREVER else ambient.alarm(until, done)
-        seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - ambient.monotonic())
+        alarm = None if until == FOREVER else clock.alarm(until, done)
+        seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - clock.monotonic())
         with trio.move_on_after(seconds):
             await trio.lowlevel.wait_task_rescheduled(abort)
     finally:
@@ -50,70 +50,72 @@ async def park(waiter: Waiter, until: float) -> None:
             alarm.cancel()
 
 
-async def in_time(call: Call, value: Awaitable[Any] | None = None) -> Any:
+async def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Any:
     """Call the user's function, or await `value`, and cut it at the call's deadline."""
-    started = ambient.monotonic()
+    started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
-        raise deadline_errors.expired(call)
+        raise deadline_errors.expired_error(call)
     # Given at once: to set the deadline of a scope later costs as much again.
     scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
-    alarm = None if ambient.real or deadline == FOREVER else ambient.alarm(deadline, scope.cancel)
-    before = inherited.get()
+    alarm = None if clock.real or deadline == FOREVER else clock.alarm(deadline, scope.cancel)
+    before = ambient_deadline.get()
     result: Any = None
     try:
-        inherited.set(deadline)
+        ambient_deadline.set(deadline)
         with scope:
             if value is None:
-                call.made += 1
+                call.calls_made += 1
                 named = call.kwargs  # an empty mapping would be copied
                 result = call.function(*call.args, **named) if named else call.function(*call.args)
             else:
                 result = value
             if result.__class__ is CoroutineType or (
-                result.__class__ not in PLAIN and callables.is_awaitable(result, call.function)
+                result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function)
             ):
                 result = await result
     except trio.Cancelled as error:
         # The deadline is that of somebody around us, whose cut it is, too: so this is no cancellation from outside.
-        if call.limit is INHERITED and scope.cancel_called:
-            raise deadline_errors.cut(call, started) from error
+        if call.deadline_source is INHERITED and scope.cancel_called:
+            raise deadline_errors.cut_error(call, started) from error
         raise
     except Exception as error:
-        if scope.cancel_called or (ambient.monotonic() >= deadline and call.overdue(error)):  # it came of the cut
-            raise deadline_errors.cut(call, started) from error
+        if scope.cancel_called or (
+            clock.monotonic() >= deadline and call.caused_by_deadline(error)
+        ):  # it came of the cut
+            raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
         if alarm is not None:
             alarm.cancel()
-        if inherited.get() == deadline:  # else a dropped coroutine is closed in another context
-            inherited.set(before)
+        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+            ambient_deadline.set(before)
     if scope.cancelled_caught:
-        raise deadline_errors.cut(call, started)
-    if ambient.monotonic() >= deadline:
-        raise deadline_errors.late(call, started, result)
+        raise deadline_errors.cut_error(call, started)
+    if clock.monotonic() >= deadline:
+        raise deadline_errors.late_result(call, started, result)
     return result
 
 
-async def by(until: float, value: Awaitable[Any]) -> Any:
+async def await_until(until: float, value: Awaitable[Any]) -> Any:
     """Await something until that time."""
     scope = trio.CancelScope()
-    alarm = None if ambient.real else ambient.alarm(until, scope.cancel)
+    alarm = None if clock.real else clock.alarm(until, scope.cancel)
     if alarm is None:
-        scope.deadline = trio.current_time() + (until - ambient.monotonic())
+        scope.deadline = trio.current_time() + (until - clock.monotonic())
     try:
         with scope:
             return await value
     finally:
         if alarm is not None:
             alarm.cancel()
-    return TIME_IS_UP
+    return TIMED_OUT
 
 
 def effective_deadline() -> float:
     """Return when the cancel scopes around the running task end, on the ambient clock."""
     at = trio.current_effective_deadline()
-    return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + ambient.monotonic()
+    return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + clock.monotonic()
 
 
 def current_task() -> object:

@@ -15,20 +15,20 @@ from contextvars import ContextVar
 from typing import Protocol
 
 FOREVER = float("inf")
-TIME_IS_UP = object()
+TIMED_OUT = object()
 """What comes in the place of a value that was not there in time."""
-inherited: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
+ambient_deadline: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
 """The ambient deadline: until when whoever called us wants an answer, on the ambient clock."""
 
 
-class Alarm(Protocol):
+class TimerHandle(Protocol):
     """A callback that will be called later, unless cancelled."""
 
     def cancel(self) -> object:
         """Do not call back."""
 
 
-class Time(Protocol):
+class Clock(Protocol):
     """A source of time. All times are seconds on a clock that never goes backwards."""
 
     def monotonic(self) -> float:
@@ -46,11 +46,11 @@ class Time(Protocol):
         """Wait at most `seconds` for somebody to release `lock`; return whether that happened."""
         ...
 
-    def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
+    def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
         """Arrange for `callback` in the running event loop at time `at`; None: the loop's own timers will do."""
 
 
-class SystemTime:
+class SystemClock:
     """The machine's monotonic clock (PEP 418): no jumps, no daylight saving, no leap seconds."""
 
     monotonic = staticmethod(time.monotonic)
@@ -66,7 +66,7 @@ class SystemTime:
         """Wait on the lock."""
         return _acquire(lock, seconds)
 
-    def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
+    def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
         """Leave it to the event loop."""
         del at, callback
         return None
@@ -78,7 +78,7 @@ def _acquire(lock: threading.Lock, seconds: float) -> bool:
     return lock.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
-class Ambient:
+class ProcessClock:
     """What the whole process uses as time and as chance.
 
     `monotonic` and the other parts of `Time` are bound here one by one: the success path reads the clock, and one
@@ -89,25 +89,25 @@ class Ambient:
 
     def __init__(self) -> None:
         self.random = random.Random()
-        self.use(SystemTime())
+        self.use(SystemClock())
 
-    def use(self, source: Time) -> None:
+    def use(self, source: Clock) -> None:
         """Take time from `source` from now on."""
         self.time = source
-        self.real = isinstance(source, SystemTime)
+        self.real = isinstance(source, SystemClock)
         self.monotonic: Callable[[], float] = source.monotonic
         self.sleep: Callable[[threading.Lock, float], bool] = source.sleep
         self.sleeping: Callable[[float], None] = source.sleeping
         self.park: Callable[[threading.Lock, float], bool] = source.park
-        self.alarm: Callable[[float, Callable[[], object]], Alarm | None] = source.alarm
+        self.alarm: Callable[[float, Callable[[], object]], TimerHandle | None] = source.alarm
 
 
-ambient = Ambient()
+clock = ProcessClock()
 
 
 def _reseed_in_child() -> None:
     """Let forked children draw different numbers: equal jitter in many workers is no jitter."""
-    ambient.random.seed()
+    clock.random.seed()
 
 
 if hasattr(os, "register_at_fork"):

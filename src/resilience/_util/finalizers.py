@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from resilience._util.locks import any_locked, elsewhere, here
+from resilience._util.locks import any_locked, here, run_in_thread
 from resilience._util.log_once import hook_failed
 
 pending: deque[Callable[[], object]] = deque()
@@ -29,7 +29,7 @@ def settle_from_finalizer(settle: Callable[[], object]) -> None:
 def settle_pending() -> None:
     """Run what is pending, if that can be done here and now; see `settle_from_finalizer`."""
     if any_locked():
-        elsewhere(run_pending)
+        run_in_thread(run_pending)
         return
     outer, here.finalising = here.finalising, True  # what is settled may drop more
     try:

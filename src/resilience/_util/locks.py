@@ -34,7 +34,7 @@ here = _Here()
 """`finalising`: a finaliser of ours is at work, and has interrupted anything: nothing of the user may run now."""
 
 
-def elsewhere(function: Callable[[], object]) -> None:
+def run_in_thread(function: Callable[[], object]) -> None:
     """Run a function soon, on a thread of its own; for finalisers, so not by way of `threading`, which takes locks."""
     with contextlib.suppress(RuntimeError):  # the system has no thread for it, or the interpreter is about to end
         _thread.start_new_thread(function, ())

@@ -10,7 +10,7 @@ import os
 import warnings
 from pathlib import Path
 
-from resilience.errors import Misuse, ResilienceWarning
+from resilience.errors import ResilienceWarning, UsageError
 
 logger = logging.getLogger("resilience")
 logger.addHandler(logging.NullHandler())
@@ -68,7 +68,7 @@ def unlisted(pipeline: str, error: Exception) -> None:
     """Log, once for each type and pipeline, that an exception was let through because no allowlist lists it."""
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(error, Misuse) or kind.__module__ == "tenacity" or KNOWN in error.__dict__:
+    if isinstance(error, UsageError) or kind.__module__ == "tenacity" or KNOWN in error.__dict__:
         return
     if first_time("unlisted", pipeline, name):
         logger.warning(

@@ -6,10 +6,12 @@
 No event object is built that nobody listens to. What a listener raises is logged once and never reaches the call.
 """
 
+from resilience._util.exports import set_public_module as _set_public_module
 from resilience.events._bus import Listener, Subscription, subscribe
 from resilience.events._types import (
     AttemptEnded,
     BreakerChanged,
+    BreakerState,
     CallEnded,
     Event,
     FallbackUsed,
@@ -19,7 +21,6 @@ from resilience.events._types import (
     Rejected,
     RetryGivenUp,
     RetryScheduled,
-    State,
     TimedOut,
     TimeoutScope,
 )
@@ -27,6 +28,7 @@ from resilience.events._types import (
 __all__ = [
     "AttemptEnded",
     "BreakerChanged",
+    "BreakerState",
     "CallEnded",
     "Event",
     "FallbackUsed",
@@ -37,9 +39,10 @@ __all__ = [
     "Rejected",
     "RetryGivenUp",
     "RetryScheduled",
-    "State",
     "Subscription",
     "TimedOut",
     "TimeoutScope",
     "subscribe",
 ]
+
+_set_public_module(__name__, __all__, globals())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.finalizers import run_later
 from resilience._util.locks import here, members, new_lock
 from resilience._util.log_once import hook_failed
@@ -130,7 +130,7 @@ class Bus(_Subscribers):
         self._table = {}
         self._rewire()
 
-    def heard(self, kind: type[Event]) -> Sequence[Subscription]:
+    def listeners_for(self, kind: type[Event]) -> Sequence[Subscription]:
         """Return the subscriptions that want an event of this kind at this moment."""
         table = self._table
         wanted = table.get(kind)
@@ -146,8 +146,8 @@ class Bus(_Subscribers):
 
     def publish(self, kind: type[Event], **facts: Any) -> None:
         """Build an event, if anybody wants it, and hand it over."""
-        if wanting := self.heard(kind):
-            deliver(kind(at=ambient.monotonic(), **facts), wanting)
+        if wanting := self.listeners_for(kind):
+            deliver(kind(at=clock.monotonic(), **facts), wanting)
 
 
 def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:

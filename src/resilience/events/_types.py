@@ -132,7 +132,7 @@ class FallbackUsed(Event):
     mode: Mode = Mode.ENFORCE
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """The states of a circuit breaker; `isolated` is opened by hand."""
 
     CLOSED = "closed"
@@ -151,8 +151,8 @@ class BreakerChanged(Event):
     breaker's own: in shadow mode it keeps nobody out.
     """
 
-    previous: State
-    state: State
+    previous: BreakerState
+    state: BreakerState
     manual: bool
     failure_rate: float
     why: str = ""

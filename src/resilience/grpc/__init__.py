@@ -8,6 +8,7 @@ Unary-unary RPCs pass through the pipeline, also as futures; the other arities p
 
 from __future__ import annotations
 
+from resilience._util.exports import set_public_module as _set_public_module
 from resilience.grpc import aio
 from resilience.grpc._channels import channel_options, client_interceptors, insecure_channel, secure_channel
 from resilience.grpc._failures import RPC_FAILURES, rpc_failures
@@ -23,3 +24,5 @@ __all__ = [
     "rpc_failures",
     "secure_channel",
 ]
+
+_set_public_module(__name__, __all__, globals())

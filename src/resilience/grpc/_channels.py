@@ -12,7 +12,7 @@ from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilience._call.caller import Caller
 from resilience._util.locks import new_lock
 from resilience.grpc._connectivity import connectivity_of
-from resilience.grpc._errors import RpcErrorOfOurs
+from resilience.grpc._errors import ResilienceRpcError
 from resilience.grpc._guard import Guard, Idempotent
 from resilience.grpc._unary import UnaryUnaryInterceptor
 
@@ -52,7 +52,7 @@ def client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None)
     Give the channel `channel_options()` as well. Interceptors that are listed after these see every attempt, those
     that are listed before see one call. Unary-unary RPCs pass through the pipeline, the others pass it by.
     """
-    return interceptors(Guard(pipeline, idempotent, RpcErrorOfOurs))
+    return interceptors(Guard(pipeline, idempotent, ResilienceRpcError))
 
 
 def interceptors(guard: Guard) -> list[Any]:
@@ -89,7 +89,7 @@ def insecure_channel(
     A caller's `timeout=` is the deadline of the whole call. Our errors are `grpc.RpcError`s too; failures of the server
     come out as grpc's own. Unary-unary RPCs pass through the pipeline, the others pass it by.
     """
-    guard = Guard(given_or_default(pipeline, target), idempotent, RpcErrorOfOurs, target, alone=True)
+    guard = Guard(given_or_default(pipeline, target), idempotent, ResilienceRpcError, target, alone=True)
     channel = grpc.insecure_channel(target, all_options(options), compression)
     return _guarded(channel, guard)
 
@@ -104,13 +104,13 @@ def secure_channel(
     compression: grpc.Compression | None = None,
 ) -> grpc.Channel:
     """Make a channel with these credentials; everything else is as in `insecure_channel`."""
-    guard = Guard(given_or_default(pipeline, target), idempotent, RpcErrorOfOurs, target, alone=True)
+    guard = Guard(given_or_default(pipeline, target), idempotent, ResilienceRpcError, target, alone=True)
     channel = grpc.secure_channel(target, credentials, all_options(options), compression)
     return _guarded(channel, guard)
 
 
 def _guarded(channel: grpc.Channel, guard: Guard) -> grpc.Channel:
-    guard.reach.watch(connectivity_of(channel))
+    guard.connectivity.watch(connectivity_of(channel))
     return grpc.intercept_channel(channel, *interceptors(guard))
 
 

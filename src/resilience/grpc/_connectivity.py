@@ -13,11 +13,11 @@ from resilience.grpc._failures import code_of, details_of
 
 _UNREACHABLE: Final = "failed to connect to all addresses"
 _DOWN: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-_APART: Final = frozenset({_DOWN, grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
+_DISCONNECTED: Final = frozenset({_DOWN, grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
 _STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 
-class Reach:
+class Connectivity:
     """What is known of the connection of one channel.
 
     Args:
@@ -33,9 +33,9 @@ class Reach:
         """Take what tells the state of the channel at this very moment; what it raises means that nobody knows."""
         self._connectivity = connectivity
 
-    def apart(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Return whether the channel surely has no connection at this moment."""
-        return bool(self._addresses) and self._state() in _APART
+        return bool(self._addresses) and self._state() in _DISCONNECTED
 
     def never_sent(self, error: Exception, *, apart: bool) -> bool:
         """Return whether the request surely never left.

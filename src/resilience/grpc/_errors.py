@@ -30,7 +30,7 @@ class ChannelClosed(RejectedError):
     """The channel was closed between two attempts, so that the second was not made; what the first met comes out."""
 
 
-class RpcErrorOfOurs(grpc.RpcError, Finished):
+class ResilienceRpcError(grpc.RpcError, Finished):
     """What makes one of our errors an error of the synchronous API: it is the call and its future at once."""
 
     def code(self) -> grpc.StatusCode:
@@ -66,7 +66,7 @@ class RpcErrorOfOurs(grpc.RpcError, Finished):
         return self.__traceback__
 
 
-class AioRpcErrorOfOurs(grpc.aio.AioRpcError):
+class AioResilienceRpcError(grpc.aio.AioRpcError):
     """What makes one of our errors an `AioRpcError`."""
 
     def code(self) -> grpc.StatusCode:
@@ -99,7 +99,7 @@ class AioRpcErrorOfOurs(grpc.aio.AioRpcError):
 _joined: dict[tuple[type, type], type[Any]] = {}
 
 
-def adopt(error: ResilienceError, flavour: type[Any]) -> None:
+def make_rpc_error(error: ResilienceError, flavour: type[Any]) -> None:
     """Make one of our errors one of gRPC's as well; it stays the same object, of a class that is both."""
     if not isinstance(error, grpc.RpcError):
         error.__class__ = _join(type(error), flavour)

@@ -99,7 +99,7 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
     return Allowlist(RpcError, when=rpc_failure)
 
 
-def own_doing(error: Exception) -> bool:
+def is_caller_fault(error: Exception) -> bool:
     """Return whether the caller's side has brought an error about, so that nobody is to be advised to list it.
 
     That is a call that was cancelled, a channel that was closed, and what cannot be sent.

@@ -13,11 +13,11 @@ import grpc
 
 from resilience._call.call import Call
 from resilience._runtime import threads
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import new_lock
 from resilience._util.log_once import hook_failed
 from resilience.grpc._failures import code_of
-from resilience.grpc._outcomes import Answer, Future, outcome_of
+from resilience.grpc._outcomes import Future, LocalResponse, outcome_of
 
 
 class Attempting(Protocol):
@@ -27,7 +27,7 @@ class Attempting(Protocol):
         """Start one; returns it, and what is known about the connection."""
         ...
 
-    def conclude(self, outcome: Any, apart: bool) -> Any:
+    def finish(self, outcome: Any, apart: bool) -> Any:
         """Wait for its end."""
         ...
 
@@ -44,7 +44,7 @@ class Running(Protocol):
         ...
 
 
-class Phase(Enum):
+class FutureState(Enum):
     """Where a future is in its life."""
 
     RUNNING = 1
@@ -52,7 +52,7 @@ class Phase(Enum):
     DONE = 3
 
 
-class _Cancelled(Answer):
+class _Cancelled(LocalResponse):
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.CANCELLED
 
@@ -70,8 +70,8 @@ class RpcFuture(grpc.Call, Future):
     def __init__(self, attempts: Attempting) -> None:
         self._attempts = attempts
         self._mutex = new_lock()
-        self._stop = threads.Stop()
-        self._phase = Phase.RUNNING
+        self._stop = threads.StopToken()
+        self._phase = FutureState.RUNNING
         self._over = False
         self._outcome: Any = None
         self._in_flight: set[Any] = set()
@@ -91,11 +91,11 @@ class RpcFuture(grpc.Call, Future):
         outcome, apart = self._attempts.begin()
         with self._mutex:
             self._in_flight.add(outcome)
-            late = self._phase is Phase.CANCELLED
+            late = self._phase is FutureState.CANCELLED
         if late:
             outcome.cancel()
         try:
-            return self._attempts.conclude(outcome, apart)
+            return self._attempts.finish(outcome, apart)
         except grpc.FutureCancelledError:
             if self.cancelled():
                 raise threads.Stopped from None
@@ -120,9 +120,9 @@ class RpcFuture(grpc.Call, Future):
 
     def _end(self, outcome: Any) -> None:
         with self._mutex:
-            self._outcome = _Cancelled(None) if self._phase is Phase.CANCELLED else outcome
-            if self._phase is Phase.RUNNING:
-                self._phase = Phase.DONE  # after the outcome: nobody takes the lock to look
+            self._outcome = _Cancelled(None) if self._phase is FutureState.CANCELLED else outcome
+            if self._phase is FutureState.RUNNING:
+                self._phase = FutureState.DONE  # after the outcome: nobody takes the lock to look
             self._over = True
             callbacks, self._callbacks = self._callbacks, deque()
         self._wake()
@@ -135,10 +135,10 @@ class RpcFuture(grpc.Call, Future):
             with contextlib.suppress(RuntimeError):  # whoever waits has just been told to stop, which wakes, too
                 wake()
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         """Ask to be woken when it is done."""
         with self._mutex:
-            if self._phase is not Phase.RUNNING:
+            if self._phase is not FutureState.RUNNING:
                 return False
             self._wakes.append(wake)
             return True
@@ -149,33 +149,33 @@ class RpcFuture(grpc.Call, Future):
             self._wakes.remove(wake)
 
     def _wait(self, timeout: float | None) -> None:
-        if self._phase is Phase.RUNNING:
-            bell = _Bell(self)
+        if self._phase is FutureState.RUNNING:
+            bell = _FutureWaiter(self)
             try:
-                threads.park(bell, FOREVER if timeout is None else ambient.monotonic() + timeout)
+                threads.park(bell, FOREVER if timeout is None else clock.monotonic() + timeout)
             finally:
                 bell.leave()
-            if self._phase is Phase.RUNNING:
+            if self._phase is FutureState.RUNNING:
                 raise grpc.FutureTimeoutError
 
     def _finished(self, timeout: float | None = None) -> Any:
         self._wait(timeout)
-        return _Cancelled(None) if self._phase is Phase.CANCELLED else self._outcome
+        return _Cancelled(None) if self._phase is FutureState.CANCELLED else self._outcome
 
     def _settled(self, timeout: float | None) -> Any:
         self._wait(timeout)
-        if self._phase is Phase.CANCELLED:
+        if self._phase is FutureState.CANCELLED:
             raise grpc.FutureCancelledError
         return self._outcome
 
     def cancel(self) -> bool:
         """Cancel it; returns False when it is done already. Nothing is retried any more."""
         with self._mutex:
-            if self._phase is not Phase.RUNNING:
+            if self._phase is not FutureState.RUNNING:
                 return False
-            self._phase = Phase.CANCELLED
+            self._phase = FutureState.CANCELLED
             in_flight = list(self._in_flight)
-        self._stop.tell()
+        self._stop.stop()
         for outcome in in_flight:
             outcome.cancel()
         self._wake()
@@ -183,15 +183,15 @@ class RpcFuture(grpc.Call, Future):
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled."""
-        return self._phase is Phase.CANCELLED
+        return self._phase is FutureState.CANCELLED
 
     def running(self) -> bool:
         """Return whether it is not done yet."""
-        return self._phase is Phase.RUNNING
+        return self._phase is FutureState.RUNNING
 
     def done(self) -> bool:
         """Return whether it has a response or an error, or was cancelled."""
-        return self._phase is not Phase.RUNNING
+        return self._phase is not FutureState.RUNNING
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the response and return it, or raise the error.
@@ -235,7 +235,7 @@ class RpcFuture(grpc.Call, Future):
 
         That is `timeout=` of the call, or the ambient deadline; a Timeout of the pipeline may end it before.
         """
-        return None if self._deadline == FOREVER else max(0.0, self._deadline - ambient.monotonic())
+        return None if self._deadline == FOREVER else max(0.0, self._deadline - clock.monotonic())
 
     def code(self) -> Any:
         """Wait for the end and return the status code."""
@@ -260,20 +260,20 @@ class RpcFuture(grpc.Call, Future):
         return said or ""
 
     def __repr__(self) -> str:
-        code = None if self._phase is Phase.RUNNING else code_of(self._finished())
+        code = None if self._phase is FutureState.RUNNING else code_of(self._finished())
         return f"<{type(self).__name__}: {'on its way' if code is None else code.name}>"
 
 
-class _Bell:
+class _FutureWaiter:
     """One wait for a future, which leaves nothing behind when it ends before the future does."""
 
     def __init__(self, future: RpcFuture) -> None:
         self._future = future
         self._wake: Callable[[], object] | None = None
 
-    def park(self, wake: Callable[[], object]) -> bool:
+    def add_waker(self, wake: Callable[[], object]) -> bool:
         self._wake = wake
-        return self._future.park(wake)
+        return self._future.add_waker(wake)
 
     def leave(self) -> None:
         if self._wake is not None:

@@ -10,15 +10,15 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from resilience._call.call import Binding, Call
+from resilience._call.call import Call, CallOptions
 from resilience._call.caller import Caller, is_async
 from resilience._util import validation
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import KNOWN, hook_failed
 from resilience.errors import ResilienceError
-from resilience.grpc._connectivity import Reach
-from resilience.grpc._errors import ChannelClosed, adopt
-from resilience.grpc._failures import NEVER_SENT, RPC_FAILURES, code_of, is_closed, own_doing
+from resilience.grpc._connectivity import Connectivity
+from resilience.grpc._errors import ChannelClosed, make_rpc_error
+from resilience.grpc._failures import NEVER_SENT, RPC_FAILURES, code_of, is_caller_fault, is_closed
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
 """Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name.
@@ -36,19 +36,19 @@ class RpcCall(Call):
 
     __slots__ = ()
 
-    sole = True
+    single_attempt = True
 
-    def overdue(self, error: Exception) -> bool:
+    def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an error that came at the deadline, or later, is our own cut.
 
         gRPC's timers ring late, never early, and the deadline that it tells the server is rounded up: so a
         DEADLINE_EXCEEDED that comes earlier is the server's own.
         """
-        return super().overdue(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+        return super().caused_by_deadline(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def copy(self) -> Call:
         """Return a copy, for an attempt that goes on while the call itself does."""
-        return self.imprint(RpcCall(self.binding, self.function, self.args, self.kwargs))
+        return self.copy_state_to(RpcCall(self.options, self.function, self.args, self.kwargs))
 
 
 class Guard:
@@ -77,10 +77,10 @@ class Guard:
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {given!r}")
         self.pipeline = pipeline
         self._is_idempotent = matcher(idempotent)
-        self._flavour = flavour
+        self._error_class = flavour
         self._target = target
-        self.reach = Reach(target if alone else None)
-        self._bindings: dict[str, Binding] = {}
+        self.connectivity = Connectivity(target if alone else None)
+        self._options: dict[str, CallOptions] = {}
 
     def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> Call:
         """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included.
@@ -89,38 +89,38 @@ class Guard:
             TypeError: `timeout` is no number.
             ValueError: it is NaN, of which nobody can say whether it is over.
         """
-        call = RpcCall(self._bindings.get(method) or self._learn(method), attempt, (), {})
+        call = RpcCall(self._options.get(method) or self._learn(method), attempt, (), {})
         if timeout is not None and _checked(timeout) < ENDLESS:
-            at = ambient.monotonic() + timeout
+            at = clock.monotonic() + timeout
             if at < call.deadline:
                 call.deadline = at
-                call.whole, call.whose_whole = at, call.limit
+                call.total_deadline, call.total_deadline_source = at, call.deadline_source
         return call
 
-    def _learn(self, method: str) -> Binding:
-        known = self.pipeline.binding(RPC_FAILURES, target=self._target)
+    def _learn(self, method: str) -> CallOptions:
+        known = self.pipeline.call_options(RPC_FAILURES, target=self._target)
         idempotent = self._is_idempotent(method)
         if idempotent is None:
             idempotent = bool(known.idempotent)
-        binding = Binding(known.site, known.operation or method, known.target, idempotent, known.failures)
-        if len(self._bindings) < MOST_METHODS:
-            self._bindings[method] = binding
+        binding = CallOptions(known.pipeline, known.operation or method, known.target, idempotent, known.failures)
+        if len(self._options) < MOST_METHODS:
+            self._options[method] = binding
         return binding
 
     def run(self, call: Call) -> Any:
         """Make the RPC; returns its response."""
         try:
-            return self.pipeline.run(call)
+            return self.pipeline._execute(call)
         except ResilienceError as error:
-            adopt(error, self._flavour)
+            make_rpc_error(error, self._error_class)
             raise
 
     async def arun(self, call: Call) -> Any:
         """Make the RPC; returns its response."""
         try:
-            return await self.pipeline.arun(call)
+            return await self.pipeline._aexecute(call)
         except ResilienceError as error:
-            adopt(error, self._flavour)
+            make_rpc_error(error, self._error_class)
             raise
 
     def examine(self, error: Exception, *, apart: bool, first: bool = True) -> None:
@@ -136,9 +136,9 @@ class Guard:
         """
         if not first and is_closed(error):
             raise ChannelClosed("the channel was closed") from error
-        if self.reach.never_sent(error, apart=apart):
+        if self.connectivity.never_sent(error, apart=apart):
             error.__dict__[NEVER_SENT] = True
-        if own_doing(error):
+        if is_caller_fault(error):
             error.__dict__[KNOWN] = True
 
 
@@ -155,7 +155,7 @@ def timeout_until(deadline: float) -> float | None:
 
     It is never 0: gRPC lets a call with a timeout of 0 pass now and then.
     """
-    return None if deadline == FOREVER else max(deadline - ambient.monotonic(), _LEAST)
+    return None if deadline == FOREVER else max(deadline - clock.monotonic(), _LEAST)
 
 
 _LEAST: Final = 0.001

@@ -63,7 +63,7 @@ class Finished(grpc.Call, Future):
         fn(self)
 
 
-class Answer(Finished):
+class LocalResponse(Finished):
     """A good outcome that no server gave, such as the value of a Fallback."""
 
     def __init__(self, response: Any) -> None:
@@ -91,7 +91,7 @@ class Answer(Finished):
         del timeout
 
 
-class Fault(Finished):
+class LocalError(Finished):
     """An exception that is no RpcError: a closed channel, a mistake in an interceptor or in a hook."""
 
     def __init__(self, error: BaseException) -> None:
@@ -137,4 +137,4 @@ def outcome_of(error: BaseException) -> Any:
     """Return an exception as what grpc calls an outcome: one that has a code, details and a result."""
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call) and isinstance(error, grpc.Future):
         return error
-    return Fault(error)
+    return LocalError(error)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import grpc
 
-from resilience._util.clock import inherited
+from resilience._util.clock import ambient_deadline
 from resilience.grpc._future import RpcFuture
 from resilience.grpc._guard import Guard, timeout_until
-from resilience.grpc._outcomes import Answer, error_of, outcome_of
+from resilience.grpc._outcomes import LocalResponse, error_of, outcome_of
 
 _BLOCKS: Final = "with_call.<locals>.continuation"
 
@@ -63,23 +63,23 @@ class Attempts:
 
     def __call__(self) -> Any:
         """Make an attempt."""
-        return self.conclude(*self.begin())
+        return self.finish(*self.begin())
 
     def begin(self) -> tuple[Any, bool]:
         """Start an attempt, with the time that is left as its timeout; returns it, and whether nothing was connected.
 
         Both are for `conclude`.
         """
-        apart = self._guard.reach.apart()
+        apart = self._guard.connectivity.is_disconnected()
         metadata = self._metadata if self._metadata is None else self._kind(self._metadata)
-        details = Details(self._details, timeout_until(inherited.get()), metadata)
+        details = Details(self._details, timeout_until(ambient_deadline.get()), metadata)
         self._begun += 1
         try:
             return self._continuation(details, self._request), apart
         except Exception as error:  # a future of a closed channel, for one
             return outcome_of(error), apart
 
-    def conclude(self, outcome: Any, apart: bool) -> Any:
+    def finish(self, outcome: Any, apart: bool) -> Any:
         """Wait for the end of an attempt; return its response, or raise its error."""
         error = error_of(outcome)
         if error is None:
@@ -97,7 +97,7 @@ class Attempts:
         for one, outcome in reversed(self._good):  # several may have the very same one, such as None
             if one is response:
                 return outcome
-        return Answer(response)
+        return LocalResponse(response)
 
 
 class Details(grpc.ClientCallDetails):

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 
 from resilience._call.caller import Caller
-from resilience._util.clock import inherited
+from resilience._util.clock import ambient_deadline
 from resilience.grpc._channels import all_options, given_or_default
 from resilience.grpc._connectivity import aio_connectivity_of
-from resilience.grpc._errors import AioRpcErrorOfOurs
+from resilience.grpc._errors import AioResilienceRpcError
 from resilience.grpc._guard import Guard, Idempotent, timeout_until
 
 __all__ = ["insecure_channel", "secure_channel"]
@@ -27,7 +27,7 @@ def aio_client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = N
     Interceptors that are listed after these see every attempt, those that are listed before see one call. Unary-unary
     RPCs pass through the pipeline, the others pass it by.
     """
-    return interceptors(Guard(pipeline, idempotent, AioRpcErrorOfOurs))
+    return interceptors(Guard(pipeline, idempotent, AioResilienceRpcError))
 
 
 def interceptors(guard: Guard) -> list[Any]:
@@ -76,11 +76,11 @@ def secure_channel(
 
 
 def _guard(target: str, pipeline: Caller[Any] | None, idempotent: Idempotent, more: Sequence[Any] | None) -> Guard:
-    return Guard(given_or_default(pipeline, target), idempotent, AioRpcErrorOfOurs, target, alone=not more)
+    return Guard(given_or_default(pipeline, target), idempotent, AioResilienceRpcError, target, alone=not more)
 
 
 def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
-    guard.reach.watch(aio_connectivity_of(channel))
+    guard.connectivity.watch(aio_connectivity_of(channel))
     return channel
 
 
@@ -127,9 +127,9 @@ class _Attempts:
         """
         call: Any = None
         self._begun += 1
-        apart = self._guard.reach.apart()
+        apart = self._guard.connectivity.is_disconnected()
         try:
-            call = await self._continuation(self._with_timeout(timeout_until(inherited.get())), self._request)
+            call = await self._continuation(self._with_timeout(timeout_until(ambient_deadline.get())), self._request)
             response = await call
         except Exception as error:
             self._guard.examine(error, apart=apart, first=self._begun == 1)
@@ -151,10 +151,10 @@ class _Attempts:
         for one, call in reversed(self._good):  # several may have the very same one, such as None
             if one is response:
                 return call
-        return Answer(response)
+        return LocalResponse(response)
 
 
-class Answer(grpc.aio.UnaryUnaryCall[Any, Any]):
+class LocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
     """A good outcome that no server gave, such as the value of a Fallback."""
 
     def __init__(self, response: Any) -> None:

@@ -8,22 +8,22 @@ from typing import Any, Final
 
 from resilience import _runtime
 from resilience._call import deadline_errors
-from resilience._call.settlement import Deferred
+from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import OK, Ending
-from resilience._util.clock import FOREVER, TIME_IS_UP, ambient
+from resilience._util.clock import FOREVER, TIMED_OUT, clock
 from resilience.errors import DeadlineExceededError
-from resilience.httpx._call import Exchange
+from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._modules import dialect_of
-from resilience.httpx._pool_repair import Place
+from resilience.httpx._modules import httpx_module_of
+from resilience.httpx._pool_repair import PoolSlot
 
-SMALL: Final = 65_536
+DRAIN_BYTES: Final = 65_536
 """Bytes: the body of a response that is discarded is read up to this."""
-PATIENCE: Final = 0.2
+DRAIN_SECONDS: Final = 0.2
 """Seconds that reading what nobody wants may take; one connection is not worth more."""
 
 
-class Guarded:
+class GuardedBody:
     """What the bodies of both kinds have in common.
 
     Args:
@@ -35,7 +35,7 @@ class Guarded:
     """
 
     def __init__(
-        self, stream: Any, call: Exchange, timeouts: Timeouts, started: float, deferred: Deferred | None
+        self, stream: Any, call: HttpCall, timeouts: Timeouts, started: float, deferred: DeferredSettlement | None
     ) -> None:
         self._stream = stream
         self._call = call
@@ -45,7 +45,7 @@ class Guarded:
         self._iterator: Any = None
 
     def _late(self) -> bool:
-        return self._call.whole != FOREVER and ambient.monotonic() >= self._call.whole
+        return self._call.total_deadline != FOREVER and clock.monotonic() >= self._call.total_deadline
 
     def _end(self, ending: Ending) -> None:
         if self._deferred is not None:
@@ -57,17 +57,17 @@ class Guarded:
     def _cut(self, cause: Exception | None = None) -> Exception:
         """Return the error for a body that came too late, and end."""
         call = self._call
-        call.limit = call.whose_whole
-        error: DeadlineExceededError = deadline_errors.cut(call, self._started)
+        call.deadline_source = call.total_deadline_source
+        error: DeadlineExceededError = deadline_errors.cut_error(call, self._started)
         whose = str(error).partition(" passed while ")[0]
-        ran = ambient.monotonic() - self._started
+        ran = clock.monotonic() - self._started
         error.args = (f"{whose} passed while the body was read, {ran:.3g} s after {call.operation} began",)
         error.__cause__ = cause
         self._failed(error)
-        return dialect_of(call.request).translated(error, call.request)
+        return httpx_module_of(call.request).translated(error, call.request)
 
 
-class Body(Guarded):
+class Body(GuardedBody):
     """A body that is read by a plain client. It ends once: exhausted, closed, failed, or dropped."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -84,7 +84,7 @@ class Body(Guarded):
             self._end(OK)
             raise
         except Exception as error:
-            if self._late() and self._call.overdue(error):
+            if self._late() and self._call.caused_by_deadline(error):
                 raise self._cut(error) from error
             self._failed(error)
             raise
@@ -99,11 +99,11 @@ class Body(Guarded):
         Each silence may last until that time.
         """
         try:
-            self._timeouts.turn(until)
+            self._timeouts.set_deadline(until)
             read = bytearray()
             for chunk in self._stream:
                 read += chunk
-                if len(read) > SMALL or ambient.monotonic() >= until:
+                if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
                     return None
             return bytes(read)
         except Exception:
@@ -120,7 +120,7 @@ class Body(Guarded):
             self._end(OK)
 
 
-class AsyncBody(Guarded):
+class AsyncBody(GuardedBody):
     """A body that is read by an async client.
 
     Args:
@@ -131,12 +131,12 @@ class AsyncBody(Guarded):
     def __init__(
         self,
         stream: Any,
-        call: Exchange,
+        call: HttpCall,
         timeouts: Timeouts,
         started: float,
-        deferred: Deferred | None,
+        deferred: DeferredSettlement | None,
         alone: bool,
-        place: Place | None,
+        place: PoolSlot | None,
     ) -> None:
         super().__init__(stream, call, timeouts, started, deferred)
         self._alone = alone
@@ -149,25 +149,25 @@ class AsyncBody(Guarded):
         return self
 
     async def __anext__(self) -> bytes:
-        whole = self._call.whole
+        whole = self._call.total_deadline
         try:
             coming: Any = anext(self._iterator)
-            chunk: Any = await (coming if whole == FOREVER else _runtime.by(whole, coming))
+            chunk: Any = await (coming if whole == FOREVER else _runtime.await_until(whole, coming))
         except StopAsyncIteration:
             self._iterator = None
             self._end(OK)
             raise
         except Exception as error:
-            await self._mend(error)
-            if self._late() and self._call.overdue(error):
+            await self._repair_pool(error)
+            if self._late() and self._call.caused_by_deadline(error):
                 raise self._cut(error) from error
             self._failed(error)
             raise
         except BaseException as error:
             self._failed(error)
-            await self._mend(error)
+            await self._repair_pool(error)
             raise
-        if chunk is TIME_IS_UP or self._late():
+        if chunk is TIMED_OUT or self._late():
             late = self._cut()
             await self.aclose()
             raise late
@@ -179,11 +179,11 @@ class AsyncBody(Guarded):
         self._iterator = aiter(self._stream)
         read: Any = None
         try:
-            read = await _runtime.by(until, _gather(self._iterator, until))
+            read = await _runtime.await_until(until, _gather(self._iterator, until))
         except Exception as error:
-            await self._mend(error)
+            await self._repair_pool(error)
         except BaseException as error:
-            await self._mend(error)
+            await self._repair_pool(error)
             raise
         with contextlib.suppress(Exception):
             await self.aclose()
@@ -194,14 +194,14 @@ class AsyncBody(Guarded):
         try:
             await self._close()
         except BaseException as error:
-            await self._mend(error)
+            await self._repair_pool(error)
             raise
         finally:
             self._end(OK)
 
-    async def _mend(self, error: BaseException) -> None:
+    async def _repair_pool(self, error: BaseException) -> None:
         if self._place is not None:
-            await self._place.mend(error)
+            await self._place.repair(error)
 
     async def _close(self) -> None:
         await self._stream.aclose()
@@ -213,7 +213,7 @@ class AsyncBody(Guarded):
         # would wait for what never comes.
         with contextlib.suppress(Exception):
             if self._alone:
-                await _runtime.by(ambient.monotonic() + PATIENCE, _exhaust(iterator))
+                await _runtime.await_until(clock.monotonic() + DRAIN_SECONDS, _exhaust(iterator))
             elif hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
@@ -222,7 +222,7 @@ async def _gather(iterator: Any, until: float) -> bytes | None:
     read = bytearray()
     async for chunk in iterator:
         read += chunk
-        if len(read) > SMALL or ambient.monotonic() >= until:
+        if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
             return None
     return bytes(read)
 

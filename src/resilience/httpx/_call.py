@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from resilience._call.call import Binding, Call
+from resilience._call.call import Call, CallOptions
 from resilience.httpx._modules import is_a
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""
 
 
-class Exchange(Call):
+class HttpCall(Call):
     """The call of one request.
 
     Args:
@@ -25,17 +25,17 @@ class Exchange(Call):
         epoch: how often the transport had been closed when the call came in.
     """
 
-    __slots__ = ("_known", "_let_go", "_queued", "epoch", "opened", "request", "residue")
+    __slots__ = ("_known", "_queued", "_release", "epoch", "opened", "release_attempt", "request")
 
-    gentle = True
-    sole = True
+    cancel_via_anyio = True
+    single_attempt = True
 
     def __init__(
         self,
-        binding: Binding,
-        function: Callable[[Exchange], Any],
+        binding: CallOptions,
+        function: Callable[[HttpCall], Any],
         request: Any,
-        let_go: Callable[[Exchange], Any],
+        let_go: Callable[[HttpCall], Any],
         epoch: int = 0,
     ) -> None:
         super().__init__(binding, function, (self,), {})
@@ -44,25 +44,25 @@ class Exchange(Call):
         """The responses that somebody has to close."""
         self._known: dict[int, bool] = {}
         self._queued = False
-        self._let_go = let_go
+        self._release = let_go
         self.epoch = epoch
-        self.residue = partial(let_go, self)
+        self.release_attempt = partial(let_go, self)
 
     @property
     def operation(self) -> str:
         """The method, where nobody gave a name."""
-        return self.binding.operation or self.request.method
+        return self.options.operation or self.request.method
 
     @property
     def target(self) -> str | None:
         """The host, where nobody gave a name."""
-        return self.binding.target or self.request.url.host or None
+        return self.options.target or self.request.url.host or None
 
     @property
     def idempotent(self) -> bool:
         """What the binding says, or else the method (RFC 9110 9.2.2) or an Idempotency-Key."""
-        if self.binding.idempotent is not None:
-            return self.binding.idempotent
+        if self.options.idempotent is not None:
+            return self.options.idempotent
         return self.request.method in IDEMPOTENT or "idempotency-key" in self.request.headers
 
     @property
@@ -87,25 +87,25 @@ class Exchange(Call):
     def over(self) -> None:
         """Let go of itself: no attempt follows."""
         self.args = ()
-        self.residue = None
+        self.release_attempt = None
 
     def settled(self, response: Any) -> None:
         """Nobody has to close a response any more."""
         with contextlib.suppress(ValueError):  # a thread that was left behind has been here
             self.opened.remove(response)
 
-    def line_up(self, queued: bool) -> None:
+    def set_queued(self, queued: bool) -> None:
         """Note whether it waits for a connection of the pool."""
         self._queued = queued
 
-    def overdue(self, error: Exception) -> bool:
+    def caused_by_deadline(self, error: Exception) -> bool:
         """A timeout of httpx that comes at our deadline comes because of it."""
-        return super().overdue(error) or is_a(error, "TimeoutException")
+        return super().caused_by_deadline(error) or is_a(error, "TimeoutException")
 
-    def copy(self) -> Exchange:
+    def copy(self) -> HttpCall:
         """Return a copy, for a thread."""
-        other = Exchange(self.binding, self.function, self.request, self._let_go, self.epoch)
-        self.imprint(other)
+        other = HttpCall(self.options, self.function, self.request, self._release, self.epoch)
+        self.copy_state_to(other)
         other.opened = self.opened
         other._known = self._known
         return other

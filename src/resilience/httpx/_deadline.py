@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from resilience._util.clock import FOREVER, ambient
-from resilience.httpx._call import Exchange
-from resilience.httpx._modules import Dialect
+from resilience._util.clock import FOREVER, clock
+from resilience.httpx._call import HttpCall
+from resilience.httpx._modules import HttpxModule
 
 PHASES: Final = ("connect", "read", "write", "pool")
 SHORTEST: Final = 0.001
@@ -34,9 +34,9 @@ class Timeouts(dict[str, "float | None"]):
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
         super().__init__(given)
         self._given = given
-        self.turn(deadline)
+        self.set_deadline(deadline)
 
-    def turn(self, deadline: float) -> None:
+    def set_deadline(self, deadline: float) -> None:
         """Go on with another deadline, as from the head to the body."""
         self._deadline = deadline
         if deadline != FOREVER:
@@ -59,10 +59,10 @@ class Timeouts(dict[str, "float | None"]):
     @property
     def left(self) -> float:
         """Seconds; negative when the deadline has passed."""
-        return self._deadline - ambient.monotonic()
+        return self._deadline - clock.monotonic()
 
 
-class Ticking:
+class DeadlineTrace:
     """For plain clients: each step has the time that is left as it begins, and none begins when none is left.
 
     Args:
@@ -71,7 +71,7 @@ class Ticking:
         follow: a `trace` of the request's own, which hears everything as well.
     """
 
-    def __init__(self, timeouts: Timeouts, dialect: Dialect, follow: Any) -> None:
+    def __init__(self, timeouts: Timeouts, dialect: HttpxModule, follow: Any) -> None:
         self._timeouts = timeouts
         self._dialect = dialect
         self._follow = follow
@@ -106,7 +106,7 @@ class Upload:
         dialect: the request's.
     """
 
-    def __init__(self, stream: Any, timeouts: Timeouts, dialect: Dialect) -> None:
+    def __init__(self, stream: Any, timeouts: Timeouts, dialect: HttpxModule) -> None:
         self._stream = stream
         self._timeouts = timeouts
         self._dialect = dialect
@@ -123,22 +123,22 @@ class Upload:
         self._stream.close()
 
 
-class Following:
+class SendTrace:
     """For async clients: whether the request still waits for a connection, and whether any of it was sent.
 
     Args:
         call: the call.
     """
 
-    def __init__(self, call: Exchange) -> None:
+    def __init__(self, call: HttpCall) -> None:
         self._call = call
         self._follow = call.request.extensions.get("trace")
         self.sending = False
-        call.line_up(True)
+        call.set_queued(True)
 
     async def __call__(self, name: str, info: Any) -> None:
         """Hear of an event."""
-        self._call.line_up(False)
+        self._call.set_queued(False)
         if name.endswith(SENDING):
             self.sending = True
         if self._follow is not None:

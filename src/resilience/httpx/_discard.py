@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
-from resilience._util.clock import ambient
-from resilience.httpx._body import PATIENCE, SMALL, AsyncBody, Body
-from resilience.httpx._call import Exchange
-from resilience.httpx._modules import dialect_of
+from resilience._util.clock import clock
+from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, AsyncBody, Body
+from resilience.httpx._call import HttpCall
+from resilience.httpx._modules import httpx_module_of
 
 DISCARDED: Final = "resilience_body"
 """The extension of a response that says "discarded" where the body was, and is not any more."""
 
 
-def let_go(call: Exchange) -> None:
+def release_responses(call: HttpCall) -> None:
     """Read what is small, within a bound, so that its connection can be used again; close the rest."""
     for response in list(call.opened):
         if not response.is_closed:
@@ -28,7 +28,7 @@ def let_go(call: Exchange) -> None:
         call.settled(response)
 
 
-async def let_go_async(call: Exchange) -> None:
+async def arelease_responses(call: HttpCall) -> None:
     """Read what is small, within a bound, so that its connection can be used again; close the rest."""
     for response in list(call.opened):
         if not response.is_closed:
@@ -42,15 +42,15 @@ async def let_go_async(call: Exchange) -> None:
         call.settled(response)
 
 
-def _until(call: Exchange) -> float:
-    return min(ambient.monotonic() + PATIENCE, call.deadline)
+def _until(call: HttpCall) -> float:
+    return min(clock.monotonic() + DRAIN_SECONDS, call.deadline)
 
 
-def _is_worth_reading(response: Any, call: Exchange) -> bool:
+def _is_worth_reading(response: Any, call: HttpCall) -> bool:
     """Return whether the body may be small: it is not known to be large."""
     length = response.headers.get("content-length", "")
     known = length.isascii() and length.isdigit()
-    return call.request.method == "HEAD" or not known or (len(length) < 8 and int(length) <= SMALL)
+    return call.request.method == "HEAD" or not known or (len(length) < 8 and int(length) <= DRAIN_BYTES)
 
 
 def _is_shared(response: Any) -> bool:
@@ -61,6 +61,6 @@ def _is_shared(response: Any) -> bool:
 
 def _replace(response: Any, read: bytes | None) -> None:
     """Put in what was read. What was not is gone; if no attempt follows after all, the response comes out without."""
-    response.stream = dialect_of(response).module.ByteStream(read or b"")
+    response.stream = httpx_module_of(response).module.ByteStream(read or b"")
     if read is None:
         response.extensions[DISCARDED] = "discarded"

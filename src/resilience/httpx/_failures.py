@@ -9,7 +9,7 @@ from typing import Any, Final
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util import validation
-from resilience.httpx._modules import is_a, module_of
+from resilience.httpx._modules import is_a, module_name_of
 
 STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OVERLOAD = frozenset({429, 503})
@@ -68,7 +68,7 @@ def unsent(error: BaseException, own: bool) -> bool | None:
     claim = NETWORK_ERRORS.classify(error)
     if claim is None or not claim.unprocessed:
         return None
-    return own and module_of(error) is not None and vars(error).get("_request") is None
+    return own and module_name_of(error) is not None and vars(error).get("_request") is None
 
 
 def retry_after(value: str | None) -> float | None:

@@ -20,7 +20,7 @@ def is_a(one: object, name: str) -> bool:
     return any(kind.__name__ == name and kind.__module__ in MODULES for kind in type(one).__mro__)
 
 
-def module_of(one: object) -> str | None:
+def module_name_of(one: object) -> str | None:
     """Return "httpx" or "httpx2", if an object is of one of their classes, or of one derived from these."""
     return next((kind.__module__ for kind in type(one).__mro__ if kind.__module__ in MODULES), None)
 
@@ -36,7 +36,7 @@ def is_own(transport: object) -> bool:
     return False
 
 
-class Dialect:
+class HttpxModule:
     """One of the two modules, and what is made from its classes.
 
     Args:
@@ -78,7 +78,7 @@ class Dialect:
 def revive(module: str, ours: type[Exception], args: tuple[Any, ...], facts: dict[str, Any]) -> Exception:
     """Make a translated error; also from a pickle."""
     theirs = "TimeoutException" if issubclass(ours, DeadlineExceededError) else "TransportError"
-    kind = dialect_named(module).derived(ours, theirs)
+    kind = load_httpx_module(module).derived(ours, theirs)
     twin: Exception = kind.__new__(kind, *args)
     twin.args = args
     twin.__dict__.update(facts)
@@ -91,20 +91,20 @@ def _reduce(twin: Exception) -> tuple[Any, ...]:
     return revive, (theirs.__module__, ours, twin.args, {**facts, "_request": None})
 
 
-_dialects: dict[str, Dialect] = {}
+_loaded: dict[str, HttpxModule] = {}
 
 
-def dialect_named(name: str) -> Dialect:
+def load_httpx_module(name: str) -> HttpxModule:
     """Return the dialect of a module, which is imported if need be."""
-    if name not in _dialects:
+    if name not in _loaded:
         __import__(name)
-        _dialects[name] = Dialect(sys.modules[name])
-    return _dialects[name]
+        _loaded[name] = HttpxModule(sys.modules[name])
+    return _loaded[name]
 
 
-def dialect_of(one: object) -> Dialect:
+def httpx_module_of(one: object) -> HttpxModule:
     """Return the dialect that an object of httpx or httpx2, or of a class derived from theirs, belongs to."""
-    name = module_of(one)
+    name = module_name_of(one)
     if name is not None:
-        return dialect_named(name)
+        return load_httpx_module(name)
     raise TypeError(f"{type(one).__module__}.{type(one).__qualname__} is neither of httpx nor of httpx2")

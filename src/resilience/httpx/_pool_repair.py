@@ -12,20 +12,20 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from resilience.httpx._modules import is_a, module_of
+from resilience.httpx._modules import is_a, module_name_of
 
 EXPECTED = ("_connections", "_requests", "_assign_requests_to_connections")
 
 
 def pool_of(transport: Any) -> Any:
     """Return the pool of httpcore 1.0 that an async transport has; None where it has none that is as expected."""
-    if not (is_a(transport, "AsyncHTTPTransport") and module_of(transport) == "httpx"):
+    if not (is_a(transport, "AsyncHTTPTransport") and module_name_of(transport) == "httpx"):
         return None
     pool: Any = getattr(transport, "_pool", None)
     return pool if all(hasattr(pool, name) for name in EXPECTED) else None
 
 
-class Place:
+class PoolSlot:
     """The place in a pool that a request has, or may have lost.
 
     Args:
@@ -42,7 +42,7 @@ class Place:
         """Remember whose body it is; its clean-up gives the place back, unless it is torn."""
         self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
 
-    async def mend(self, error: BaseException) -> None:
+    async def repair(self, error: BaseException) -> None:
         """Give back what is lost, after an exception came out of httpcore, and close its connections.
 
         No other task runs before the first await: what no request has by then is lost, for those that have been given

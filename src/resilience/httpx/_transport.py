@@ -9,29 +9,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience._call.caller import Caller
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
-from resilience.httpx._base import Passing
+from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import AsyncBody, Body, is_alone
-from resilience.httpx._call import Exchange
-from resilience.httpx._deadline import Following, Ticking, Upload
-from resilience.httpx._discard import let_go, let_go_async
-from resilience.httpx._modules import MODULES, dialect_named, dialect_of, is_a
-from resilience.httpx._pool_repair import Place, pool_of
+from resilience.httpx._call import HttpCall
+from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
+from resilience.httpx._discard import arelease_responses, release_responses
+from resilience.httpx._modules import MODULES, httpx_module_of, is_a, load_httpx_module
+from resilience.httpx._pool_repair import PoolSlot, pool_of
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
 else:
     try:
-        _module = dialect_named("httpx").module
+        _module = load_httpx_module("httpx").module
     except ImportError:  # only the fork is installed
-        _module = dialect_named("httpx2").module
+        _module = load_httpx_module("httpx2").module
     BaseTransport, AsyncBaseTransport = _module.BaseTransport, _module.AsyncBaseTransport
 
 C = TypeVar("C")
 
 
-class ResilientTransport(Passing, BaseTransport):
+class ResilientTransport(BaseResilientTransport, BaseTransport):
     """A transport that passes every request through a pipeline, for plain clients.
 
     Args:
@@ -55,12 +55,12 @@ class ResilientTransport(Passing, BaseTransport):
         """
         if type(request) is not self._speaks:
             self._speak(request)
-        call = Exchange(self._binding, self._attempt, request, let_go, self._closings)
+        call = HttpCall(self._options, self._attempt, request, release_responses, self._closings)
         response: Any = None
         try:
-            response = _checked(self._pipeline.run(call))
+            response = _checked(self._pipeline._execute(call))
         except (RejectedError, DeadlineExceededError) as error:
-            problem = dialect_of(request).translated(error, request)
+            problem = httpx_module_of(request).translated(error, request)
         else:
             return response
         finally:
@@ -71,21 +71,21 @@ class ResilientTransport(Passing, BaseTransport):
         finally:
             del problem  # its traceback holds this frame
 
-    def _attempt(self, call: Exchange) -> Any:
-        started = ambient.monotonic()
+    def _attempt(self, call: HttpCall) -> Any:
+        started = clock.monotonic()
         request, timeouts = self._outgoing(call)
         if call.deadline != FOREVER:
-            dialect = dialect_of(request)
-            request.extensions["trace"] = Ticking(timeouts, dialect, request.extensions.get("trace"))
+            dialect = httpx_module_of(request)
+            request.extensions["trace"] = DeadlineTrace(timeouts, dialect, request.extensions.get("trace"))
             request.stream = dialect.derived(Upload, "SyncByteStream")(request.stream, timeouts, dialect)
         try:
             response = self._transport.handle_request(request)
         except Exception as error:
             self._learn(error, call)
             raise
-        bad, deferred = self._judge(response, call, timeouts)
+        bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
-            body = dialect_of(response).derived(Body, "SyncByteStream")
+            body = httpx_module_of(response).derived(Body, "SyncByteStream")
             response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
             raise BadResult(response)
@@ -110,7 +110,7 @@ class ResilientTransport(Passing, BaseTransport):
         self._transport.__exit__(exc_type, exc_value, traceback)
 
 
-class AsyncResilientTransport(Passing, AsyncBaseTransport):
+class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
     """A transport that passes every request through a pipeline, for async clients: asyncio or trio.
 
     Args:
@@ -139,12 +139,12 @@ class AsyncResilientTransport(Passing, AsyncBaseTransport):
         """
         if type(request) is not self._speaks:
             self._speak(request)
-        call = Exchange(self._binding, self._attempt, request, let_go_async, self._closings)
+        call = HttpCall(self._options, self._attempt, request, arelease_responses, self._closings)
         response: Any = None
         try:
-            response = _checked(await self._pipeline.arun(call))
+            response = _checked(await self._pipeline._aexecute(call))
         except (RejectedError, DeadlineExceededError) as error:
-            problem = dialect_of(request).translated(error, request)
+            problem = httpx_module_of(request).translated(error, request)
         except GeneratorExit:
             call.opened.clear()  # a dropped coroutine cannot wait for anything
             raise
@@ -159,13 +159,13 @@ class AsyncResilientTransport(Passing, AsyncBaseTransport):
         finally:
             del problem  # its traceback holds this frame
 
-    async def _attempt(self, call: Exchange) -> Any:
-        started = ambient.monotonic()
+    async def _attempt(self, call: HttpCall) -> Any:
+        started = clock.monotonic()
         request, timeouts = self._outgoing(call)
-        place = None if self._pool is None else Place(self._pool)
-        following: Following | None = None
+        place = None if self._pool is None else PoolSlot(self._pool)
+        following: SendTrace | None = None
         if self._own and call.deadline != FOREVER:
-            following = request.extensions["trace"] = Following(call)
+            following = request.extensions["trace"] = SendTrace(call)
         try:
             response: Any = await self._transport.handle_async_request(request)
         except BaseException as error:
@@ -173,18 +173,18 @@ class AsyncResilientTransport(Passing, AsyncBaseTransport):
             if following is not None and not following.sending and not isinstance(error, Exception):
                 call.learn(unsent=True)  # cut while it was connecting
             if place is not None:
-                await place.mend(error)
+                await place.repair(error)
             raise
-        bad, deferred = self._judge(response, call, timeouts)
+        bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
-            body = dialect_of(response).derived(AsyncBody, "AsyncByteStream")
+            body = httpx_module_of(response).derived(AsyncBody, "AsyncByteStream")
             alone = self._pooled and is_alone(response)
             response.stream = body(response.stream, call, timeouts, started, deferred, alone, place)
         if bad:
             raise BadResult(response)
         return response
 
-    async def _close_all(self, call: Exchange, but: Any = None) -> None:
+    async def _close_all(self, call: HttpCall, but: Any = None) -> None:
         for response in call.taken():
             if response is not but:
                 await _discard(response)
@@ -242,7 +242,7 @@ def attach(client: C, pipeline: Caller[Any]) -> C:
         make = partial(AsyncResilientTransport, pipeline)
     else:
         raise TypeError(f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}")
-    if any(isinstance(one, Passing) for one in (inside._transport, *inside._mounts.values())):
+    if any(isinstance(one, BaseResilientTransport) for one in (inside._transport, *inside._mounts.values())):
         raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
     made: dict[int, Any] = {}
 

@@ -7,7 +7,10 @@
 Virtual time is for code without sockets: it jumps ahead whenever nothing can run.
 """
 
+from resilience._util.exports import set_public_module as _set_public_module
 from resilience.testing._recorder import Recorder
 from resilience.testing._virtual_time import VirtualClock, VirtualLoop, reset, seeded, virtual_loop, virtual_time
 
 __all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtual_loop", "virtual_time"]
+
+_set_public_module(__name__, __all__, globals())

@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 import trio.testing
 
-from resilience._util.clock import Alarm, ambient
+from resilience._util.clock import TimerHandle
 
 
 class JumpingClock(Protocol):
@@ -49,7 +49,7 @@ class VirtualTrioClock(trio.abc.Clock):
         return 0.0
 
 
-def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> Alarm | None:
+def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> TimerHandle | None:
     """Ring when every task of this run waits; None if the run is in virtual time as a whole."""
     if isinstance(trio.lowlevel.current_clock(), VirtualTrioClock):
         return None
@@ -57,7 +57,7 @@ def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> Ala
 
     async def ring() -> None:
         with scope:
-            while ambient.monotonic() < at:
+            while clock.monotonic() < at:
                 rung = clock.rung
                 await trio.testing.wait_all_tasks_blocked()
                 if at <= min(waiting) and rung == clock.rung:  # else somebody else has just been woken

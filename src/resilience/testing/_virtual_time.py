@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
 from resilience._util import log_once, validation
-from resilience._util.clock import FOREVER, Alarm, Time, ambient
+from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
 from resilience._util.locks import members
 from resilience.testing._recorder import Recorder
 
@@ -45,7 +45,7 @@ class VirtualClock:
     """
 
     def __init__(self) -> None:
-        self._start = float(round(ambient.monotonic()))
+        self._start = float(round(clock.monotonic()))
         self._elapsed = 0.0
         self._lock = threading.RLock()
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
@@ -97,7 +97,7 @@ class VirtualClock:
         self.advance(max(0.0, seconds))
         return lock.acquire(blocking=False)
 
-    def alarm(self, at: float, callback: Callable[[], object]) -> Alarm | None:
+    def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
         """Arrange for a callback in the running event loop, if that loop has real timers."""
         if in_trio():
             from resilience.testing import _trio
@@ -170,7 +170,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """Return the ambient time."""
-        return ambient.monotonic()
+        return clock.monotonic()
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for threads as long as they take: virtual time runs past any timeout at once."""
@@ -181,12 +181,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         """Look for I/O without waiting; if there is none, let the time until the next timer pass at once."""
-        clock = ambient.time
-        if timeout is None or timeout <= 0 or not isinstance(clock, VirtualClock):
+        virtual = clock.time
+        if timeout is None or timeout <= 0 or not isinstance(virtual, VirtualClock):
             return super().select(timeout)
         ready = super().select(0)
         if not ready:
-            clock.advance(timeout)
+            virtual.advance(timeout)
         return ready
 
 
@@ -240,13 +240,13 @@ def virtual_time() -> Generator[VirtualClock]:
     whole (up to Python 3.13; later, use `virtual_loop` as the loop factory), so that `asyncio.sleep` takes no time
     either; for trio, give `trio.run` the clock that `clock.trio()` makes.
     """
-    clock = VirtualClock()
-    with _in_force(_clocks, clock, ambient.use), _virtual_asyncio_run():
-        yield clock
+    virtual = VirtualClock()
+    with _in_force(_clocks, virtual, clock.use), _virtual_asyncio_run():
+        yield virtual
 
 
-_clocks: list[Time] = [ambient.time]
-_chances: list[random.Random] = [ambient.random]
+_clocks: list[Clock] = [clock.time]
+_chances: list[random.Random] = [clock.random]
 
 
 @contextmanager
@@ -284,7 +284,7 @@ def seeded(seed: int | random.Random) -> Generator[random.Random]:
 
 
 def _draw_from(chance: random.Random) -> None:
-    ambient.random = chance
+    clock.random = chance
 
 
 def reset() -> None:

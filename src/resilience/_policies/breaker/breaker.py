@@ -8,7 +8,7 @@ from resilience._call.call import Call
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import OK, Ending, EndingKind
-from resilience._policies.blocks import ByHand
+from resilience._policies.blocks import BlockGate
 from resilience._policies.breaker.state import (
     GOOD,
     HALF_OPEN,
@@ -17,7 +17,7 @@ from resilience._policies.breaker.state import (
     OPEN,
     BreakerSettings,
     Change,
-    Phase,
+    Generation,
     Probe,
     Timed,
     Token,
@@ -26,14 +26,14 @@ from resilience._policies.breaker.state import (
     Window,
 )
 from resilience._policies.breaker.window import TimeWindow
-from resilience._util.clock import ambient
+from resilience._util.clock import clock
 from resilience._util.locks import members, new_lock
 from resilience._util.log_once import unlisted
 from resilience.errors import CircuitOpenError, RejectReason
-from resilience.events._types import BreakerChanged, Mode, State
+from resilience.events._types import BreakerChanged, BreakerState, Mode
 
 
-class CircuitBreaker(ByHand[Token]):
+class CircuitBreaker(BlockGate[Token]):
     """Let no call through while the dependency is down, then let a few through to see whether it is back.
 
     Args:
@@ -106,78 +106,78 @@ class CircuitBreaker(ByHand[Token]):
             mode=mode,
         )
         self._lock = new_lock()
-        self._phase = Phase.closed(self.settings, ambient.monotonic())
+        self._generation = Generation.closed(self.settings, clock.monotonic())
 
     @property
-    def expects(self) -> float | None:
+    def _expected_seconds(self) -> float | None:
         """What it calls slow."""
         return self.settings.slow_after
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """The state now. An open breaker is half-open once its time is up, also without any call."""
-        return self._look(ambient.monotonic()).state
+        return self._look(clock.monotonic()).state
 
     # Calls
 
     def admit(self, call: Call) -> Token | Ticket:
         """Let the call in while closed, or as a probe; otherwise raise a CircuitOpenError."""
-        phase = self._phase
-        window = phase.window
+        generation = self._generation
+        window = generation.window
         if window is None:
-            now = ambient.monotonic()
-            if phase.state is OPEN and 0 < phase.until - now <= self.settings.max_open_for:
-                raise self._refused(phase, now, call)
+            now = clock.monotonic()
+            if generation.state is OPEN and 0 < generation.until - now <= self.settings.max_open_for:
+                raise self._rejection(generation, now, call)
             return self._admit_probe(call, now)
         if self.settings.slow_after is None:
             return window
-        return Timed(window, ambient.monotonic())
+        return Timed(window, clock.monotonic())
 
     def _admit_probe(self, call: Call, now: float) -> Token | Ticket:
-        phase = self._phase
-        if phase.state is OPEN:
-            phase = self._look(now, call)
-        if phase.state is HALF_OPEN:
-            probe = Probe(phase, now, call.deadline, self.settings.probe_timeout)
+        generation = self._generation
+        if generation.state is OPEN:
+            generation = self._look(now, call)
+        if generation.state is HALF_OPEN:
+            probe = Probe(generation, now, call.deadline, self.settings.probe_timeout)
             with self._lock:
-                if phase is self._phase and phase.take(probe, now):
+                if generation is self._generation and generation.take(probe, now):
                     return probe
-            phase = self._phase
-        if phase.window is not None:
+            generation = self._generation
+        if generation.window is not None:
             return self.admit(call)
-        raise self._refused(phase, now, call)
+        raise self._rejection(generation, now, call)
 
-    def head(self, token: Token | Ticket) -> Token | Ticket:
+    def on_response_head(self, token: Token | Ticket) -> Token | Ticket:
         """Take the time that counts as slow or not."""
         if isinstance(token, Timed | Probe):
-            token.took = ambient.monotonic() - token.start
+            token.took = clock.monotonic() - token.start
         return token
 
     def settle(self, token: Any, ending: Ending) -> None:
         """Count the ending; a success takes no lock, except for the first one in each bucket of the window."""
         if ending is OK and token.__class__ is TimeWindow:
-            now = ambient.monotonic()
-            if now >= token.edge:
+            now = clock.monotonic()
+            if now >= token.bucket_end:
                 with self._lock:
-                    token.turn(now)
+                    token.rotate(now)
             next(token.count)
         elif not isinstance(token, Ticket):
             self._score(token, ending)
 
     def _say_if_unlisted(self, ending: Ending, error: Exception) -> None:
         if ending.kind_by(self.settings.on) is EndingKind.ERROR:
-            unlisted(next((pipeline.site.name for pipeline in members(self._attached or ())), ""), error)
+            unlisted(next((pipeline.info.name for pipeline in members(self._attached or ())), ""), error)
 
     def _score(self, token: Token, ending: Ending) -> None:
         # It may ask a predicate of the user's, so this is not done under the lock.
         verdict = GOOD if ending is OK else self.settings.verdict(ending)
         if verdict.good is None and isinstance(ending.error, Exception):
             self._say_if_unlisted(ending, ending.error)
-        now = ambient.monotonic()
+        now = clock.monotonic()
         if isinstance(token, Probe):
             slow = self._was_slow(token, now)
             with self._lock:
-                trigger = self._phase.ended(token, verdict, now, slow=slow)
+                trigger = self._generation.ended(token, verdict, now, slow=slow)
                 why = "a probe was slow" if verdict.good else "a probe failed"
                 change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
             self._publish(change)
@@ -199,9 +199,9 @@ class CircuitBreaker(ByHand[Token]):
             return
         change = None
         with self._lock:
-            if window is self._phase.window:
-                held = window.add(now, failed=not good, slow=slow)
-                why = "" if good and not slow else self.settings.reason(held, window.row)
+            if window is self._generation.window:
+                totals = window.add(now, failed=not good, slow=slow)
+                why = "" if good and not slow else self.settings.reason(totals, window.consecutive)
                 if why:
                     change = self._go(Trigger.TRIPPED, now, why, verdict.retry_after)
         if change is not None:
@@ -221,50 +221,52 @@ class CircuitBreaker(ByHand[Token]):
         """Close it, and forget everything."""
         self._force(Trigger.RESET)
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         """Begin an empty window if it is to have another length; the rest holds from the next decision on."""
-        now = ambient.monotonic()
+        now = clock.monotonic()
         with self._lock:
-            window = self._phase.window
+            window = self._generation.window
             if window is not None:
                 fresh = self.settings.make_window(now)
                 if (type(fresh), fresh.span) != (type(window), window.span):
-                    self._phase.window = fresh
+                    self._generation.window = fresh
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, the state and its times in seconds as data; unless closed, the counts that opened it."""
-        now = ambient.monotonic()
+        now = clock.monotonic()
         self._look(now)
         with self._lock:
-            phase = self._phase
-            counts = phase.counts if phase.window is None else phase.window.counts(now)
+            generation = self._generation
+            counts = generation.counts if generation.window is None else generation.window.counts(now)
         return {
             "calls": counts.calls,
             "failures": counts.failures,
             "slow": counts.slow,
             "rate": counts.rate,
             "slow_rate": counts.slow_rate,
-            "state": phase.state.value,
-            "opens": phase.opens,
-            "seconds_in_state": max(0.0, now - phase.since),
-            "retry_after": max(0.0, phase.until - now) if phase.state is OPEN else None,
+            "state": generation.state.value,
+            "opens": generation.opens,
+            "seconds_in_state": max(0.0, now - generation.since),
+            "retry_after": max(0.0, generation.until - now) if generation.state is OPEN else None,
         }
 
-    def _look(self, now: float, call: Call | None = None) -> Phase:
-        """Return the phase of this moment."""
-        phase = self._phase
+    def _look(self, now: float, call: Call | None = None) -> Generation:
+        """Return the generation of this moment."""
+        generation = self._generation
         # A clock that is set back, as by the end of virtual time, must not keep it open.
-        if now < phase.until and (phase.state is not OPEN or phase.until - now <= self.settings.max_open_for):
-            return phase
+        if now < generation.until and (
+            generation.state is not OPEN or generation.until - now <= self.settings.max_open_for
+        ):
+            return generation
         change = None
         with self._lock:
-            if phase is self._phase:
-                change = self._go(Trigger.TIME, phase.until)
+            if generation is self._generation:
+                change = self._go(Trigger.TIME, generation.until)
         self._publish(change, call)
-        return self._phase
+        return self._generation
 
     def _force(self, trigger: Trigger) -> None:
-        now = ambient.monotonic()
+        now = clock.monotonic()
         self._look(now)
         with self._lock:
             change = self._go(trigger, now)
@@ -272,11 +274,11 @@ class CircuitBreaker(ByHand[Token]):
 
     def _go(self, trigger: Trigger, now: float, why: str = "", hint: float | None = None) -> Change | None:
         """Change the state, if the trigger does so in this one. Lock held."""
-        old = self._phase
+        old = self._generation
         new = old.after(trigger, self.settings, now, why, hint)
         if new is None:
             return None
-        self._phase = new
+        self._generation = new
         return Change(old.state, new.state, trigger in MANUAL, new.counts.rate, new.why)
 
     def _publish(self, change: Change | None, call: Call | None = None) -> None:
@@ -285,24 +287,24 @@ class CircuitBreaker(ByHand[Token]):
             return
         facts = {**change._asdict(), "mode": self.mode}
         if call is not None:
-            call.site.publish(BreakerChanged, self, call, **facts)
+            call.pipeline.publish(BreakerChanged, self, call, **facts)
         for pipeline in members(self._attached or ()):
-            site = pipeline.site
-            if call is None or site is not call.site:
+            site = pipeline.info
+            if call is None or site is not call.pipeline:
                 name = site.name_of(self) or self.name
                 site.bus.publish(BreakerChanged, pipeline=site.name, policy=name, operation="", target=None, **facts)
 
-    def _refused(self, phase: Phase, now: float, call: Call) -> CircuitOpenError:
-        site = call.site
-        told = phase.told
-        if told is None or told[0] is not site:
+    def _rejection(self, generation: Generation, now: float, call: Call) -> CircuitOpenError:
+        site = call.pipeline
+        rejection = generation.rejection
+        if rejection is None or rejection[0] is not site:
             name = site.name_of(self) or self.name
-            words = phase.words(f"{name} of {site.name}" if site.name else name)
-            told = phase.told = site, name, words  # the same for the many that follow
-        _, name, message = told
-        if phase.state is OPEN:
-            return CircuitOpenError.quickly(message, name, site.name, _OPEN, phase.until - now)
-        reason = RejectReason.ISOLATED if phase.state is ISOLATED else _OPEN
+            words = generation.message(f"{name} of {site.name}" if site.name else name)
+            rejection = generation.rejection = site, name, words  # the same for the many that follow
+        _, name, message = rejection
+        if generation.state is OPEN:
+            return CircuitOpenError.quickly(message, name, site.name, _OPEN, generation.until - now)
+        reason = RejectReason.ISOLATED if generation.state is ISOLATED else _OPEN
         return CircuitOpenError(message, policy=name, pipeline=site.name, reason=reason)
 
 

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from resilience._call.call import Site
+from resilience._call.call import PipelineInfo
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.ending import Ending, EndingKind, judge
 from resilience._policies.breaker.window import NONE, CallWindow, TimeWindow
 from resilience._util import validation
-from resilience._util.clock import FOREVER, ambient
-from resilience.events._types import State
+from resilience._util.clock import FOREVER, clock
+from resilience.events._types import BreakerState
 
 Window: TypeAlias = "TimeWindow | CallWindow"
 LEASE: Final = 60.0
 """Seconds after which a probe without a deadline is taken for lost."""
 # To look up a member of an enumeration takes 50 ns each time, in Python 3.11.
-CLOSED, OPEN, HALF_OPEN, ISOLATED = State
+CLOSED, OPEN, HALF_OPEN, ISOLATED = BreakerState
 _OK, _TIMED_OUT = EndingKind.OK, EndingKind.TIMED_OUT
 _JUDGED: Final = (_OK, EndingKind.FAILED, EndingKind.ERROR)
 _NEUTRAL: Final = (EndingKind.ERROR, EndingKind.ABANDONED)
@@ -40,14 +40,14 @@ class Trigger(StrEnum):
 
 
 MANUAL: Final = (Trigger.ISOLATE, Trigger.CLOSE, Trigger.RESET)
-TRANSITIONS: Final[dict[tuple[State, Trigger], State]] = {
+TRANSITIONS: Final[dict[tuple[BreakerState, Trigger], BreakerState]] = {
     (CLOSED, Trigger.TRIPPED): OPEN,
     (OPEN, Trigger.TIME): HALF_OPEN,
     (HALF_OPEN, Trigger.GOOD): CLOSED,
     (HALF_OPEN, Trigger.BAD): OPEN,
-    **{(state, Trigger.ISOLATE): ISOLATED for state in State if state is not ISOLATED},
-    **{(state, Trigger.CLOSE): CLOSED for state in State},
-    **{(state, Trigger.RESET): CLOSED for state in State},
+    **{(state, Trigger.ISOLATE): ISOLATED for state in BreakerState if state is not ISOLATED},
+    **{(state, Trigger.CLOSE): CLOSED for state in BreakerState},
+    **{(state, Trigger.RESET): CLOSED for state in BreakerState},
 }
 """All that can happen. What is not here changes nothing."""
 
@@ -122,16 +122,16 @@ class BreakerSettings:
             return Verdict(good=False, timed_out=kind is _TIMED_OUT, retry_after=failure.retry_after)
         return CUT if kind is _TIMED_OUT else BAD
 
-    def reason(self, held: tuple[int, int, int], row: int) -> str:
+    def reason(self, totals: tuple[int, int, int], consecutive: int) -> str:
         """Return why what a window holds, and the failures in a row, open a closed breaker; empty if they do not."""
-        calls, failures, slow = held
+        calls, failures, slow = totals
         if calls >= self.min_calls:
             if failures / calls >= self.failure_rate:
                 return f"{failures} of {calls} {self._calls} failed"
             if slow / calls >= self.slow_call_rate:
                 return f"{slow} of {calls} {self._calls} were slow"
-        if self.consecutive_failures is not None and row >= self.consecutive_failures:
-            return f"{row} calls in a row failed"
+        if self.consecutive_failures is not None and consecutive >= self.consecutive_failures:
+            return f"{consecutive} calls in a row failed"
         return ""
 
     @property
@@ -144,10 +144,10 @@ class BreakerSettings:
             grown = self.open_for * self.open_growth**failed
         except OverflowError:
             grown = self.max_open_for
-        return min(max(grown * ambient.random.uniform(0.8, 1.2), hint or 0.0), self.max_open_for)
+        return min(max(grown * clock.random.uniform(0.8, 1.2), hint or 0.0), self.max_open_for)
 
 
-class Phase:
+class Generation:
     """A breaker in one state, from entering it to leaving it: a generation.
 
     All that goes with the state is in here and is replaced as a whole, so that it is true also for those who look
@@ -158,10 +158,21 @@ class Phase:
     """
 
     __slots__ = (
-        "counts", "failed", "good", "opens", "places", "probes", "since", "state", "told", "until", "why", "window",
+        "counts",
+        "failed",
+        "good",
+        "opens",
+        "places",
+        "probes",
+        "rejection",
+        "since",
+        "state",
+        "until",
+        "why",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, state: State, since: float) -> None:
+    def __init__(self, state: BreakerState, since: float) -> None:
         self.state = state
         self.since = since
         self.until = FOREVER
@@ -173,18 +184,18 @@ class Phase:
         self.places = 0
         self.good = 0
         self.probes: set[Probe] = set()
-        self.told: tuple[Site, str, str] | None = None
+        self.rejection: tuple[PipelineInfo, str, str] | None = None
 
     @classmethod
-    def closed(cls, settings: BreakerSettings, now: float) -> Phase:
+    def closed(cls, settings: BreakerSettings, now: float) -> Generation:
         """Return a closed one, with an empty window."""
-        phase = cls(CLOSED, now)
-        phase.window = settings.make_window(now)
-        return phase
+        generation = cls(CLOSED, now)
+        generation.window = settings.make_window(now)
+        return generation
 
     def after(
         self, trigger: Trigger, settings: BreakerSettings, now: float, why: str = "", hint: float | None = None
-    ) -> Phase | None:
+    ) -> Generation | None:
         """Return what comes after this one; None: the trigger changes nothing in this state. Lock held.
 
         Args:
@@ -198,10 +209,10 @@ class Phase:
         if state is None:
             return None
         if state is CLOSED:
-            new = Phase.closed(settings, now)
+            new = Generation.closed(settings, now)
             new.opens = 0 if trigger is Trigger.RESET else self.opens
             return new
-        new = Phase(state, now)
+        new = Generation(state, now)
         new.opens = self.opens
         new.counts = self.counts if self.window is None else self.window.counts(now)
         new.failed = self.failed
@@ -225,7 +236,7 @@ class Phase:
 
     def ended(self, probe: Probe, verdict: Verdict, now: float, *, slow: bool) -> Trigger | None:
         """Take a probe's place back, and return what its ending sets off. Lock held."""
-        if probe.phase is not self:
+        if probe.generation is not self:
             return None
         in_time = probe in self.probes and now < probe.lease
         self.probes.discard(probe)
@@ -237,7 +248,7 @@ class Phase:
         self.good += in_time
         return Trigger.GOOD if self.good >= self.places else None
 
-    def words(self, where: str) -> str:
+    def message(self, where: str) -> str:
         """Return what a refused call is told: what happened, why, and what to do."""
         if self.state is OPEN:
             seconds = self.until - self.since
@@ -259,8 +270,8 @@ class Phase:
 class Change(NamedTuple):
     """A change of state, to be published once the lock is released."""
 
-    previous: State
-    state: State
+    previous: BreakerState
+    state: BreakerState
     manual: bool
     failure_rate: float
     why: str
@@ -280,10 +291,10 @@ class Timed:
 class Probe:
     """A call of a half-open period. Its place is free again at `lease`; `due`: that is the call's own deadline."""
 
-    __slots__ = ("due", "lease", "phase", "start", "took")
+    __slots__ = ("due", "generation", "lease", "start", "took")
 
-    def __init__(self, phase: Phase, start: float, deadline: float, timeout: float | None) -> None:
-        self.phase = phase
+    def __init__(self, generation: Generation, start: float, deadline: float, timeout: float | None) -> None:
+        self.generation = generation
         self.start = start
         self.due = timeout is None and deadline < FOREVER
         self.lease = deadline if self.due else start + (LEASE if timeout is None else timeout)

@@ -51,7 +51,17 @@ class TimeWindow:
     """
 
     __slots__ = (
-        "_bucket", "_failures", "_looks", "_marks", "_row_at", "_slow", "_start", "count", "edge", "row", "span",
+        "_bucket",
+        "_consecutive_at",
+        "_failures",
+        "_looks",
+        "_marks",
+        "_slow",
+        "_start",
+        "bucket_end",
+        "consecutive",
+        "count",
+        "span",
     )  # fmt: skip
 
     def __init__(self, span: float, now: float) -> None:
@@ -60,18 +70,18 @@ class TimeWindow:
         self._looks = 0
         self._failures = 0
         self._slow = 0
-        self.row = 0
-        """The failures in a row, however long ago they began, as of the last call that `add` has counted."""
-        self._row_at = 0
+        self.consecutive = 0
+        """Consecutive failures, however long ago they began, as of the last call that `add` has counted."""
+        self._consecutive_at = 0
         self._marks = [(0, 0, 0)]
         self._begin(now)
 
     def _begin(self, now: float) -> None:
         self._start = now
         self._bucket = 0
-        self.edge = now + self.span / BUCKETS
+        self.bucket_end = now + self.span / BUCKETS
 
-    def turn(self, now: float) -> None:
+    def rotate(self, now: float) -> None:
         """Begin the bucket of this moment, and forget those that have become too old. Lock held.
 
         A moment that is a little earlier is that of a thread which had to wait for the lock: nothing to do. One
@@ -84,15 +94,15 @@ class TimeWindow:
             self._marks += [total] * int(steps)
             del self._marks[:-BUCKETS]
             self._bucket = int(bucket)
-            self.edge = self._start + (self._bucket + 1) * self.span / BUCKETS
+            self.bucket_end = self._start + (self._bucket + 1) * self.span / BUCKETS
         elif steps and not -BUCKETS <= steps < 0:
             self._marks = [self._total()]
             self._begin(now)
 
     def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
-        """Count a call of any kind, and return what the window holds then, as `held` does. Lock held."""
-        if not self.edge - self.span <= now < self.edge:
-            self.turn(now)
+        """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
+        if not self.bucket_end - self.span <= now < self.bucket_end:
+            self.rotate(now)
         self._slow += slow
         if failed:
             self._failures += 1
@@ -100,20 +110,21 @@ class TimeWindow:
             next(self.count)
         successes = self._successes()
         if failed:
-            # A success takes no lock, so it cannot end the row itself; but the counter tells whether there was one.
-            self.row = self.row + 1 if successes == self._row_at else 1
-            self._row_at = successes
+            # A success takes no lock, so it cannot end the run of failures itself; the counter tells whether there was
+            # one.
+            self.consecutive = self.consecutive + 1 if successes == self._consecutive_at else 1
+            self._consecutive_at = successes
         else:
-            self.row = 0
+            self.consecutive = 0
         calls, failures, slow_before = self._marks[0]
         return successes + self._failures - calls, self._failures - failures, self._slow - slow_before
 
     def counts(self, now: float) -> Counts:
         """Return what the window holds. Lock held."""
-        self.turn(now)
-        return Counts(*self.held())
+        self.rotate(now)
+        return Counts(*self.totals())
 
-    def held(self) -> tuple[int, int, int]:
+    def totals(self) -> tuple[int, int, int]:
         """Return what it held after the last call of `add` or `turn`: calls, failures, slow calls. Lock held."""
         calls, failures, slow = self._marks[0]
         return self._successes() + self._failures - calls, self._failures - failures, self._slow - slow
@@ -135,7 +146,7 @@ class CallWindow:
         now: the time at which it begins, which makes no difference.
     """
 
-    __slots__ = ("_failures", "_outcomes", "_slow", "row", "span")
+    __slots__ = ("_failures", "_outcomes", "_slow", "consecutive", "span")
 
     def __init__(self, span: int, now: float = 0.0) -> None:
         del now
@@ -143,11 +154,11 @@ class CallWindow:
         self._outcomes: deque[int] = deque(maxlen=span)
         self._failures = 0
         self._slow = 0
-        self.row = 0
-        """The failures in a row, up to the last call counted."""
+        self.consecutive = 0
+        """The number of consecutive failures, up to the last call counted."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
-        """Count a call of any kind, and return what the window holds then, as `held` does. Lock held."""
+        """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
         del now
         if len(self._outcomes) == self.span:
             oldest = self._outcomes[0]
@@ -156,14 +167,14 @@ class CallWindow:
         self._outcomes.append(failed | slow << 1)
         self._failures += failed
         self._slow += slow
-        self.row = self.row + 1 if failed else 0
+        self.consecutive = self.consecutive + 1 if failed else 0
         return len(self._outcomes), self._failures, self._slow
 
     def counts(self, now: float) -> Counts:
         """Return what the window holds. Lock held."""
         del now
-        return Counts(*self.held())
+        return Counts(*self.totals())
 
-    def held(self) -> tuple[int, int, int]:
+    def totals(self) -> tuple[int, int, int]:
         """Return what it holds: calls, failures, slow calls. Lock held."""
         return len(self._outcomes), self._failures, self._slow

@@ -10,15 +10,15 @@ from tenacity import TryAgain
 
 from resilience._call import retry_marks
 from resilience._call.budget import RetryBudget
-from resilience._call.call import Call, Site
+from resilience._call.call import Call, PipelineInfo
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
-from resilience._outcome.tenacity_adapter import State
+from resilience._outcome.tenacity_adapter import CallState
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, PIPELINE, Inherit, On, RetrySettings, Stop, Wait
-from resilience._policies.shapes import Loop, Series
+from resilience._policies.shapes import Loop, RetryState
 from resilience._util import validation
-from resilience._util.clock import FOREVER, ambient
+from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import unlisted
 from resilience.backoff import Backoff
 from resilience.errors import RejectedError
@@ -56,7 +56,7 @@ class Retry(Loop):
     """
 
     kind = "retry"
-    usual: ClassVar[dict[str, Any]] = {"attempts": 3, "wait": DEFAULT_WAIT}
+    _repr_defaults: ClassVar[dict[str, Any]] = {"attempts": 3, "wait": DEFAULT_WAIT}
     settings: RetrySettings
 
     def __init__(
@@ -85,9 +85,9 @@ class Retry(Loop):
             name=name,
             mode=mode,
         )
-        self.configured()
+        self._settings_changed()
 
-    def reward(self, site: Site) -> Callable[[], object] | None:
+    def on_success(self, site: PipelineInfo) -> Callable[[], object] | None:
         """Each success pays into the budget."""
         budget = self._budget(site)
         return None if budget is None else budget.deposit
@@ -102,7 +102,7 @@ class Retry(Loop):
         budget = self.settings.budget
         return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
 
-    def configured(self) -> None:
+    def _settings_changed(self) -> None:
         """Keep at hand what each decision needs."""
         settings = self.settings
         own: object = settings.on
@@ -116,24 +116,24 @@ class Retry(Loop):
         """This policy's own allowlist; None: that of the pipeline, or an async predicate."""
         return self._listed
 
-    def delay(self, call: Call, ending: Ending, series: Series) -> Any:
+    def delay(self, call: Call, ending: Ending, series: RetryState) -> Any:
         """Decide; an async predicate makes that something to be awaited."""
         if self._asks:
             return self._delay_later(call, ending, series)
         own = self._listed
         return self._decide(call, ending, series, ending.failure if own is None else ending.failure_by(own))
 
-    async def _delay_later(self, call: Call, ending: Ending, series: Series) -> float | None:
+    async def _delay_later(self, call: Call, ending: Ending, series: RetryState) -> float | None:
         error = ending.error
         assert isinstance(error, Exception)
         listed = not isinstance(error, RejectedError) and await tenacity_adapter.ask_async(self.settings.on, error)
         return self._decide(call, ending, series, default_failure(error) if listed else None)
 
-    def _decide(self, call: Call, ending: Ending, series: Series, failure: Failure | None) -> float | None:
+    def _decide(self, call: Call, ending: Ending, series: RetryState, failure: Failure | None) -> float | None:
         """Decide; the cheap and certain reasons come first, the budget last: what is not made costs nothing."""
         error: Any = ending.error  # an Exception: nothing else is asked about
         settings = self.settings
-        budget = call.site.budget if self._inherits else self._budget(call.site)
+        budget = call.pipeline.budget if self._inherits else self._budget(call.pipeline)
         unsent = call.unsent
         if unsent is not None and failure is not None and failure.unprocessed is not unsent:
             failure = replace(failure, unprocessed=unsent)
@@ -144,9 +144,9 @@ class Retry(Loop):
             if budget is not None and kind is EndingKind.OK:
                 budget.deposit()
             elif kind is EndingKind.ERROR:
-                unlisted(call.site.name, error)
+                unlisted(call.pipeline.name, error)
             return None
-        if not settings.nested and retry_marks.marked_since(error, series.stamp):
+        if not settings.nested and retry_marks.marked_since(error, series.last_mark):
             if not series.shadow:
                 self._tell(call, series, GiveUpReason.NESTED)
                 retry_marks.mark(error)
@@ -156,7 +156,7 @@ class Retry(Loop):
             budget.failed()
         plain, stopped = self._backoff, False
         if plain is not None:
-            wait = plain.seconds(series.number, series.previous)
+            wait = plain.seconds(series.attempt_number, series.last_wait)
             if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
                 wait = self._floored(plain, wait, failure)
         else:
@@ -165,43 +165,43 @@ class Retry(Loop):
         if reason is None and budget is not None:
             # A retry that is not made is not paid for.
             paid = budget.affordable if series.shadow else budget.withdraw()
-            series.payer = budget if paid and not series.shadow else None
+            series.budget = budget if paid and not series.shadow else None
             reason = None if paid else GiveUpReason.BUDGET
         if reason is not None:
             if not series.shadow:
                 self._give_up(call, error, series, reason)
             return None
-        site = call.site
-        if wanting := site.bus.heard(RetryScheduled):
+        site = call.pipeline
+        if wanting := site.bus.listeners_for(RetryScheduled):
             mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
-            number = series.number
-            site.tell(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
-        series.previous = wait
+            number = series.attempt_number
+            site.publish_to(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
+        series.last_wait = wait
         return wait
 
-    def not_made(self, call: Call, ending: Ending, error: Exception, series: Series) -> None:
+    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, series: RetryState) -> None:
         """Say on the last real failure why there was no other attempt, and take back what was paid for it."""
-        if series.payer is not None:
-            series.payer.refund()
-            series.payer = None
+        if series.budget is not None:
+            series.budget.refund()
+            series.budget = None
         refusal = ending.error
         why: str = "draining" if refusal is None else "deadline"
         if isinstance(refusal, RejectedError):
             why = refusal.reason or type(refusal).__name__
-        retry_marks.note(error, f"attempt {series.number + 1} not made: {retry_marks.REFUSALS.get(why, why)}")
+        retry_marks.note(error, f"attempt {series.attempt_number + 1} not made: {retry_marks.REJECTIONS.get(why, why)}")
 
-    def _budget(self, site: Site) -> RetryBudget | None:
+    def _budget(self, site: PipelineInfo) -> RetryBudget | None:
         budget = self.settings.budget
         return site.budget if isinstance(budget, Inherit) else budget
 
-    def _wait(self, call: Call, error: Exception, failure: Failure, series: Series) -> tuple[float, bool]:
+    def _wait(self, call: Call, error: Exception, failure: Failure, series: RetryState) -> tuple[float, bool]:
         """Return the wait, and whether the stop condition is met."""
         settings = self.settings
         strategy, stop = settings.waits[failure.kind], settings.stop
-        state = series.state
+        state = series.strategy_state
         if state is None:
-            state = series.state = State(series.started, call.function, call.args, call.kwargs)
-        state.ended(series.number, error)
+            state = series.strategy_state = CallState(series.started, call.function, call.args, call.kwargs)
+        state.ended(series.attempt_number, error)
         try:
             wait = self._floored(strategy, strategy(state), failure)
             state.about_to_sleep(wait)
@@ -221,7 +221,7 @@ class Retry(Loop):
         return wait
 
     def _reason(
-        self, call: Call, failure: Failure, series: Series, wait: float, *, stopped: bool
+        self, call: Call, failure: Failure, series: RetryState, wait: float, *, stopped: bool
     ) -> GiveUpReason | None:
         settings = self.settings
         if not failure.retryable:
@@ -231,38 +231,38 @@ class Retry(Loop):
             return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
-        if settings.attempts is not None and series.number >= settings.attempts:
+        if settings.attempts is not None and series.attempt_number >= settings.attempts:
             return GiveUpReason.ATTEMPTS
         if stopped:
             return GiveUpReason.STOP
         if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
             return GiveUpReason.RETRY_AFTER
-        if (wait > 0 or call.deadline != FOREVER) and not series.in_time(call, wait):
+        if (wait > 0 or call.deadline != FOREVER) and not series.fits(call, wait):
             return GiveUpReason.DEADLINE
         return None
 
-    def _give_up(self, call: Call, error: Exception, series: Series, reason: GiveUpReason) -> None:
+    def _give_up(self, call: Call, error: Exception, series: RetryState, reason: GiveUpReason) -> None:
         elapsed = self._tell(call, series, reason)
         # A Retry of one attempt never meant to retry; another level may.
         if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
             retry_marks.mark(error)
-        made = "1 attempt" if series.number == 1 else f"{series.number} attempts"
+        made = "1 attempt" if series.attempt_number == 1 else f"{series.attempt_number} attempts"
         retry_marks.note(
-            error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {retry_marks.WORDS[reason]}"
+            error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}"
         )
 
-    def _tell(self, call: Call, series: Series, reason: GiveUpReason) -> float:
-        elapsed = ambient.monotonic() - series.started
-        call.site.publish(RetryGivenUp, self, call, attempts=series.number, elapsed=elapsed, reason=reason)
+    def _tell(self, call: Call, series: RetryState, reason: GiveUpReason) -> float:
+        elapsed = clock.monotonic() - series.started
+        call.pipeline.publish(RetryGivenUp, self, call, attempts=series.attempt_number, elapsed=elapsed, reason=reason)
         return elapsed
 
     def _note_nested(self, call: Call, error: Exception) -> None:
-        inner = retry_marks.noted(error).partition(retry_marks.NESTED_WORDS)[0]
+        inner = retry_marks.noted(error).partition(retry_marks.NESTED_REASON)[0]
         first = inner or "a Retry further in had given up on the cause"
         retry_marks.note(
-            error, f"{first}{retry_marks.NESTED_WORDS}, so {self._where(call)} did not (nested=True would)"
+            error, f"{first}{retry_marks.NESTED_REASON}, so {self._where(call)} did not (nested=True would)"
         )
 
     def _where(self, call: Call) -> str:
-        name = call.site.name_of(self) or self.name
-        return f"{name} of {call.site.name}" if call.site.name else name
+        name = call.pipeline.name_of(self) or self.name
+        return f"{name} of {call.pipeline.name}" if call.pipeline.name else name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from resilience import Call, Ending, Gate, Line, RejectedError, RejectReason, Ticket
-from resilience._util.clock import ambient
+from resilience import Call, Ending, Gate, RejectedError, RejectReason, Ticket, WaitQueue
+from resilience._util.clock import clock
 
 
 class Turnstile(Gate[None]):
@@ -19,7 +19,7 @@ class Turnstile(Gate[None]):
         self.room = room
         self.patience = patience
         self.free = deque([None] * limit)
-        self.line = Line(self.take, self.put)
+        self.line = WaitQueue(self.take, self.put)
         self.endings: list[str] = []
         self.peak = 0
 
@@ -41,15 +41,15 @@ class Turnstile(Gate[None]):
     def admit(self, call: Call) -> Ticket | None:
         if not len(self.line) and self.take():
             return None
-        ticket = self.line.join(ambient.monotonic() + self.patience, self.room)
+        ticket = self.line.enqueue(clock.monotonic() + self.patience, self.room)
         if ticket is None:
-            raise RejectedError("full", reason=RejectReason.FULL, policy=self.name, pipeline=call.site.name)
+            raise RejectedError("full", reason=RejectReason.FULL, policy=self.name, pipeline=call.pipeline.name)
         return ticket
 
     def settle(self, token: Ticket | None, ending: Ending) -> None:
         self.endings.append(ending.kind)
         self.put()
-        self.line.serve()
+        self.line.grant()
 
     def leaked(self) -> str | None:
         if self.in_flight or len(self.line):

@@ -1,0 +1,1 @@
+"""What several tests need: fixtures, scenarios, and the slack that times are given."""
