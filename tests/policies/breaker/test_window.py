@@ -1,9 +1,7 @@
-"""The windows that a breaker counts in, against plain lists."""
+"""The windows in which a circuit breaker counts, compared with plain lists."""
 
 import itertools
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -248,15 +246,7 @@ def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool,
 # Threads
 
 
-@pytest.fixture
-def _frantic_switching() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.mark.usefixtures("_frantic_switching")
+@pytest.mark.usefixtures("frequent_switches")
 def test_successes_without_the_lock_are_exact() -> None:
     window = TimeWindow(1e6, START)
     lock = threading.Lock()

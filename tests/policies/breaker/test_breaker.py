@@ -1,0 +1,170 @@
+"""A circuit breaker in a pipeline, in each mode, and the memory that it takes."""
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilience import CircuitOpenError, Mode, Pipeline, RejectReason, Retry, backoff
+from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience.events import BreakerChanged, BreakerState, Rejected
+from resilience.testing import Recorder, VirtualClock
+from tests.policies.breaker.helpers import fails
+
+# Pipelines of the same name may still be alive in the tracebacks of earlier tests.
+pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
+
+
+@pytest.mark.usefixtures("clock")
+class TestInAPipeline:
+    def test_sync_and_async_share_it(self, clock: VirtualClock) -> None:
+        breaker = CircuitBreaker(consecutive_failures=4)
+        pipeline = Pipeline(breaker, name="quotes")
+
+        async def fails_later() -> None:
+            await asyncio.sleep(0)
+            raise ConnectionError
+
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                pipeline.call(fails)
+            with pytest.raises(ConnectionError):
+                asyncio.run(pipeline.acall(fails_later))
+        with Recorder(pipeline, events=[Rejected]) as recorder:
+            with pytest.raises(CircuitOpenError):
+                pipeline.call(fails)
+            with pytest.raises(CircuitOpenError):
+                asyncio.run(pipeline.acall(fails_later))
+        assert [(one.reason, one.mode, one.retry_after) for one in recorder.of(Rejected)] == [
+            (RejectReason.OPEN, Mode.ENFORCE, pytest.approx(breaker.snapshot()["retry_after"]))
+        ] * 2
+        clock.advance(2)
+        for _ in range(3):
+            assert pipeline.call(lambda: "fine") == "fine"
+        assert breaker.snapshot()["state"] == "closed"
+
+    def test_a_retry_outside_does_not_retry_the_refusal(self) -> None:
+        pipeline = Pipeline(Retry(9, wait=backoff.none()), CircuitBreaker(consecutive_failures=2))
+        calls: list[None] = []
+
+        def down() -> None:
+            calls.append(None)
+            raise ConnectionError("down")
+
+        with pytest.raises(ConnectionError) as caught:
+            pipeline.call(down)
+        assert len(calls) == 2
+        assert "attempt 3 not made: circuit open" in caught.value.__notes__[0]
+        with pytest.raises(CircuitOpenError):
+            pipeline.call(down)
+
+    def test_shadow_mode_lets_everything_through_and_keeps_the_state_true(self, clock: VirtualClock) -> None:
+        breaker = CircuitBreaker(consecutive_failures=2, mode="shadow")
+        pipeline = Pipeline(breaker, name="quotes")
+        healthy = False
+        calls: list[None] = []
+
+        def dependency() -> None:
+            calls.append(None)
+            if not healthy:
+                raise ConnectionError
+
+        def ask() -> None:
+            with contextlib.suppress(ConnectionError):
+                pipeline.call(dependency)
+
+        with Recorder(pipeline, events=[Rejected, BreakerChanged]) as recorder:
+            for _ in range(5):
+                ask()
+            assert breaker.snapshot()["state"] == "open"
+            assert [one.mode for one in recorder.of(Rejected)] == [Mode.SHADOW] * 3
+            clock.advance(2)
+            ask()  # a probe, which fails
+            assert breaker.snapshot()["opens"] == 2
+            clock.advance(2)
+            healthy = True
+            for _ in range(3):
+                ask()
+        assert breaker.snapshot()["state"] == "closed"
+        assert len(calls) == 9
+        assert [one.state for one in recorder.of(BreakerChanged)] == [
+            "open",
+            "half_open",
+            "open",
+            "half_open",
+            "closed",
+        ]
+        assert {one.mode for one in recorder.of(BreakerChanged)} == {Mode.SHADOW}
+
+    def test_the_log_tells_shadow_mode(self, caplog: pytest.LogCaptureFixture) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1, mode="shadow")
+        pipeline = Pipeline(breaker, name="logged-in-the-shadow")
+
+        def dependency() -> None:
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            pipeline.call(dependency)
+
+        assert "circuit breaker logged-in-the-shadow/breaker would be open since" in caplog.text
+
+    def test_off(self) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1)
+        pipeline = Pipeline(breaker)
+        breaker.mode = Mode.OFF
+        with pytest.raises(ConnectionError):
+            pipeline.call(fails)
+        assert breaker.snapshot()["calls"] == 0
+
+    def test_a_cancelled_probe_gives_its_place_back(self, clock: VirtualClock) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1, half_open_calls=1)
+        pipeline = Pipeline(breaker)
+        with pytest.raises(ConnectionError):
+            pipeline.call(fails)
+        clock.advance(2)
+
+        async def main() -> None:
+            async def hangs() -> None:
+                await asyncio.Event().wait()
+
+            for _ in range(3):
+                task = asyncio.create_task(pipeline.acall(hangs))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                with pytest.raises(CircuitOpenError):
+                    await pipeline.acall(hangs)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(main())
+        assert breaker.snapshot()["state"] == "half_open"
+        for error in (KeyboardInterrupt, KeyError, GeneratorExit):
+            with pytest.raises(error):
+                pipeline.call(raises(error))
+        pipeline.call(lambda: None)
+        assert breaker.snapshot()["state"] == "closed"
+
+
+def raises(error: type[BaseException]) -> Callable[[], None]:
+    def raising() -> None:
+        raise error
+
+    return raising
+
+
+def size(thing: Any, seen: set[int]) -> int:
+    if id(thing) in seen or isinstance(thing, type | BreakerState | Mode):
+        return 0
+    seen.add(id(thing))
+    return sys.getsizeof(thing) + sum(size(part, seen) for part in gc.get_referents(thing))
+
+
+def test_memory() -> None:
+    breaker = CircuitBreaker()
+    seen: set[int] = set()
+    assert 500 < sum(size(part, seen) for part in (vars(breaker), *vars(breaker).values())) < 3000
