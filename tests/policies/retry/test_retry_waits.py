@@ -1,0 +1,86 @@
+"""The waits between attempts: backoffs, hints of the server, waits by kind of failure."""
+
+import asyncio
+
+import pytest
+
+from resilience import Allowlist, Failure, FailureKind, Mode, Pipeline, Retry, backoff
+from resilience.events import RetryScheduled
+from resilience.testing import Recorder, VirtualClock
+from tests.policies.retry.helpers import Down, listing
+
+# Pipelines of the same name may still be alive in the tracebacks of earlier tests.
+pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
+
+
+class TestWaits:
+    @pytest.mark.parametrize(
+        ("hint", "longest", "slept"),
+        [
+            (5.0, 60.0, [5.0]),
+            (1.0, 60.0, [2.0]),
+            (60.0, 60.0, [60.0]),
+            (5.0, 0.0, [2.0]),
+            (1e9, 0.0, [2.0]),
+            (0.0, 60.0, [2.0]),
+            (float("nan"), 60.0, [2.0]),
+            (float("inf"), 60.0, [2.0]),
+            (-1.0, 60.0, [2.0]),
+            (None, 60.0, [2.0]),
+        ],
+    )
+    def test_hints(self, clock: VirtualClock, hint: float | None, longest: float, slept: list[float]) -> None:
+        retry = Retry(wait=backoff.fixed(2), max_retry_after=longest)
+        pipeline = Pipeline(retry, failures=listing(Failure(retry_after=hint)))
+        with Recorder(pipeline, events=[RetryScheduled]) as recorder:
+            assert pipeline.call(Down(ConnectionError("no"))) == "fine"
+        assert clock.sleeps == pytest.approx(slept)
+        (event,) = recorder.of(RetryScheduled)
+        assert (event.attempt, event.wait, event.mode) == (1, slept[0], Mode.ENFORCE)
+
+    def test_by_kind(self, clock: VirtualClock) -> None:
+        waits = {
+            FailureKind.TRANSIENT: backoff.fixed(1),
+            FailureKind.TIMEOUT: backoff.fixed(2),
+            FailureKind.OVERLOAD: backoff.fixed(4),
+        }
+        failures = Allowlist(ConnectionError, TimeoutError) | listing(Failure(FailureKind.OVERLOAD))
+        busy = Allowlist(when=lambda error: Failure(FailureKind.OVERLOAD) if isinstance(error, OSError) else None)
+        pipeline = Pipeline(Retry(4, wait=waits), failures=failures | busy)
+        assert pipeline.call(Down(TimeoutError(), OSError(), ConnectionError())) == "fine"
+        assert clock.sleeps == pytest.approx([2, 4, 1])
+
+    def test_no_wait_never_sleeps(self, clock: VirtualClock) -> None:
+        pipeline = Pipeline(Retry(wait=backoff.none()))
+        assert pipeline.call(Down(ConnectionError(), ConnectionError())) == "fine"
+
+        async def main() -> None:
+            assert await pipeline.acall(Down(ConnectionError(), ConnectionError())) == "fine"
+
+        asyncio.run(main())
+        assert clock.sleeps == []
+        assert clock.elapsed == 0
+
+    @pytest.mark.usefixtures("clock")
+    @pytest.mark.parametrize("wait", [float("nan"), float("inf"), -1.0])
+    def test_a_broken_backoff_lets_the_failure_out(self, wait: float) -> None:
+        class Broken(backoff.Backoff):
+            def seconds(self, retry: int, previous: float | None) -> float:
+                return wait
+
+        down = Down(default=ConnectionError)
+        with pytest.raises(ConnectionError):
+            Pipeline(Retry(wait=Broken())).call(down)
+        assert down.calls == 1
+
+    def test_a_backoff_gets_the_number_and_the_last_wait(self, clock: VirtualClock) -> None:
+        seen: list[tuple[int, float | None]] = []
+
+        class Noting(backoff.Backoff):
+            def seconds(self, retry: int, previous: float | None) -> float:
+                seen.append((retry, previous))
+                return float(retry)
+
+        assert Pipeline(Retry(wait=Noting())).call(Down(ConnectionError(), ConnectionError())) == "fine"
+        assert seen == [(1, None), (2, 1.0)]
+        assert clock.sleeps == pytest.approx([1, 2])
