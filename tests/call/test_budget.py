@@ -1,7 +1,8 @@
+"""The retry budget: its settings, exact arithmetic, gRFC A6, and use by several threads."""
+
 import math
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -16,14 +17,6 @@ THREADS = 8
 PATIENCE = 60.0
 
 exactly = settings(derandomize=True, database=None, deadline=None)
-
-
-@pytest.fixture
-def _frantic_switching() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_threads(work: Callable[[], int]) -> list[int]:
@@ -368,7 +361,7 @@ def test_grpc_resets_and_describes_itself() -> None:
 # Threads
 
 
-@pytest.mark.usefixtures("_frantic_switching")
+@pytest.mark.usefixtures("frequent_switches")
 def test_no_token_is_spent_twice() -> None:
     budget = RetryBudget(ratio=0.1, capacity=100)
 
@@ -378,7 +371,7 @@ def test_no_token_is_spent_twice() -> None:
     assert budget.tokens == 0.0
 
 
-@pytest.mark.usefixtures("_frantic_switching")
+@pytest.mark.usefixtures("frequent_switches")
 def test_no_deposit_is_lost_or_counted_twice() -> None:
     budget = RetryBudget(ratio=0.1, capacity=10_000, initial=0)
     rounds = 500
@@ -399,7 +392,7 @@ def test_no_deposit_is_lost_or_counted_twice() -> None:
     assert budget.tokens == (THREADS * rounds * UNIT // 10 - spent * UNIT) / UNIT
 
 
-@pytest.mark.usefixtures("_frantic_switching")
+@pytest.mark.usefixtures("frequent_switches")
 def test_grpc_is_exact_under_threads() -> None:
     budget = RetryBudget.grpc(max_tokens=1000, token_ratio=0.001)
     for _ in range(500):

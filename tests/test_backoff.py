@@ -1,3 +1,5 @@
+"""The backoffs: their formulas, bounds, settings and text."""
+
 import math
 import random
 from collections.abc import Callable, Iterator
