@@ -12,12 +12,15 @@ import contextlib
 import types
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+import anyio.lowlevel
 import trio
 import uvloop
 
 MOST = 300
+Guard: TypeAlias = "Callable[[Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]"
+"""Calls a coroutine function through policies: `pipeline.acall`, for example."""
 
 
 @dataclass
@@ -27,6 +30,47 @@ class Scenario:
     call: Callable[[], Coroutine[Any, Any, Any]]
     check: Callable[[], str | None]
     helpers: list[Callable[[], Coroutine[Any, Any, Any]]] = field(default_factory=list)
+
+
+async def hung_up() -> None:
+    """Fail as the first attempt of a call does in most scenarios."""
+    raise ConnectionError("hung up")
+
+
+def waiting_scenario(
+    guard: Guard,
+    check: Callable[[], str | None],
+    *,
+    holding: Guard,
+    holders: int = 2,
+    first_attempt: Callable[[], Coroutine[Any, Any, Any]] | None = hung_up,
+) -> Scenario:
+    """Return the scenario of a call that has to wait for permits, and whose first attempt fails.
+
+    Args:
+        guard: what the call goes through.
+        check: returns what leaked.
+        holding: what those go through who hold permits at first, for three suspensions each.
+        holders: how many of them there are.
+        first_attempt: what the first attempt does after one suspension. Every other attempt is suspended twice and
+            returns "fine"; with None, the first one too.
+    """
+    attempts = 0
+
+    async def fetch() -> Any:
+        nonlocal attempts
+        await anyio.lowlevel.checkpoint()
+        attempts += 1
+        if attempts == 1 and first_attempt is not None:
+            return await first_attempt()
+        await anyio.lowlevel.checkpoint()
+        return "fine"
+
+    async def hold() -> None:
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+
+    return Scenario(call=lambda: guard(fetch), check=check, helpers=[lambda: holding(hold)] * holders)
 
 
 @dataclass

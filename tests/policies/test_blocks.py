@@ -1,10 +1,9 @@
-"""`with gate:` and `async with gate:`."""
+"""Gates that guard a block of code: `with gate:` and `async with gate:`."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from resilience._pipeline.in_flight import Drain
 from resilience._policies.blocks import Blocks
 from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.support.cancellation import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario, waiting_scenario
 
 Main: TypeAlias = "Callable[[], Awaitable[Any]]"
 
@@ -94,6 +93,7 @@ def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
     assert running == {}
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_blocks_that_begin_in_one_thread_and_end_in_another_give_their_permits_back() -> None:
     bulkhead = Bulkhead(64)
 
@@ -110,13 +110,8 @@ def test_blocks_that_begin_in_one_thread_and_end_in_another_give_their_permits_b
         generator = workers.submit(begin).result()
         assert workers.submit(next, generator, "over").result() == "over"
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as workers, ThreadPoolExecutor(8) as clients:
-            list(clients.map(request, range(500)))
-    finally:
-        sys.setswitchinterval(interval)
+    with ThreadPoolExecutor(8) as workers, ThreadPoolExecutor(8) as clients:
+        list(clients.map(request, range(500)))
 
     assert bulkhead.in_flight == 0
 
@@ -289,16 +284,15 @@ def test_cancellation_at_every_suspension(run: Callable[[Callable[[], Scenario]]
     def make() -> Scenario:
         bulkhead = Bulkhead(1, queue=10, max_wait=10)
 
-        async def block() -> None:
+        async def block(function: Callable[[], Awaitable[Any]]) -> None:
             async with bulkhead:
-                await anyio.lowlevel.checkpoint()
-                await anyio.lowlevel.checkpoint()
+                await function()
 
         def check() -> str | None:
             left = (bulkhead.in_flight, bulkhead.queued)
             return None if left == (0, 0) else f"in flight and queued: {left}"
 
-        return Scenario(call=block, check=check, helpers=[block, block])
+        return waiting_scenario(block, check, holding=block, first_attempt=None)
 
     with virtual_time():
         report = run(make)
