@@ -1,0 +1,60 @@
+"""What the tests of the bulkhead share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from resilience import Call, Pipeline, Ticket
+from resilience._policies.bulkhead import Bulkhead
+from resilience.events import Rejected
+from resilience.testing import Recorder
+
+PATIENCE = 60.0
+LONG = 1e6
+
+
+def call_of(bulkhead: Bulkhead, **settings: Any) -> Call:
+    _, binding = Pipeline(bulkhead, **settings).entry()
+    return Call(binding, int, (), {})
+
+
+def admitted(bulkhead: Bulkhead, calls: int = 1) -> Call:
+    """Let so many calls in, by the hooks; return a call to go on with."""
+    call = call_of(bulkhead)
+    for _ in range(calls):
+        assert bulkhead.admit(call) is None
+    return call
+
+
+def queued(bulkhead: Bulkhead, call: Call) -> Ticket:
+    ticket = bulkhead.admit(call)
+    assert ticket is not None
+    return ticket
+
+
+def idle(bulkhead: Bulkhead) -> bool:
+    return (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        os.sched_yield()
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def joined(*threads: threading.Thread) -> None:
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def reasons(recorder: Recorder) -> list[str]:
+    return [event.reason for event in recorder.of(Rejected)]

@@ -1,0 +1,107 @@
+"""Permits come back after Ctrl-C, other signals, and whatever the function raises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from resilience import Pipeline
+from resilience._outcome.ending import OK
+from resilience._policies.bulkhead import Bulkhead
+from tests.policies.helpers import PATIENCE, admitted, idle, in_thread, joined, wait_until
+
+
+def test_ctrl_c_while_parked_gives_the_place_back() -> None:
+    bulkhead = Bulkhead(1, queue=1, max_wait=PATIENCE)
+    pipeline = Pipeline(bulkhead)
+    admitted(bulkhead)
+
+    def interrupt() -> None:
+        wait_until(lambda: bulkhead.queued == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.call(int)
+    joined(thread)
+
+    assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
+    bulkhead.settle(None, OK)
+    assert pipeline.call(int) == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, ZeroDivisionError, ConnectionError])
+def test_a_permit_comes_back_whatever_the_function_raises(error: type[BaseException]) -> None:
+    bulkhead = Bulkhead(1)
+    pipeline = Pipeline(bulkhead)
+
+    def fail() -> None:
+        assert bulkhead.in_flight == 1
+        raise error
+
+    async def fail_async() -> None:
+        fail()
+
+    with pytest.raises(error):
+        pipeline.call(fail)
+    coroutine = pipeline(fail_async)()
+    with pytest.raises(error):
+        coroutine.send(None)
+
+    assert idle(bulkhead)
+
+
+SIGNALLED = """
+import gc, signal
+from resilience import Call, Pipeline
+from resilience._outcome.ending import OK
+from resilience._policies.bulkhead import Bulkhead
+
+class Signalled(BaseException):
+    pass
+
+armed = False
+heard = lost = 0
+
+def hear(*_):
+    global heard
+    if armed:
+        heard += 1
+        raise Signalled
+
+gc.disable()  # an exception in a finaliser is swallowed
+bulkhead = Bulkhead(1)
+_, binding = Pipeline(bulkhead).entry()
+call = Call(binding, int, (), {})
+admit, settle = bulkhead.admit, bulkhead.settle
+signal.signal(signal.SIGALRM, hear)
+signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)
+while heard < 2000:
+    entered = False
+    try:
+        armed = True
+        while True:
+            admit(call)
+            entered = True
+            settle(None, OK)
+            entered = False
+    except Signalled:
+        armed = False
+    if bulkhead.in_flight:
+        lost += not entered
+        settle(None, OK)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("lost", lost, bulkhead.snapshot())
+"""
+
+
+def test_a_signal_during_admit_loses_no_permit() -> None:
+    """Either `admit` came back, or nothing was taken: Python hears signals between its steps, wherever it calls."""
+    child = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=PATIENCE)
+
+    assert child.stderr == ""
+    assert child.stdout == "lost 0 {'in_flight': 0, 'queued': 0, 'limit': 1, 'peak': 1}\n"
