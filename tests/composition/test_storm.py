@@ -1,11 +1,11 @@
-"""The storm again, through Timeout, Retry, Bulkhead and CircuitBreaker at once."""
+"""A storm of calls through Timeout, Retry, Bulkhead and CircuitBreaker in one pipeline."""
 
 from __future__ import annotations
 
 import pytest
 
 from resilience import Bulkhead, CircuitBreaker, Pipeline, RejectedError, Retry, Timeout, backoff
-from tests.drive.test_bulkhead_storm import LIMIT, ROOM, Storm
+from tests.support.storm import LIMIT, ROOM, Storm
 
 
 @pytest.mark.slow
