@@ -1,0 +1,56 @@
+"""Functions to call through a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+
+def down() -> Any:
+    """Fail, as a dependency that cannot be reached does."""
+    raise ConnectionError("down")
+
+
+async def hang() -> str:
+    """Wait for ever."""
+    await anyio.Event().wait()
+    return "never"
+
+
+class AppError(Exception):
+    """An error of the application, which no allowlist lists."""
+
+
+def raising(error: BaseException) -> Callable[[], str]:
+    """Return a function that raises `error`."""
+
+    def work() -> str:
+        raise error
+
+    return work
+
+
+class Flaky:
+    """Fails on every odd call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls % 2:
+            raise ConnectionError
+
+
+class Counted:
+    """A dependency that fails, and counts."""
+
+    def __init__(self, error: Callable[[], Exception] = lambda: ConnectionError("down")) -> None:
+        self.calls = 0
+        self.error = error
+
+    def __call__(self) -> str:
+        self.calls += 1
+        raise self.error()
