@@ -11,8 +11,6 @@ from fastapi import FastAPI
 
 from resilience import Pipeline, Retry, backoff
 
-pytest_plugins = ["pytester"]
-
 
 def request(app: Any, path: str, query: str) -> tuple[int, bytes]:
     """Ask an ASGI application, without any client."""

@@ -1,4 +1,4 @@
-"""Cancellation at every suspension of the async drivers, and the harness caught red-handed on planted leaks."""
+"""Cancellation at every suspension of the async drivers, and planted leaks that the harness must catch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from resilience import (
-    Allowlist,
-    Call,
-    Ending,
-    Gate,
-    Pipeline,
-    Policy,
-    Retry,
-    Substitute,
-    Ticket,
-    WaitQueue,
-    backoff,
-)
+from resilience import Allowlist, Call, Ending, Gate, Pipeline, Policy, Retry, Substitute, Ticket, WaitQueue, backoff
 from resilience.testing import virtual_time
 from tests.support.cancellation import RUNNERS, Report, Scenario, on_asyncio
 from tests.support.turnstile import Turnstile
 
 Runner: TypeAlias = "Callable[[Callable[[], Scenario]], Report]"
+
 each_runner = pytest.mark.parametrize("run", RUNNERS)
 
 
@@ -77,6 +66,7 @@ def shadow(policy: Policy[Any]) -> Policy[Any]:
 
 
 BAD = Allowlist.of_results(lambda value: value == "bad")
+
 PIPELINES: dict[str, Callable[[Turnstile], Pipeline[Any]]] = {
     "gate": lambda gate: Pipeline(gate),
     "two gates": lambda gate: Pipeline(Turnstile(), gate),
