@@ -1,3 +1,7 @@
+"""The lines that pipelines write to the log, their levels and their facts."""
+
+from __future__ import annotations
+
 import logging
 
 import pytest
@@ -73,3 +77,10 @@ def test_a_success_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
 def test_shadow(caplog: pytest.LogCaptureFixture) -> None:
     (line,) = fail(Pipeline(Retry(mode="shadow")), logging.DEBUG, caplog)
     assert vars(line)["resilience_mode"] == "shadow"
+
+
+def test_the_log_of_a_shadow_retry_does_not_promise(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "resilience"), pytest.raises(ConnectionError):
+        Pipeline(Retry(mode="shadow")).call(down)
+
+    assert "would follow in" in caplog.text

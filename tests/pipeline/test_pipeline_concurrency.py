@@ -1,11 +1,8 @@
-"""One pipeline, used at once by threads, asyncio loops and a trio run."""
+"""Pipelines used by threads, asyncio loops and a trio run at once, and changed while others are made."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -16,12 +13,16 @@ import anyio.lowlevel
 import pytest
 import trio
 
+import resilience
 from resilience import Pipeline, Retry, RetryBudget, backoff
+from resilience.events import RetryScheduled
+from tests.support.threads import together
 from tests.support.turnstile import Turnstile
 
 CALLS = 300
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_one_pipeline_everywhere_at_once() -> None:
     gate = Turnstile(limit=3, room=1000, patience=60.0)
     budget = RetryBudget(capacity=1e6)
@@ -67,15 +68,10 @@ def test_one_pipeline_everywhere_at_once() -> None:
     runs: list[Callable[[], object]] = [in_thread] * 4
     runs += [lambda: asyncio.run(main()), lambda: asyncio.run(main()), lambda: trio.run(main)]
     threads = [threading.Thread(target=guarded(run)) for run in runs]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
 
     assert not errors, "".join(traceback.format_exception(errors[0]))
     assert len(done) == 7 * CALLS
@@ -86,22 +82,26 @@ def test_one_pipeline_everywhere_at_once() -> None:
     assert budget.tokens == pytest.approx(1e6 - 7 * CALLS * 0.8, abs=0.2 * 7 * CALLS)
 
 
-def test_ctrl_c_while_parked_gives_the_place_back() -> None:
-    gate = Turnstile(patience=60.0)
-    gate.take()
-    pipeline: Pipeline[Any] = Pipeline(gate)
+@pytest.mark.usefixtures("frequent_switches")
+def test_pipelines_may_be_made_while_others_change_them_all() -> None:
+    stop = threading.Event()
 
-    def interrupt() -> None:
-        while len(gate.line) == 0:
-            os.sched_yield()
-        os.kill(os.getpid(), signal.SIGINT)
+    def make() -> None:
+        made = 0
+        while not stop.is_set() and made < 100:  # all are rewired with each change, so there must not be too many
+            made += 1
+            Pipeline(Retry(), name=f"made-{threading.get_ident()}-{made}")
 
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.call(int)
-    thread.join()
+    def change() -> None:
+        retry = Retry()
+        keep = [Pipeline(retry, name=f"kept-{number}") for number in range(20)]
+        try:
+            for _ in range(20):
+                resilience.subscribe(print, events=[RetryScheduled])()
+                retry.update(attempts=2)
+                resilience.set_mode("enforce")
+                assert set(keep) <= set(resilience.pipelines().values())
+        finally:
+            stop.set()
 
-    assert len(gate.line) == 0
-    assert gate.in_flight == 1
-    assert pipeline.snapshot()["in_flight"] == 0
+    assert together(make, make, change) == []

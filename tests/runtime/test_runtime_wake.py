@@ -1,17 +1,45 @@
-"""Signal handlers and finalisers interrupt anything, also the event loop itself: what they end must wake who waits."""
+"""Waking those who wait: too late, by a signal handler, and between two tasks of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 import trio
 
 from resilience import Bulkhead, Pipeline, _runtime
+from resilience._util.clock import clock
+from tests.support.loops import LOOPS
+from tests.support.turnstile import Turnstile
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_wake_that_comes_after_all_disturbs_nobody(run: Callable[[Callable[[], Any]], Any]) -> None:
+    class Served:
+        """Granted while it was being parked: nothing to wait for, and yet whoever grants it will wake it."""
+
+        def add_waker(self, wake: Callable[[], object]) -> bool:
+            thread = threading.Thread(target=wake)
+            thread.start()
+            thread.join()
+            return False
+
+    async def main() -> int:
+        rounds = 0
+        for _ in range(10):
+            await _runtime.park(Served(), clock.monotonic() + 60)
+            await anyio.lowlevel.checkpoint()
+            rounds += 1
+        return rounds
+
+    assert run(main) == 10
 
 
 async def fine() -> str:
@@ -101,3 +129,24 @@ class TestBetweenTwoTasksOfTrio:
         between = BeforePolling(list)
         assert trio.run(main, instruments=[between]) == "fine"
         assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+
+def test_ctrl_c_while_parked_gives_the_place_back() -> None:
+    gate = Turnstile(patience=60.0)
+    gate.take()
+    pipeline: Pipeline[Any] = Pipeline(gate)
+
+    def interrupt() -> None:
+        while len(gate.line) == 0:
+            os.sched_yield()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.call(int)
+    thread.join()
+
+    assert len(gate.line) == 0
+    assert gate.in_flight == 1
+    assert pipeline.snapshot()["in_flight"] == 0

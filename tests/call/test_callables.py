@@ -1,0 +1,106 @@
+"""Functions that are refused because nothing could be guarded, and what is taken for an awaitable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any
+
+import anyio
+import pytest
+
+from resilience import Pipeline, Retry, backoff
+from tests.support.policies import Stale
+
+NOW = backoff.none()
+
+
+class Proxy:
+    """Answers to every name, as proxies of remote objects do, and notes which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return lambda *_: None
+
+
+def test_an_object_that_answers_to_every_name_is_no_awaitable() -> None:
+    proxy = Proxy()
+
+    assert Pipeline(Retry()).call(lambda: proxy) is proxy
+    assert anyio.run(functools.partial(Pipeline(Retry()).acall, lambda: proxy)) is proxy
+    assert "close" not in proxy.asked
+
+
+def test_misuse_is_nobodys_failure() -> None:
+    made: list[int] = []
+
+    async def coroutine() -> None: ...
+
+    def forgets_to_await() -> Awaitable[None]:
+        made.append(1)
+        return coroutine()
+
+    pipeline = Pipeline(Stale(), Retry(3, wait=NOW), failures=Exception)
+    with pytest.raises(TypeError, match="acall"):
+        pipeline.call(forgets_to_await)
+
+    assert made == [1]
+
+
+def numbers() -> Generator[int]:
+    yield 1
+
+
+async def later_numbers() -> AsyncGenerator[int]:
+    yield 1
+
+
+def test_generator_functions_are_refused_by_every_way_to_call() -> None:
+    pipeline = Pipeline(Retry())
+
+    with pytest.raises(TypeError, match="Decorate the function that fetches"):
+        pipeline.call(numbers)
+    for function in (numbers, later_numbers):
+        with pytest.raises(TypeError, match="Decorate the function that fetches"):
+            anyio.run(functools.partial(pipeline.acall, function))
+    with pytest.raises(TypeError, match="Decorate the function that fetches"):
+        pipeline(numbers)
+
+
+def test_a_generator_that_is_a_value_is_a_value() -> None:
+    assert list(Pipeline(Retry()).call(lambda: (n for n in (1, 2)))) == [1, 2]
+
+
+class Secret:
+    def __repr__(self) -> str:
+        return "Secret(password='hunter2')"
+
+    async def coroutine(self) -> None: ...
+
+    def __call__(self) -> Any:
+        return self.coroutine()
+
+
+class SecretGenerator(Secret):
+    def __call__(self) -> Generator[int]:
+        yield 1
+
+
+async def takes(_: str) -> None: ...
+
+
+def test_messages_hold_no_arguments() -> None:
+    pipeline = Pipeline(Retry())
+    wrong: list[Callable[[], object]] = [
+        lambda: pipeline.call(functools.partial(takes, "hunter2")),
+        lambda: pipeline.call(Secret()),
+        lambda: pipeline(SecretGenerator()),
+    ]
+
+    for call in wrong:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert "hunter2" not in str(caught.value)

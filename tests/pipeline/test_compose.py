@@ -1,0 +1,88 @@
+"""How policies, and pipelines within pipelines, become one chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilience import Allowlist, Call, Pipeline, Race, Retry, RetryBudget, Timeout, backoff
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._util.clock import FOREVER
+from resilience.events import RetryScheduled
+from resilience.testing import Recorder
+from tests.support.functions import Flaky, down
+from tests.support.policies import retrying
+
+# Pipelines of the same name may still be alive in the tracebacks of earlier tests.
+pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
+
+
+def test_a_pipeline_in_a_pipeline() -> None:
+    inner = retrying(name="inner one")
+    outer = Pipeline(inner, name="outer one")
+    flaky = Flaky()
+    with Recorder(inner) as inside, Recorder(outer) as outside:
+        outer.call(flaky)
+    assert flaky.calls == 2
+    assert {event.pipeline for event in inside.events} == {"inner one"}
+    assert {event.pipeline for event in outside.events} == {"outer one"}
+    assert len(inside.of(RetryScheduled)) == 1
+    assert outside.of(RetryScheduled) == []
+    assert outer["retry"] is inner["retry"]
+    inner.mode = "off"
+    with pytest.raises(ConnectionError):
+        outer.call(down)
+
+
+def test_a_shape_without_a_driver() -> None:
+    with pytest.raises(TypeError, match="shape"):
+        Pipeline(Race())
+
+
+def test_an_integration_asks_by_the_allowlists_of_the_moment() -> None:
+    inner: Pipeline[Any] = Pipeline(Retry(2), name="asked-within")
+    outer: Pipeline[Any] = Pipeline(inner, name="asked")
+    assert not outer.is_bad(3, NETWORK_ERRORS)
+    assert outer.is_bad(4, Allowlist.of_results(lambda value: bool(value == 4)))
+
+    inner["retry"].update(on=Allowlist.of_results(lambda value: bool(value == 3)))
+
+    assert outer.is_bad(3, NETWORK_ERRORS)
+    assert not outer.is_bad(4, NETWORK_ERRORS)
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        Pipeline(Retry(2, wait=backoff.none()), Pipeline(Timeout(1.0), name="inner-of-a-loop"), name="loop-outside"),
+        Pipeline(Pipeline(Retry(2, wait=backoff.none()), name="loop-within"), Timeout(1.0), name="after-a-loop"),
+    ],
+    ids=["the Timeout in a nested pipeline", "the Retry in a nested pipeline"],
+)
+def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_stands(pipeline: Pipeline[Any]) -> None:
+    wholes: list[float] = []
+
+    class Seen(Call):
+        def next_attempt(self) -> None:
+            wholes.append(self.total_deadline)
+            super().next_attempt()
+
+    def fail() -> None:
+        wholes.append(call.total_deadline)
+        raise ConnectionError
+
+    call = Seen(pipeline.call_options(NETWORK_ERRORS), fail, (), {})
+    with pytest.raises(ConnectionError):
+        pipeline._execute(call)
+
+    assert wholes == [FOREVER, FOREVER, FOREVER], "an attempt's time is not that of the streamed result"
+
+
+def test_one_success_pays_a_budget_once() -> None:
+    budget = RetryBudget(0.2, initial=0)
+    inner = Pipeline(Retry(), budget=budget)
+
+    Pipeline(Retry(), Retry(), inner, budget=budget).call(lambda: "fine")
+
+    assert budget.tokens == pytest.approx(0.2)

@@ -1,0 +1,52 @@
+"""The ambient deadline: carried into threads, only ever shrinking, and put back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from resilience import Pipeline, Timeout, carry, current_deadline, deadline_after, remaining
+
+
+def test_a_deadline_is_carried_into_a_thread() -> None:
+    seen: list[float | None] = []
+
+    def look() -> None:
+        seen.append(current_deadline())
+
+    with deadline_after(5):
+        at = current_deadline()
+        thread = threading.Thread(target=carry(look))
+        thread.start()
+        thread.join()
+        bare = threading.Thread(target=look)
+        bare.start()
+        bare.join()
+
+    assert seen == [at, None]
+
+
+def test_a_carried_deadline_only_shrinks() -> None:
+    with deadline_after(50):
+        carried = carry(remaining)
+    with deadline_after(5):
+        left = carried()
+
+    assert left is not None
+    assert left <= 5
+
+
+def test_a_generator_left_unfinished_does_not_leave_its_deadline_behind() -> None:
+    def pages() -> Any:
+        with deadline_after(5):
+            yield 1
+
+    def first() -> Any:
+        generator = pages()
+        next(generator)
+        return generator
+
+    generator = Pipeline(Timeout(100)).call(first)
+    generator.close()
+
+    assert current_deadline() is None
