@@ -1,3 +1,5 @@
+"""The arithmetic of the benchmarks: medians, spreads, and the uncertainty of a ratio."""
+
 import pytest
 
 from benchmarks.arithmetic import Ratio, interval, median, ratio, spread, uncertainty

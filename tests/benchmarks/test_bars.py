@@ -1,3 +1,5 @@
+"""The bars that the benchmarks have to meet, and how they are judged."""
+
 import pytest
 
 from benchmarks.bars import BARS, Bar, Missing, Status, judge, settled

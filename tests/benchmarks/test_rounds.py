@@ -1,3 +1,5 @@
+"""The rounds of a benchmark: how contenders are calibrated, ordered and measured."""
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""The sections of the benchmarks, and the report that they are written into."""
+
 import subprocess
 import sys
 

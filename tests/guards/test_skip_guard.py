@@ -1,3 +1,5 @@
+"""The guard that fails a run for a skip that is not allowed."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""The guard that fails a test which sleeps in real time without being marked slow."""
+
 import pytest
 
 from tests.guards import sleep_guard

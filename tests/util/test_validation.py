@@ -1,3 +1,5 @@
+"""The checks of arguments: what they return, and the errors that they raise."""
+
 import math
 from enum import StrEnum
 from typing import Any

@@ -1,3 +1,5 @@
+"""The errors and warnings: their tree, their attributes, and that copies and pickles keep them."""
+
 import copy
 import pickle
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""What is logged about hooks that fail and about exceptions that nobody lists: each thing once."""
+
 import logging
 
 import pytest

@@ -1,3 +1,5 @@
+"""The locks of the library: ordinary locks that a forked child can use."""
+
 import gc
 import importlib.util
 import os

@@ -1,3 +1,5 @@
+"""The clock of the process: time and chance come from one replaceable source, and children are seeded anew."""
+
 import importlib.util
 import os
 import random
