@@ -1,4 +1,4 @@
-"""Transports without sockets: a script of answers, and bodies that say how they were treated."""
+"""Transports without sockets: a script of answers, and bodies that say how they were treated; the ways to ask them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 
 import httpcore
 import httpx
+import httpx2
+import pytest
 import trio
 
+from resilience import Pipeline, Retry, backoff
 from resilience._call.caller import Caller
+
+NOW = backoff.none()
+WAYS = ["sync", "asyncio", "trio"]
+everywhere = pytest.mark.parametrize("way", WAYS)
+both_modules = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
+
+
+def retrying(*more: Any, attempts: int = 3, **settings: Any) -> Pipeline[Any]:
+    """A pipeline that repeats without a wait."""
+    return Pipeline(Retry(attempts, wait=NOW), *more, **settings)
 
 
 class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -39,6 +52,11 @@ class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self.closed += 1
+
+
+def failed(body: Stream, length: int | None = None) -> httpx.Response:
+    """A response of status 503 with this body."""
+    return httpx.Response(503, stream=body, headers={} if length is None else {"content-length": str(length)})
 
 
 class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):

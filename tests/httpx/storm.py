@@ -13,10 +13,10 @@ from typing import Any
 from resilience import Bulkhead, Pipeline, Retry, Timeout, backoff
 from resilience.httpx import attach
 from tests.httpx.server import Server
+from tests.support.timing import at_most
 
 WHOLE = 0.6
 ATTEMPT = 0.25
-SLACK = max(0.2 * WHOLE, 0.25)
 SLOTS = 4
 PATIENCE = 60.0
 
@@ -57,7 +57,7 @@ class Storm:
         elapsed = time.monotonic() - started
         with self.lock:
             self.ended[type(outcome).__name__ if isinstance(outcome, Exception) else str(outcome)] += 1
-            if elapsed > WHOLE + SLACK:
+            if elapsed > at_most(WHOLE):
                 self.late.append(elapsed)
 
     def check(self) -> None:

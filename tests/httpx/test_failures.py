@@ -1,4 +1,4 @@
-"""Which outcomes are failures in HTTP, and what the server says about waiting."""
+"""Which outcomes are failures in HTTP, what the server says about waiting, and allowlists in place of these."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from types import ModuleType
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 
-from resilience import Failure, FailureKind
+from resilience import Allowlist, Failure, FailureKind, Pipeline, Retry
 from resilience.httpx import HTTP_FAILURES, http_failures
 from resilience.httpx._failures import retry_after
+from resilience.testing import virtual_time
+from tests.httpx.helpers import NOW, Ask, Script, both_modules, retrying
 
-both_modules = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
 TRANSIENT, TIMEOUT, OVERLOAD = FailureKind.TRANSIENT, FailureKind.TIMEOUT, FailureKind.OVERLOAD
+
 
 STATUSES = {
     408: Failure(TRANSIENT, counted=False),
@@ -25,6 +26,8 @@ STATUSES = {
     503: Failure(OVERLOAD),
     504: Failure(TRANSIENT),
 }
+
+
 EXCEPTIONS = {
     "ConnectError": Failure(TRANSIENT, unprocessed=True),
     "ConnectTimeout": Failure(TIMEOUT, unprocessed=True),
@@ -107,3 +110,31 @@ def test_a_hint_too_large_for_a_number_is_none() -> None:
 
     assert failure is not None
     assert failure.retry_after is None
+
+
+def test_a_hint_is_waited_for() -> None:
+    script = Script(httpx.Response(503, headers={"retry-after": "7"}), 200)
+
+    with virtual_time() as clock:
+        assert Ask("sync")(retrying(), script).status_code == 200
+
+    assert clock.elapsed == 7
+
+
+def test_failures_of_ones_own_replace_those_of_http() -> None:
+    pipeline = Pipeline(Retry(2, wait=NOW), failures=Allowlist.of_results(lambda response: response.status_code == 404))
+
+    assert Ask("sync")(pipeline, Script(404, 200)).status_code == 200
+    assert Ask("sync")(pipeline, Script(503, 200)).status_code == 503
+
+
+def test_the_failures_of_http_on_a_decorated_function() -> None:
+    script = Script(503, 200)
+    client = httpx.Client(transport=script)
+
+    @Pipeline(Retry(2, wait=NOW), failures=HTTP_FAILURES)
+    def fetch() -> str:
+        return client.get("http://quotes.test").raise_for_status().text
+
+    assert fetch() == ""
+    assert len(script.requests) == 2

@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilience._outcome.allowlist import (
-    Allowlist,
-    Failure,
-    FailureKind,
-)
+from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.errors import BadResult, CircuitOpenError, RejectedError
 

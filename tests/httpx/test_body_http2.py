@@ -1,8 +1,7 @@
-"""HTTP/2, where a connection has many responses: what reading one to its end would do to the others."""
+"""The bodies of responses with HTTP/2, where a connection has many: reading one to its end never ends."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import anyio
@@ -13,10 +12,11 @@ import pytest
 from resilience import Bulkhead, Pipeline
 from resilience.httpx import attach
 from tests.httpx.helpers import Pool
-from tests.httpx.server import Server
 
 # Who stops reading leaves generators of httpx to the garbage collector, and trio warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
+
+
 both_loops = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
@@ -70,24 +70,3 @@ def test_what_goes_on_after_it_was_closed_is_not_waited_for_long(backend: str) -
     anyio.run(main, backend=backend)
 
     assert (body.closed, body.waiting) == (1, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("http2", [False, True])
-def test_places_are_given_back_when_what_was_being_connected_may_become_http2(http2: bool) -> None:
-    """Such a connection calls itself available, although no request has it and none will."""
-
-    async def main() -> None:
-        transport = httpx.AsyncHTTPTransport(http2=http2, verify=False, limits=httpx.Limits(max_connections=4))
-        client = attach(httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(2, pool=0.5)), Pipeline())
-        urls = [server.url.replace("http://127.0.0.1", f"https://127.0.0.{number + 2}") for number in range(8)]
-        tasks = [asyncio.create_task(client.get(url)) for url in urls]
-        await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert (await client.get(f"{server.url}/good")).status_code == 200
-        await client.aclose()
-
-    with Server() as server:
-        asyncio.run(main())

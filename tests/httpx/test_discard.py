@@ -1,10 +1,8 @@
-"""A failed response gives its connection back before the wait for the next attempt, and is whole if none follows."""
+"""Failed responses give their connection back before the next attempt: what is read, what is closed, what comes out."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -14,14 +12,10 @@ import pytest
 
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import clock
-from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
+from resilience.httpx import attach
 from resilience.testing import virtual_time
-from tests.httpx.helpers import Ask, Pool, Script, Stream
-from tests.httpx.server import Server
+from tests.httpx.helpers import NOW, Ask, Pool, Script, Stream, everywhere, failed, retrying
 
-NOW = backoff.none()
-WAYS = ["sync", "asyncio", "trio"]
-everywhere = pytest.mark.parametrize("way", WAYS)
 LARGE = {"content-length": "70000"}
 
 
@@ -48,6 +42,77 @@ def test_before_the_wait(headers: dict[str, str]) -> None:
         assert Ask("sync")(Pipeline(Retry(2, wait=backoff.fixed(60))), script).status_code == 200
 
     assert (body.when, clock.elapsed) == (begun, 60)
+
+
+def test_a_discarded_response_that_is_small_is_read(ask: Ask) -> None:
+    body = Stream(b"small", b"er")
+
+    assert ask(retrying(), Script(failed(body, 7), 200)).status_code == 200
+
+    assert (body.read, body.closed) == (2, 1)
+
+
+def test_a_discarded_response_of_unknown_length_is_read(ask: Ask) -> None:
+    body = Stream(b"small", b"er")
+
+    assert ask(retrying(), Script(failed(body), 200)).status_code == 200
+
+    assert (body.read, body.closed) == (2, 1)
+
+
+@pytest.mark.parametrize("length", [70_000, 10**30])
+def test_a_discarded_response_that_is_known_to_be_large_is_closed(ask: Ask, length: int) -> None:
+    body = Stream(b"large")
+
+    assert ask(retrying(), Script(failed(body, length), 200)).status_code == 200
+
+    assert (body.read, body.closed) == (0, 1)
+
+
+def test_a_body_longer_than_it_says_is_not_read_for_ever(ask: Ask) -> None:
+    body = Stream(*[b"x" * 40_000] * 100)
+
+    assert ask(retrying(), Script(failed(body, 5), 200)).status_code == 200
+
+    assert (body.read, body.closed) == (2, 1)
+
+
+def test_a_slow_body_is_not_waited_for(ask: Ask) -> None:
+    with virtual_time() as clock:
+        body = Stream(*[b"x"] * 100, before=lambda: clock.advance(0.05))
+        script = Script(failed(body, 100), 200)
+        assert ask(retrying(), script).status_code == 200
+
+    assert body.read <= 6
+    assert body.closed == 1
+
+
+def test_a_failed_response_that_comes_out_is_whole(ask: Ask) -> None:
+    script = Script(
+        lambda: failed(Stream(b"large ", b"and ", b"slow")),
+    )
+
+    assert ask(retrying(), script).text == "large and slow"
+
+
+def test_the_error_of_a_failed_response_is_met_by_who_reads_it(ask: Ask) -> None:
+    script = Script(lambda: failed(Stream(b"ten", httpx.ReadError("cut")), 10))
+
+    with pytest.raises(httpx.ReadError, match="cut"):
+        ask(retrying(), script)
+
+    assert len(script.requests) == 3
+
+
+def test_when_a_retry_is_refused_further_in_the_last_response_is_whole(ask: Ask) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    body = Stream(b"the last ", b"word")
+    pipeline = retrying(breaker)
+
+    response = ask(pipeline, Script(failed(body), 200))
+
+    assert (response.status_code, response.text) == (503, "the last word")
+    assert body.closed == 1
 
 
 def refused(*more: Any) -> Pipeline[Any]:
@@ -198,94 +263,3 @@ def test_cancelled_while_it_is_read(backend: str) -> None:
         return body.closed
 
     assert anyio.run(main, backend=backend) >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("policies", [(CircuitBreaker(),), (Retry(1),), (Retry(2, wait=NOW),)])
-def test_a_pause_in_the_body_of_the_last_response_is_waited_for(policies: tuple[Any, ...], method: str) -> None:
-    async def main() -> int:
-        async with attach(httpx.AsyncClient(), Pipeline(*policies)) as client:
-            return len((await client.request(method, f"{server.url}/busy_pausing")).content)
-
-    with Server() as server:
-        with attach(httpx.Client(), Pipeline(*policies)) as client:
-            assert len(client.request(method, f"{server.url}/busy_pausing").content) == 20
-        assert anyio.run(main, backend="asyncio") == anyio.run(main, backend="trio") == 20
-
-
-def first(word: str) -> Callable[[str], str]:
-    """Answer the first request to `/first` with a word."""
-    words = iter([word])
-    return lambda path: next(words, "good") if path == "/first" else "good"
-
-
-LIMITS: dict[str, Any] = {"limits": httpx.Limits(max_connections=1), "timeout": httpx.Timeout(5, pool=1.2)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("word", ["busy_chunked", "busy_big", "busy_dripping"])
-def test_a_retry_that_waits_keeps_no_connection(word: str) -> None:
-    pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.fixed(1.5)))
-    scheduled = threading.Event()
-    pipeline.subscribe(lambda event: scheduled.set())
-
-    with Server(first(word)) as server, attach(httpx.Client(**LIMITS), pipeline) as client:
-        thread = threading.Thread(target=client.get, args=(f"{server.url}/first",))
-        thread.start()
-        assert scheduled.wait(5)
-        assert client.get(f"{server.url}/good").status_code == 200
-        thread.join(10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("word", ["busy_chunked", "busy_big", "busy_dripping"])
-def test_a_retry_that_waits_keeps_no_connection_async(word: str, backend: str) -> None:
-    async def main() -> None:
-        pipeline: Pipeline[Any] = Pipeline(Timeout(3), Retry(2, wait=backoff.fixed(1.5)), Timeout(2))
-        scheduled = anyio.Event()
-        pipeline.subscribe(lambda event: scheduled.set())
-        async with attach(httpx.AsyncClient(**LIMITS), pipeline) as client, anyio.create_task_group() as group:
-            group.start_soon(client.get, f"{server.url}/first")
-            await scheduled.wait()
-            assert (await client.get(f"{server.url}/good")).status_code == 200
-            group.cancel_scope.cancel()
-
-    with Server(first(word)) as server:
-        anyio.run(main, backend=backend)
-
-
-@pytest.mark.slow
-def test_small_failures_keep_their_connection() -> None:
-    answers = iter(["busy", "busy_chunked", "good"] * 2)
-
-    async def main() -> int:
-        async with attach(httpx.AsyncClient(), Pipeline(Retry(3, wait=NOW))) as client:
-            return (await client.get(server.url)).status_code
-
-    with Server(lambda path: next(answers)) as server:
-        with attach(httpx.Client(), Pipeline(Retry(3, wait=NOW))) as client:
-            assert client.get(server.url).status_code == 200
-        assert asyncio.run(main()) == 200
-
-    assert server.connections == 2
-
-
-@pytest.mark.slow
-def test_a_response_is_readable_after_a_guard_further_in_refused_the_retry() -> None:
-    def pipelines() -> tuple[Pipeline[Any], Pipeline[Any]]:
-        return Pipeline(Retry(3, wait=NOW)), Pipeline(CircuitBreaker(consecutive_failures=1))
-
-    async def main() -> bytes:
-        outer, inner = pipelines()
-        transport = AsyncResilientTransport(outer, AsyncResilientTransport(inner, httpx.AsyncHTTPTransport()))
-        async with httpx.AsyncClient(transport=transport) as client:
-            return (await client.get(f"{server.url}/busy_chunked")).content
-
-    with Server() as server:
-        outer, inner = pipelines()
-        transport = ResilientTransport(outer, ResilientTransport(inner, httpx.HTTPTransport()))
-        with httpx.Client(transport=transport) as client:
-            assert client.get(f"{server.url}/busy_chunked").content == b"busy"
-        assert asyncio.run(main()) == b"busy"

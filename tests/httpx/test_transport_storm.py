@@ -11,12 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import anyio
-import httpx
-import httpx2
 import pytest
 import trio
 import uvloop
 
+from tests.httpx.helpers import both_modules
 from tests.httpx.server import Server, at_random
 from tests.httpx.storm import SLOTS, Storm
 
@@ -26,7 +25,6 @@ pytestmark = [
     # httpx itself leaves the generator of a request's body to the garbage collector, and trio warns of that.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream"),
 ]
-both_modules = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
 
 
 def on_asyncio(main: Callable[[], Any]) -> None:

@@ -9,25 +9,19 @@ from typing import Any
 import aiohttp
 import httpcore
 import httpx
-import httpx2
 import pytest
 
 from resilience import Allowlist, Failure, Pipeline, Retry, Timeout, backoff
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.httpx import attach
 from resilience.httpx._failures import unsent
-from resilience.httpx._modules import is_own
-from tests.httpx.helpers import Ask, Pool, Script
+from tests.httpx.helpers import Ask, Pool, Script, everywhere, retrying
 from tests.httpx.server import Server
 
 NOWHERE = "http://127.0.0.1:9"
+
+
 UNSENT = ["ConnectError", "ConnectTimeout", "ProxyError", "PoolTimeout"]
-WAYS = ["sync", "asyncio", "trio"]
-everywhere = pytest.mark.parametrize("way", WAYS)
-
-
-def retrying(**settings: Any) -> Pipeline[Any]:
-    return Pipeline(Retry(3, wait=backoff.none()), **settings)
 
 
 def post(way: str, pipeline: Pipeline[Any], transport: Any) -> int | str:
@@ -141,40 +135,6 @@ def test_aiohttp_whose_server_hangs_up_after_it_has_read_the_request(word: str) 
         asyncio.run(main())
 
     assert server.seen["order"] == 1
-
-
-class Renamed(httpx.HTTPTransport):
-    """Only made in another way."""
-
-    def __init__(self) -> None:
-        super().__init__(verify=False)
-
-
-class Failover(httpx.AsyncHTTPTransport):
-    """May have sent to somebody else before it raises."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await super().handle_async_request(request)
-
-
-def test_whose_transports_are_httpx_own() -> None:
-    own = [
-        httpx.HTTPTransport(verify=False),
-        httpx.AsyncHTTPTransport(verify=False),
-        httpx2.HTTPTransport(verify=False),
-        httpx2.AsyncHTTPTransport(verify=False),
-        Renamed(),
-    ]
-    others = [Failover(verify=False), httpx.MockTransport(lambda request: httpx.Response(200)), Script(200), None]
-
-    assert [is_own(one) for one in own] == [True] * len(own)
-    assert [is_own(one) for one in others] == [False] * len(others)
-
-
-def test_a_transport_that_was_patched_is_still_one_of_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda self, request: None)
-
-    assert is_own(httpx.HTTPTransport(verify=False))
 
 
 def test_an_error_that_has_a_request_came_out_of_another_client() -> None:
