@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import grpc
 
-OPTIONS = [
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 100),
-]
-"""For clients that are to find a restarted server soon."""
+OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
+"""For clients that are to find a restarted server soon.
+
+Not `grpc.min_reconnect_backoff_ms`: that is also the time in which a connection has to be made, and on a busy machine
+50 ms may pass before the server's first bytes are there. The call then fails with UNAVAILABLE, and never arrives.
+"""
 
 
 @dataclass
