@@ -1,10 +1,13 @@
-"""The public surface: what `resilience` shows, and under which name."""
+"""The public surface: what `resilience` and its public rooms show, and under which name."""
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
@@ -13,12 +16,23 @@ import resilience
 
 LAZY = {"grpc", "httpx", "testing"}
 SUBMODULES = {"backoff", "events", "logs"}
+ROOMS = sorted(
+    path.parent.name
+    for path in Path(*resilience.__path__).glob("*/__init__.py")
+    if not path.parent.name.startswith("_")
+)
+each_room = pytest.mark.parametrize("room", ROOMS)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Constants, classes, and the rest, each sorted."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
 def test_the_names_are_sorted_and_there() -> None:
     names = resilience.__all__
 
-    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert names == in_order(names)
     assert len(names) == len(set(names))
     assert [name for name in names if not hasattr(resilience, name)] == []
 
@@ -68,3 +82,41 @@ def test_submodules_are_the_documented_ones() -> None:
 def test_what_is_not_there_is_said_plainly() -> None:
     with pytest.raises(AttributeError, match="module 'resilience' has no attribute 'nothing'"):
         _ = resilience.nothing
+
+
+def test_every_public_room_is_shown() -> None:
+    assert set(ROOMS) == {"events", "grpc", "httpx", "testing"}
+    assert set(ROOMS) <= set(dir(resilience))
+
+
+@each_room
+def test_the_names_of_a_public_room_are_sorted_and_there(room: str) -> None:
+    module = importlib.import_module(f"resilience.{room}")
+    names: list[str] = module.__all__
+
+    assert names == in_order(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+    assert getattr(resilience, room) is module
+
+
+@each_room
+def test_a_public_room_shows_nothing_by_accident(room: str) -> None:
+    module = importlib.import_module(f"resilience.{room}")
+    shown = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    }
+
+    assert shown <= set(module.__all__)
+
+
+@each_room
+def test_what_a_public_room_shows_is_of_that_room_and_pickles(room: str) -> None:
+    module = importlib.import_module(f"resilience.{room}")
+    values = [getattr(module, name) for name in module.__all__]
+    made = [value for value in values if isinstance(value, type | FunctionType)]
+
+    assert made
+    assert {value.__module__ for value in made} <= {"resilience", f"resilience.{room}"}
+    assert [value for value in made if pickle.loads(pickle.dumps(value)) is not value] == []
