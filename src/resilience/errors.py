@@ -73,18 +73,6 @@ class RejectedError(ResilienceError):
 class CircuitOpenError(RejectedError):
     """The circuit breaker is open. `retry_after` is the time left until it lets a probe through, in seconds."""
 
-    @classmethod
-    def quickly(
-        cls, message: str, policy: str, pipeline: str, reason: RejectReason, retry_after: float
-    ) -> CircuitOpenError:
-        """Make one as the constructor does, in half the time: an open breaker refuses many calls."""
-        error = cls.__new__(cls, message)
-        error.policy = policy
-        error.pipeline = pipeline
-        error.reason = reason
-        error.retry_after = retry_after
-        return error
-
 
 class BulkheadFullError(RejectedError):
     """Every permit is taken, and the queue is full or the wait in it was too long."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resilience import Call, DeferredSettlement, Ending, EndingKind, Gate, Pipeline, Retry, Ticket, backoff
+from resilience._call.running_call import RunningCall
 from resilience._outcome.ending import OK
 from resilience._util.finalizers import run_pending
 from tests.support.functions import down
@@ -162,19 +163,19 @@ def streaming_pipeline(*gates: Turnstile) -> tuple[Pipeline[Any], Callable[[], B
     _, binding = pipeline.entry()
 
     def open_body() -> Body:
-        call = Call(binding, lambda: None, (), {})
+        call = RunningCall(binding, lambda: None, (), {})
 
         def function() -> Body:
             call.deferred = DeferredSettlement()
             return Body(call.deferred)
 
         call.function = function
-        pipeline.engine.calls.add(call)
+        pipeline.in_flight.calls.add(call)
         try:
-            body: Body = pipeline.engine.execute(call)
+            body: Body = pipeline.engine.chain(call)
             return body
         finally:
-            pipeline.engine.leave(call)
+            pipeline.in_flight.leave(call)
             call.function = int
 
     return pipeline, open_body
@@ -192,7 +193,7 @@ def test_a_stream_keeps_its_permits_until_it_ends(kind: EndingKind) -> None:
     assert (outer.in_flight, inner.in_flight, pipeline.snapshot()["in_flight"]) == (0, 0, 0)
     assert outer.endings == inner.endings == [kind]
     late: list[str] = []
-    body.deferred.add(lambda token, ending: late.append(ending.kind), None)
+    body.deferred.add(lambda ending: late.append(ending.kind))
     assert late == [kind]
 
 

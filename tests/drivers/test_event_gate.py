@@ -47,7 +47,8 @@ class TestOutcomes:
             pipeline.call(Flaky())
         assert [(one.outcome, one.attempt) for one in recorder.of(AttemptEnded)] == [("failed", 1), ("ok", 2)]
         (event,) = recorder.of(CallEnded)
-        assert (event.outcome, event.attempts, event.elapsed) == ("ok", 2, pytest.approx(2))
+        assert (event.outcome, event.attempts) == ("ok", 2)
+        assert event.elapsed == pytest.approx(2)
 
     def test_rejected(self) -> None:
         pipeline = Pipeline(Closed(), name="shut")

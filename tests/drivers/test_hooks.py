@@ -27,6 +27,7 @@ from resilience import (
     backoff,
 )
 from resilience._util.log_once import forget
+from resilience.events._types import ModeName
 from resilience.testing import VirtualClock, virtual_time
 from tests.support.functions import down
 from tests.support.policies import Noting
@@ -127,12 +128,12 @@ class BrokenReward(Loop):
 
 @each_way
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_broken_hooks_take_no_success_away(make: Make, mode: str) -> None:
+def test_broken_hooks_take_no_success_away(make: Make, mode: ModeName) -> None:
     assert make(Pipeline(BrokenSettle(mode=mode), BrokenReward(mode=mode)), lambda: "fine") == "fine"
 
 
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_a_reward_that_raises_takes_no_success_away(mode: str) -> None:
+def test_a_reward_that_raises_takes_no_success_away(mode: ModeName) -> None:
     assert Pipeline(BrokenReward(mode=mode)).call(lambda: "fine") == "fine"
 
 
@@ -158,7 +159,7 @@ def test_a_broken_refusal_is_a_plain_one(virtual_time: VirtualClock) -> None:
     gate = BrokenRefusal()
     assert gate.take()
 
-    with pytest.raises(RejectedError, match="turnstile did not let the call in"):
+    with pytest.raises(RejectedError, match="turnstile rejected the call"):
         Pipeline(gate).call(lambda: "fine")
 
 

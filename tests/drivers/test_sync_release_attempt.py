@@ -7,12 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import Call, Pipeline, Retry, backoff
+from resilience import Pipeline, Retry, backoff
+from resilience._call.caller import options_of
+from resilience._call.entry import aexecute, execute
+from resilience._call.running_call import RunningCall
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.testing import virtual_time
 
 
-class Holding(Call):
+class Holding(RunningCall):
     """A call whose attempts leave something behind."""
 
     __slots__ = ("log", "release_attempt")
@@ -25,7 +28,7 @@ def holding(pipeline: Pipeline[Any], failures: int, log: list[Any]) -> Holding:
             raise ConnectionError
         return "good"
 
-    return Holding(pipeline.call_options(NETWORK_ERRORS), attempt, (), {})
+    return Holding(options_of(pipeline, NETWORK_ERRORS), attempt, (), {})
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
@@ -37,7 +40,7 @@ def test_plain_calls(failures: int) -> None:
     with virtual_time() as clock:
         call.release_attempt = lambda: log.append(clock.monotonic())
         start = clock.monotonic()
-        assert pipeline._execute(call) == "good"
+        assert execute(pipeline.engine, call) == "good"
 
     assert log == [one for number in range(failures) for one in ("attempt", start + 60 * number)] + ["attempt"]
 
@@ -54,7 +57,7 @@ def test_awaited_calls(backend: str) -> None:
         log.append("done")
 
     call.release_attempt = let_go
-    assert anyio.run(pipeline._aexecute, call, backend=backend) == "good"
+    assert anyio.run(aexecute, pipeline.engine, call, backend=backend) == "good"
 
     assert log == ["attempt", "begins", "done", "attempt", "begins", "done", "attempt"]
 
@@ -66,6 +69,6 @@ def test_nothing_is_let_go_of_when_no_attempt_follows() -> None:
     call.release_attempt = lambda: log.append("let go")
 
     with pytest.raises(ConnectionError):
-        pipeline._execute(call)
+        execute(pipeline.engine, call)
 
     assert log == ["attempt", "let go", "attempt"]

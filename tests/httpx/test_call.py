@@ -164,7 +164,7 @@ def test_a_thread_that_was_left_behind_closes_its_response() -> None:
         with pytest.raises(DeadlineExceededError):
             Ask("sync")(pipeline, Script(slow))
         answer.set()
-        left = [thread for thread in threading.enumerate() if thread.name == "resilience-errand"]
+        left = [thread for thread in threading.enumerate() if thread.name == "resilience-thread-call"]
         for thread in left:
             thread.join(5)
 

@@ -10,6 +10,7 @@ import httpcore
 import httpx
 import pytest
 
+from resilience._call.caller import options_of
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import clock
 from resilience.httpx import attach
@@ -207,7 +208,7 @@ def test_a_body_that_is_replaced_by_a_thread_left_behind_is_closed() -> None:
 
     body = Stream(b"busy")
     call = HttpCall(
-        Pipeline().call_options(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
+        options_of(Pipeline(), HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
     )
     call.opened.append(httpx.Response(503, stream=body))
 
@@ -231,7 +232,7 @@ def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
             return iter([httpx.Response(503)])
 
     call = HttpCall(
-        Pipeline().call_options(HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
+        options_of(Pipeline(), HTTP_FAILURES), lambda _: None, httpx.Request("GET", "http://q.test"), release_responses
     )
     call.opened = Taken()
 

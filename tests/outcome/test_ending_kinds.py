@@ -76,17 +76,14 @@ def test_a_group_is_what_all_its_leaves_are(leaves: list[Exception], kind: Endin
 def test_a_policy_judges_by_its_own_allowlist_if_it_has_one() -> None:
     ending = Ending(None, KeyError(), FAILURES)
 
-    assert (ending.kind_by(None), ending.failure_by(None)) == (EndingKind.ERROR, None)
-    assert (ending.kind_by(Allowlist(KeyError)), ending.failure_by(Allowlist(KeyError))) == (
-        EndingKind.FAILED,
-        Failure(),
-    )
-    assert ending.kind_by(Allowlist(answers=(KeyError,))) is EndingKind.OK
+    assert ending.by(None) == (EndingKind.ERROR, None)
+    assert ending.by(Allowlist(KeyError)) == (EndingKind.FAILED, Failure())
+    assert ending.by(Allowlist(answers=(KeyError,))) == (EndingKind.OK, None)
     assert ending.kind is EndingKind.ERROR
 
 
 def test_a_value_is_good_by_every_allowlist() -> None:
-    assert OK.kind is OK.kind_by(None) is OK.kind_by(Allowlist(Exception)) is EndingKind.OK
+    assert OK.kind is OK.by(None)[0] is OK.by(Allowlist(Exception))[0] is EndingKind.OK
     assert OK.failure is None
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from resilience import Allowlist, Call, Pipeline, Race, Retry, RetryBudget, Timeout, backoff
+from resilience import Allowlist, Pipeline, Race, Retry, RetryBudget, Timeout, backoff
+from resilience._call.caller import options_of
+from resilience._call.entry import execute
+from resilience._call.running_call import RunningCall
+from resilience._outcome.allowlist import is_bad
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import FOREVER
 from resilience.events import RetryScheduled
@@ -43,13 +47,13 @@ def test_a_shape_without_a_driver() -> None:
 def test_an_integration_asks_by_the_allowlists_of_the_moment() -> None:
     inner: Pipeline[Any] = Pipeline(Retry(2), name="asked-within")
     outer: Pipeline[Any] = Pipeline(inner, name="asked")
-    assert not outer.is_bad(3, NETWORK_ERRORS)
-    assert outer.is_bad(4, Allowlist.of_results(lambda value: bool(value == 4)))
+    assert not is_bad(3, outer.engine.result_lists(NETWORK_ERRORS))
+    assert is_bad(4, outer.engine.result_lists(Allowlist.of_results(lambda value: bool(value == 4))))
 
     inner["retry"].update(on=Allowlist.of_results(lambda value: bool(value == 3)))
 
-    assert outer.is_bad(3, NETWORK_ERRORS)
-    assert not outer.is_bad(4, NETWORK_ERRORS)
+    assert is_bad(3, outer.engine.result_lists(NETWORK_ERRORS))
+    assert not is_bad(4, outer.engine.result_lists(NETWORK_ERRORS))
 
 
 @pytest.mark.parametrize(
@@ -63,18 +67,17 @@ def test_an_integration_asks_by_the_allowlists_of_the_moment() -> None:
 def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_stands(pipeline: Pipeline[Any]) -> None:
     wholes: list[float] = []
 
-    class Seen(Call):
-        def next_attempt(self) -> None:
+    class Seen(RunningCall):
+        def release_attempt(self) -> None:
             wholes.append(self.total_deadline)
-            super().next_attempt()
 
     def fail() -> None:
         wholes.append(call.total_deadline)
         raise ConnectionError
 
-    call = Seen(pipeline.call_options(NETWORK_ERRORS), fail, (), {})
+    call = Seen(options_of(pipeline, NETWORK_ERRORS), fail, (), {})
     with pytest.raises(ConnectionError):
-        pipeline._execute(call)
+        execute(pipeline.engine, call)
 
     assert wholes == [FOREVER, FOREVER, FOREVER], "an attempt's time is not that of the streamed result"
 

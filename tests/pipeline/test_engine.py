@@ -11,6 +11,7 @@ import pytest
 
 from resilience import Pipeline, RejectedError, Retry, set_mode
 from resilience.events import Rejected
+from resilience.events._types import ModeName
 from resilience.testing import Recorder
 from tests.support.functions import Flaky, down
 from tests.support.interpreter import run_python
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
 
 class TestModes:
     @pytest.mark.parametrize("mode", ["off", "shadow"])
-    def test_of_the_process(self, mode: str) -> None:
+    def test_of_the_process(self, mode: ModeName) -> None:
         pipeline = retrying()
         flaky = Flaky()
         try:
@@ -38,7 +39,7 @@ class TestModes:
         pipeline.call(Flaky())
 
     @pytest.mark.parametrize("mode", ["off", "shadow"])
-    def test_of_a_policy(self, mode: str) -> None:
+    def test_of_a_policy(self, mode: ModeName) -> None:
         pipeline = Pipeline(Closed(), Instead("other"))
         pipeline["closed"].mode = mode
         with Recorder(pipeline, events=[Rejected]) as recorder:
@@ -54,9 +55,9 @@ class TestModes:
 
     def test_unknown(self) -> None:
         with pytest.raises(ValueError, match="mode"):
-            set_mode("loud")
+            set_mode("loud")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="mode"):
-            Retry().mode = "loud"
+            Retry().mode = "loud"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_switch_turns_everything_off() -> None:
@@ -73,7 +74,7 @@ def test_the_switch_turns_everything_off() -> None:
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
-def test_the_mode_of_a_pipeline_is_that_of_all_in_it(mode: str) -> None:
+def test_the_mode_of_a_pipeline_is_that_of_all_in_it(mode: ModeName) -> None:
     alone: Pipeline[Any] = Pipeline(Closed(), mode=mode)
     nested: Pipeline[Any] = Pipeline(Pipeline(Closed(), mode=mode))
     around: Pipeline[Any] = Pipeline(Pipeline(Closed()), mode=mode)

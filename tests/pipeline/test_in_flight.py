@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from resilience import Call, DeferredSettlement, Pipeline, RejectedError, RejectReason, Retry, backoff
+from resilience import DeferredSettlement, Pipeline, RejectedError, RejectReason, Retry, backoff
+from resilience._call.caller import options_of
+from resilience._call.entry import execute
+from resilience._call.running_call import RunningCall
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import Drain
 from resilience.events import Rejected, RetryScheduled
@@ -89,7 +92,7 @@ class TestDraining:
                 pipeline.call(int)
 
         with pipeline.subscribe(listen, events=[Rejected]):
-            drain = Drain(pipeline.engine)
+            drain = Drain(pipeline.in_flight)
             thread = threading.Thread(target=late)
             thread.start()
             assert refusing.wait(PATIENCE)
@@ -106,10 +109,10 @@ class TestDraining:
             def discard(self, call: Any) -> None:
                 if not told:
                     told.append("the drain waits")
-                    assert Drain(pipeline.engine).add_waker(lambda: told.append("somebody has left"))
+                    assert Drain(pipeline.in_flight).add_waker(lambda: told.append("somebody has left"))
                 super().discard(call)
 
-        pipeline.engine.calls = Live()
+        pipeline.in_flight.calls = Live()
         assert pipeline(lambda: 0)() == 0
 
         assert told == ["the drain waits", "somebody has left"]
@@ -117,34 +120,36 @@ class TestDraining:
     def test_a_drain_that_finds_somebody_gone_tells_the_others(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="drained-by-two")
         told: list[str] = []
-        call = Call(pipeline.call_options(NETWORK_ERRORS), int, (), {})
-        pipeline.engine.calls.add(call)
-        first, second = Drain(pipeline.engine), Drain(pipeline.engine)
+        call = RunningCall(options_of(pipeline, NETWORK_ERRORS), int, (), {})
+        pipeline.in_flight.calls.add(call)
+        first, second = Drain(pipeline.in_flight), Drain(pipeline.in_flight)
         assert first.add_waker(lambda: told.append("the first"))
 
-        pipeline.engine.calls.discard(call)  # and whoever has left has not looked for drains yet
+        pipeline.in_flight.calls.discard(call)  # and whoever has left has not looked for drains yet
         assert not second.unfinished()
 
         assert told == ["the first"]
 
     def test_a_drain_that_is_resumed_from_still_waits_for_those_who_were_in(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="resumed-while-drained")
-        call = Call(pipeline.call_options(NETWORK_ERRORS), int, (), {})
-        pipeline.engine.calls.add(call)
-        drain = Drain(pipeline.engine)
+        call = RunningCall(options_of(pipeline, NETWORK_ERRORS), int, (), {})
+        pipeline.in_flight.calls.add(call)
+        drain = Drain(pipeline.in_flight)
 
         pipeline.resume()
         assert drain.unfinished()
 
-        pipeline.engine.calls.discard(call)
+        pipeline.in_flight.calls.discard(call)
         assert not drain.unfinished()
 
     def test_a_stream_that_is_dropped_during_a_drain_ends_it(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
         held: list[Any] = [DeferredSettlement()]
-        held.append(Call(pipeline.call_options(NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {}))
-        pipeline._execute(held[1])
-        drain = Drain(pipeline.engine)
+        held.append(
+            RunningCall(options_of(pipeline, NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {})
+        )
+        execute(pipeline.engine, held[1])
+        drain = Drain(pipeline.in_flight)
         assert drain.unfinished()
         held.clear()
         gc.collect()

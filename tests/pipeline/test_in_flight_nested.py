@@ -9,6 +9,7 @@ import pytest
 
 from resilience import Call, Ending, Gate, Pipeline, RejectedError, Retry, Ticket
 from resilience.events import CallEnded, Outcome, Rejected
+from resilience.events._types import ModeName
 from resilience.testing import Recorder
 from tests.support.functions import down
 
@@ -42,7 +43,7 @@ def test_a_drained_inner_pipeline_refuses_in_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("mode", ["enforce", "shadow", "off"])
-def test_an_inner_pipeline_is_drained_in_every_mode(mode: str) -> None:
+def test_an_inner_pipeline_is_drained_in_every_mode(mode: ModeName) -> None:
     inner = Pipeline(Retry(), mode=mode)
     outer = Pipeline(inner)
     inner.drain(0)

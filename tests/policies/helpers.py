@@ -57,4 +57,4 @@ def joined(*threads: threading.Thread) -> None:
 
 
 def reasons(recorder: Recorder) -> list[str]:
-    return [event.reason for event in recorder.of(Rejected)]
+    return [str(event.reason) for event in recorder.of(Rejected)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, Pipeline, Retry, backoff
+from resilience import Bulkhead, Mode, Pipeline, Retry, backoff
 from tests.support.threads import together
 
 NOW = backoff.none()
@@ -69,7 +69,7 @@ def test_a_mode_set_during_updates_stays() -> None:
 
     def switch() -> None:
         for number in range(1000):
-            mode = ("off", "shadow")[number % 2]
+            mode = (Mode.OFF, Mode.SHADOW)[number % 2]
             retry.mode = mode
             if retry.mode != mode:
                 reverted.append(number)

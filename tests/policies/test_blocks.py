@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError, deadline_after
-from resilience._call.call import Call
-from resilience._call.caller import BlockEntry
+from resilience._call.entry import BlockEntry
+from resilience._call.running_call import RunningCall
 from resilience._pipeline.in_flight import Drain
 from resilience._policies.blocks import Blocks
 from resilience.events import Rejected
@@ -82,7 +82,7 @@ class Overtaken(dict[Any, Any]):
 def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
     passages = Blocks()
     running = passages._running = Overtaken()
-    call = Call(Bulkhead(1).entry()[1], print, (), {})
+    call = RunningCall(Bulkhead(1).entry()[1], print, (), {})
     blocks = [BlockEntry(call, owner, True, owner) for owner in ("a", "b")]
     for block in blocks:
         passages.begin(block)
@@ -122,7 +122,7 @@ def test_a_drain_hears_that_a_block_has_ended() -> None:
     told: list[str] = []
 
     with bulkhead:
-        drain = Drain(engine)
+        drain = Drain(engine.in_flight)
         assert drain.add_waker(lambda: told.append("somebody has left"))
         assert told == []
 

@@ -40,9 +40,7 @@ class Steady(random.Random):
 
 
 def _hinting(seconds: float) -> Ending:
-    ending = Ending(EndingKind.FAILED, ConnectionError())
-    ending._failure = Failure(retry_after=seconds)
-    return ending
+    return Ending(EndingKind.FAILED, ConnectionError(), None, Failure(retry_after=seconds))
 
 
 ENDINGS: dict[str, tuple[Ending, bool | None]] = {

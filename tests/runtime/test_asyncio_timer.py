@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
-from resilience._call.call import INHERITED
+from resilience._call.running_call import INHERITED
 from resilience._runtime import asyncio as on_loops
 from resilience._util.clock import clock
 

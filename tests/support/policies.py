@@ -67,7 +67,7 @@ class Streaming(Gate[None]):
         self.every = every
         self.left: list[DeferredSettlement] = []
 
-    def admit(self, call: Call) -> None:
+    def admit(self, call: Any) -> None:
         if self.every or not self.left:
             call.deferred = DeferredSettlement(known=self.known)
             self.left.append(call.deferred)

@@ -8,7 +8,7 @@ from resilience import Call, Ending, Gate, RejectedError, RejectReason, Ticket, 
 from resilience._util.clock import clock
 
 
-class Turnstile(Gate[None]):
+class Turnstile(Gate[Ticket | None]):
     """At most `limit` at once, `room` may wait, each at most `patience` seconds."""
 
     kind = "turnstile"

@@ -12,8 +12,8 @@ from typing import Any
 from resilience._util import validation
 from resilience._util.locks import new_lock
 
-UNIT = 10**9
-"""Tokens are counted in whole billionths, so that ten times 0.1 is exactly 1."""
+UNIT = 10**6
+"""Tokens are counted in whole millionths, so that ten times 0.1 is exactly 1."""
 MOST = 1e12
 """A bucket larger than this is never empty."""
 
@@ -34,6 +34,9 @@ class RetryBudget:
     dependency runs near its capacity. Refused withdrawals change nothing, and never stop an attempt in flight. All
     numbers are exact under threads; a deposit takes no lock.
     """
+
+    counts_failures = False
+    """Whether `failed` does anything, so that it has to be called."""
 
     def __init__(self, ratio: float = 0.2, capacity: float = 10.0, *, initial: float | None = None) -> None:
         self.ratio = validation.number("ratio", ratio, above=True, high=1.0)
@@ -130,6 +133,8 @@ class RetryBudget:
 
 
 class _GrpcRetryBudget(RetryBudget):
+    counts_failures = True
+
     def __init__(self, max_tokens: int, token_ratio: float) -> None:
         self.capacity = float(validation.integer("max_tokens", max_tokens, low=1, high=1000))
         ratio = min(validation.number("token_ratio", token_ratio, low=0.001), self.capacity)

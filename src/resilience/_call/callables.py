@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Coroutine
+import operator
+from collections.abc import Callable, Coroutine
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
-from resilience._call.call import name_of, unwrapped
 from resilience.errors import UsageError
 
 PLAIN_TYPES: set[type] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
@@ -49,14 +50,14 @@ def check_not_generator(function: Any) -> None:
             )
 
 
-def undecided(decision: Any, policy: str) -> UsageError:
+def unawaited_delay(decision: Any, policy: str) -> UsageError:
     """Return the error for a policy that wants to await something in a plain call."""
     if isinstance(decision, Coroutine):
         decision.close()
     return UsageError(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
 
 
-def unawaited_stand_in(value: object, policy: str) -> UsageError:
+def unawaited_replacement(value: object, policy: str) -> UsageError:
     """Return the error for a policy whose substitute is to be awaited, which a plain call cannot do; it is closed."""
     if isinstance(value, Coroutine):
         value.close()
@@ -74,3 +75,17 @@ def unawaited(returned: object, function: Any) -> UsageError:
         f"{name_of(function)} returned an awaitable of type {type(returned).__name__} from a plain call, where nobody "
         "would await it. Use `await pipeline.acall(...)`, or decorate an `async def`."
     )
+
+
+def unwrapped(function: Any) -> Any:
+    """Return what a partial, or a partial of a partial, calls in the end."""
+    while isinstance(function, functools.partial):
+        function = operator.attrgetter("func")(function)
+    return function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return a short name: `Client.get` of a method, `fetch` of a function that is local to another."""
+    inner = unwrapped(function)
+    name: str = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return name.rpartition("<locals>.")[2]

@@ -2,85 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from resilience._call.call import Call, CallOptions, unwrapped
-from resilience._call.callables import check_function
-from resilience._outcome.allowlist import Allowlist, is_bad
+from resilience._call.call import CallOptions
+from resilience._call.callables import check_function, unwrapped
+from resilience._call.entry import Entry, aexecute, execute, guard, guard_async
+from resilience._call.running_call import RunningCall
+from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
-from resilience._util.finalizers import pending, run_pending
-from resilience.errors import CarriedResult
+
+if TYPE_CHECKING:
+    from typing import Never
+
+    import typing_extensions
+
+    D_co = typing_extensions.TypeVar("D_co", covariant=True, default=Never)
+else:
+    D_co = TypeVar("D_co", covariant=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-D_co = TypeVar("D_co", covariant=True)
-
-
-class Entry(Protocol):
-    """What guards calls: the composed chains, and the count of what is in flight."""
-
-    @property
-    def execute(self) -> Callable[[Call], Any]:
-        """The chain for plain functions."""
-        ...
-
-    @property
-    def aexecute(self) -> Callable[[Call], Awaitable[Any]]:
-        """The chain for coroutine functions."""
-        ...
-
-    @property
-    def calls(self) -> set[Call]:
-        """The calls that are running."""
-        ...
-
-    @property
-    def waiting(self) -> deque[Callable[[], object]]:
-        """Who is to be woken when nothing is in flight any more."""
-        ...
-
-    def leave(self, call: Call) -> None:
-        """Count a call out, where somebody waits for that, or where its stream goes on."""
-        ...
-
-    def name_after(self, function: Callable[..., Any]) -> None:
-        """Take the name of the first function decorated, if there is none yet."""
-        ...
-
-    def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
-        """Return the allowlists that look at returned values; `default` is that of pipelines without one."""
-        ...
-
-    def current_owner(self) -> object:
-        """Return the running task, or else the thread."""
-        ...
-
-    def enter_block(self, gate: Any, binding: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a thread may have to wait."""
-        ...
-
-    async def aenter_block(self, gate: Any, binding: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a task may have to wait."""
-        ...
-
-
-class BlockEntry(NamedTuple):
-    """A gate that was passed by hand: the call that stands for the block, whose it is, and the token to settle."""
-
-    call: Call
-    owner: object
-    admitted: bool
-    token: Any
 
 
 class Caller(ABC, Generic[D_co]):
-    """Something that calls can be made through."""
+    """What calls can be made through: a pipeline, a policy, or what their `bind` returns."""
 
     @abstractmethod
     def entry(self) -> tuple[Entry, CallOptions]:
@@ -106,9 +55,9 @@ class Caller(ABC, Generic[D_co]):
         if isinstance(function, classmethod | staticmethod):
             return _rewrap(function, self)
         check_function(function)
-        entry, binding = self.entry()
+        entry, options = self.entry()
         entry.name_after(function)
-        guarded = (_guard_async if is_async(function) else _guard)(entry, binding, function)
+        guarded = (guard_async if is_async(function) else guard)(entry, options, function)
         guarded.__dict__["__resilience__"] = self  # a pipeline lives as long as what it guards
         return guarded
 
@@ -118,8 +67,8 @@ class Caller(ABC, Generic[D_co]):
         Raises:
             TypeError: the function returned an awaitable; use `acall` for it.
         """
-        entry, binding = self.entry()
-        result: R | D_co = _execute_counted(entry, Call(binding, function, args, kwargs))
+        entry, options = self.entry()
+        result: R | D_co = execute(entry, RunningCall(options, function, args, kwargs))
         return result
 
     @overload
@@ -128,54 +77,25 @@ class Caller(ABC, Generic[D_co]):
     async def acall(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co: ...
     async def acall(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `function(*args, **kwargs)` through the policies, await it if it is awaitable, return its result."""
-        entry, binding = self.entry()
-        return await _aexecute_counted(entry, Call(binding, function, args, kwargs))
-
-    def _execute(self, call: Call) -> Any:
-        """Pass a call of your own making through the policies; for integrations, which subclass `Call`.
-
-        `call.function` is called for each attempt. A failure that is a value is raised by it as a `BadResult`.
-        """
-        entry, _ = self.entry()
-        return _execute_counted(entry, call)
-
-    async def _aexecute(self, call: Call) -> Any:
-        """Pass an awaited call of your own making through the policies; see `run`."""
-        entry, _ = self.entry()
-        return await _aexecute_counted(entry, call)
-
-    def call_options(
-        self, failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None
-    ) -> CallOptions:
-        """Return what an integration makes its calls with.
-
-        Args:
-            failures: what counts as a failure in a pipeline that was given no failures of its own.
-            target: whom it calls, such as a host, unless `bind` has said so.
-            idempotent: whether repeating a call does no harm; None leaves that to each call.
-        """
-        _, old = self.entry()
-        known = old.idempotent if idempotent is None else idempotent
-        return CallOptions(old.pipeline, old.operation, old.target or target, known, failures)
-
-    def is_bad(self, result: object, failures: Allowlist) -> bool:
-        """Return whether a returned value is a failure: by `failures`, those of the pipeline, or a policy's own."""
-        entry, _ = self.entry()
-        return is_bad(result, entry.result_lists(failures))
+        entry, options = self.entry()
+        return await aexecute(entry, RunningCall(options, function, args, kwargs))
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None
     ) -> Caller[D_co]:
-        """Say what is known about the calls of one call site; policies, state and listeners stay shared.
+        """State what is known about the calls of one call site; policies, state and listeners stay shared.
 
         Args:
             operation: a name for events and metrics, instead of the function's.
-            target: whom it calls, such as a host.
-            idempotent: whether repeating a call does no harm. False: only failures that were surely not processed
-                are retried.
+            target: what is called, such as a host.
+            idempotent: whether a call may be repeated without harm. False: only failures that were certainly not
+                processed are retried.
 
         Returns:
-            Something to decorate with or to call through. What is not given stays as it was.
+            An object to decorate with or to call through. What is not given stays as it was.
+
+        Raises:
+            TypeError, ValueError: a parameter of the wrong type, or an empty name.
         """
         if operation is not None:
             validation.text("operation", operation)
@@ -184,19 +104,19 @@ class Caller(ABC, Generic[D_co]):
         if idempotent is not None:
             validation.flag("idempotent", idempotent)
         entry, old = self.entry()
-        binding = CallOptions(
+        options = CallOptions(
             old.pipeline,
             old.operation if operation is None else operation,
             old.target if target is None else target,
             old.idempotent if idempotent is None else idempotent,
         )
-        return _Bound(self, entry, binding)
+        return _Bound(self, entry, options)
 
 
 class _Bound(Caller[D_co]):
-    def __init__(self, owner: Caller[D_co], entry: Entry, binding: CallOptions) -> None:
+    def __init__(self, owner: Caller[D_co], entry: Entry, options: CallOptions) -> None:
         self._owner = owner  # a pipeline lives as long as what is bound to it
-        self._both = entry, binding
+        self._both = entry, options
 
     def entry(self) -> tuple[Entry, CallOptions]:
         return self._both
@@ -206,75 +126,20 @@ def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
     return type(method)(decorate(method.__func__))
 
 
-def _execute_counted(entry: Entry, call: Call) -> Any:
-    if pending:
-        run_pending()
-    try:
-        entry.calls.add(call)
-        return entry.execute(call)
-    except CarriedResult as carried:
-        return carried.result
-    finally:
-        entry.leave(call)
+def options_of(
+    caller: Caller[Any], failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None
+) -> CallOptions:
+    """Return what an integration makes its calls with.
 
-
-async def _aexecute_counted(entry: Entry, call: Call) -> Any:
-    if pending:
-        run_pending()
-    try:
-        entry.calls.add(call)
-        return await entry.aexecute(call)
-    except CarriedResult as carried:
-        return carried.result
-    finally:
-        entry.leave(call)
-
-
-# What is decorated is called most often: these two do what the two above do, without the calls, and the look-ups done.
-
-
-def _guard(entry: Entry, binding: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
-    come, go, waiting = entry.calls.add, entry.calls.discard, entry.waiting
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = Call(binding, function, args, kwargs)
-        if pending:
-            run_pending()
-        try:
-            come(call)
-            return entry.execute(call)
-        except CarriedResult as carried:
-            return carried.result
-        finally:
-            if call.deferred is None:
-                go(call)
-            if call.deferred is not None or waiting:  # a drain looks the other way round
-                entry.leave(call)
-
-    return guarded
-
-
-def _guard_async(entry: Entry, binding: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
-    come, go, waiting = entry.calls.add, entry.calls.discard, entry.waiting
-
-    @functools.wraps(function)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = Call(binding, function, args, kwargs)
-        if pending:
-            run_pending()
-        try:
-            come(call)
-            return await entry.aexecute(call)
-        except CarriedResult as carried:
-            return carried.result
-        finally:
-            if call.deferred is None:
-                go(call)
-            if call.deferred is not None or waiting:  # a drain looks the other way round
-                entry.leave(call)
-
-    return guarded
+    Args:
+        caller: the pipeline, or what its `bind` returned.
+        failures: the allowlist for pipelines that were given none of their own.
+        target: what is called, such as a host, unless `bind` has said so.
+        idempotent: whether a call may be repeated without harm; None leaves that to each call.
+    """
+    _, old = caller.entry()
+    known = old.idempotent if idempotent is None else idempotent
+    return CallOptions(old.pipeline, old.operation, old.target or target, known, failures)
 
 
 def is_async(function: Any) -> bool:

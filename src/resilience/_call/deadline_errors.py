@@ -1,83 +1,88 @@
-"""What is said when time runs out: errors, events, the log."""
+"""The errors, events and log lines for calls whose time has run out."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from resilience._call.call import Call, DeadlineSource
+from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._util.clock import clock
 from resilience._util.log_once import first_time, logger
 from resilience.errors import DeadlineExceededError, LateResult
 from resilience.events._types import Mode, TimedOut
 
 
-def expired_error(call: Call, where: str = "before the call was made") -> DeadlineExceededError:
-    """Return the error for a call whose time ran out before anything was called."""
-    limit = call.deadline_source
-    publish(call, limit)
+def expired_error(call: RunningCall, where: str = "before the call was made") -> DeadlineExceededError:
+    """Return the error for a call whose deadline passed before the function was called."""
+    source = call.deadline_source
+    publish(call, source)
     return DeadlineExceededError(
-        f"{_whose(limit)} passed {where}; nothing was called",
+        f"{_label(source)} passed {where}; nothing was called",
         unprocessed=True,
-        policy=_policy(limit),
-        pipeline=_pipeline(call),
+        policy=_policy(source),
+        pipeline=_pipeline(call, source),
     )
 
 
-def cut_error(call: Call, started: float) -> DeadlineExceededError:
-    """Return the error for a call that was cut at its deadline, `started` being when the function was called.
+def cut_error(call: RunningCall, started: float, source: DeadlineSource | None = None) -> DeadlineExceededError:
+    """Return the error for a call that was cut at its deadline.
 
-    A cut by a deadline that the caller had set counts as a failure only if the dependency had half the time that
-    the pipeline itself would have given it: a caller with 5 ms left must not open everybody's breaker.
+    Args:
+        call: the call.
+        started: when the function was called, in seconds of the monotonic clock.
+        source: where the deadline comes from; None: that of the attempt.
+
+    A cut by a deadline that the caller had set counts as a failure only if the dependency had at least half of the
+    time that the pipeline itself would have given it: callers in a hurry must not open the breaker of all others.
     """
     if call.queued:
         return expired_error(call, "while it waited for a free connection")
-    limit = call.deadline_source
-    publish(call, limit)
-    ran = clock.monotonic() - started
+    source = source or call.deadline_source
+    publish(call, source)
+    elapsed = clock.monotonic() - started
     return DeadlineExceededError(
-        f"{_whose(limit)} passed while {call.operation} ran; it had {ran:.3g} s, and may have been processed",
-        policy=_policy(limit),
-        pipeline=_pipeline(call),
-        scored=not call.queued and _fair(call, ran),
+        f"{_label(source)} passed while {call.operation} ran; it had {elapsed:.3g} s, and may have been processed",
+        policy=_policy(source),
+        pipeline=_pipeline(call, source),
+        scored=_is_scored(call, source, elapsed),
     )
 
 
-def late_result(call: Call, started: float, result: Any) -> LateResult:
-    """Return the carrier of a value that came after the deadline; the first time, say how to have it cut."""
-    publish(call, call.deadline_source, late=True)
+def late_result(call: RunningCall, started: float, result: Any) -> LateResult:
+    """Return the carrier of a value that came after the deadline; the first time, log how to have it cut."""
+    source = call.deadline_source
+    publish(call, source, late=True)
     if first_time("late", call.operation):
         logger.warning(
-            "%s came back after %s, and its late value is used; to have it cut, use Timeout(..., thread=True), or "
-            "give resilience.remaining() as a timeout to what it waits for (this is said once)",
+            "%s returned after %s, and its late value is used; to have it cut, use Timeout(..., thread=True), or pass "
+            "resilience.remaining() as a timeout to what it waits for (this is logged once)",
             call.operation,
-            _whose(call.deadline_source),
+            _label(source),
         )
-    return LateResult(result, scored=_fair(call, clock.monotonic() - started))
+    return LateResult(result, scored=_is_scored(call, source, clock.monotonic() - started))
 
 
-def _fair(call: Call, ran: float) -> bool:
-    """Return whether the dependency had the time that the pipeline gives it, or half of that."""
-    patience = call.options.pipeline.shortest_timeout
-    return call.deadline_source.seconds is not None or (patience is not None and ran >= patience / 2)
+def publish(call: RunningCall, source: DeadlineSource, *, late: bool = False, mode: Mode = Mode.ENFORCE) -> None:
+    """Publish that time ran out, or would have."""
+    info = source.pipeline or call.pipeline
+    info.publish(TimedOut, source.policy, call, scope=source.scope, timeout=source.seconds, late=late, mode=mode)
 
 
-def publish(call: Call, limit: DeadlineSource, *, late: bool = False, mode: Mode = Mode.ENFORCE) -> None:
-    """Tell the listeners that time ran out, or would have."""
-    site = limit.pipeline or call.pipeline
-    site.publish(TimedOut, limit.policy, call, scope=limit.scope, timeout=limit.seconds, late=late, mode=mode)
+def _is_scored(call: RunningCall, source: DeadlineSource, elapsed: float) -> bool:
+    """Return whether the dependency had at least half of the time that the pipeline gives it."""
+    shortest = call.options.pipeline.shortest_timeout
+    return source.seconds is not None or (shortest is not None and elapsed >= shortest / 2)
 
 
-def _whose(limit: DeadlineSource) -> str:
-    if limit.pipeline is None:
+def _label(source: DeadlineSource) -> str:
+    if source.pipeline is None:
         return "the caller's deadline"
-    name = _policy(limit)
-    where = f"{name} of {limit.pipeline.name}" if limit.pipeline.name else name
-    return f"the deadline of {where}" + ("" if limit.seconds is None else f" ({limit.seconds:g} s)")
+    label = source.pipeline.label(source.policy, "")
+    return f"the deadline of {label}" + ("" if source.seconds is None else f" ({source.seconds:g} s)")
 
 
-def _policy(limit: DeadlineSource) -> str:
-    return "" if limit.pipeline is None else limit.pipeline.name_of(limit.policy)
+def _policy(source: DeadlineSource) -> str:
+    return "" if source.pipeline is None else source.pipeline.name_of(source.policy)
 
 
-def _pipeline(call: Call) -> str:
-    return (call.deadline_source.pipeline or call.pipeline).name
+def _pipeline(call: RunningCall, source: DeadlineSource) -> str:
+    return (source.pipeline or call.pipeline).name

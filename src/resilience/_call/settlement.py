@@ -1,52 +1,58 @@
-"""Settling: what happens to the tokens of gates when a call, or the stream that it returned, has ended."""
+"""Settlement: what is done with the tokens of gates when a call, or the stream that it returned, has ended."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from resilience._outcome.ending import Ending, EndingKind
+from resilience._outcome.ending import ABANDONED, Ending, EndingKind
 from resilience._util.finalizers import pending, settle_from_finalizer, settle_pending
 from resilience._util.log_once import hook_failed
 
-Settle: TypeAlias = "Callable[[Any, Ending], object]"
+Settle: TypeAlias = "Callable[[Ending], object]"
+"""Settles one token with the ending of its call."""
 
 
 class Settler(Protocol):
-    """A gate, as far as settling it goes."""
+    """A gate, as far as settlement is concerned."""
 
     @property
     def holds_permit(self) -> bool:
-        """Whether its token is in use for as long as the work goes on."""
+        """Whether its token is in use until the work has ended."""
         ...
 
     def on_response_head(self, token: Any) -> Any:
-        """Hear that the head of a streamed result has come."""
+        """Take note that the head of a streamed result has come."""
 
     def settle(self, token: Any, ending: Ending) -> None:
-        """Hear how it ended."""
+        """Settle a token."""
 
 
-class Unsettled(deque[tuple[Settle, Any]]):
-    """What is to be settled. Called, it settles all of that as abandoned, for a finalizer to leave it behind."""
+class Unsettled(deque[Settle]):
+    """What is still to be settled. Called, it is settled as abandoned: the form in which a finalizer leaves it."""
 
     __slots__ = ()
 
     def __call__(self) -> None:
-        settle_all(self, _ABANDONED)
+        settle_all(self, ABANDONED)
 
 
 class DeferredSettlement:
-    """The settling that waits for something to end which the call has left running: exactly once, whoever ends it.
+    """The settlement of a call that has left work running: done exactly once, when that work ends.
 
-    Either a streamed result, such as the body of a response: then all gates wait for its end. Or work whose outcome
-    is `known` already, such as a thread that was left behind: then only gates that hold something wait for it.
+    The work is either a streamed result, such as the body of a response: then all gates wait for its end. Or its
+    outcome is `known` already, as that of a thread which was abandoned: then only gates that hold a permit wait.
 
-    Gates register innermost first. A gate that registers after the end is settled at once. When the last reference
-    is dropped without an end, the gates are settled as abandoned, at the next call: a finaliser may run inside a
-    locked region, so it only leaves a note.
+    Gates register innermost first. A gate that registers after the end is settled at once. When the last reference is
+    dropped without an end, the gates are settled as abandoned. A finalizer may run inside a locked region; so that is
+    left to the next call where it cannot be done at once.
+
+    Args:
+        ending: the ending, for work that has ended already.
+        known: whether the outcome is known, though the work goes on.
     """
 
     __slots__ = ("__weakref__", "_ending", "_ends", "_waiting", "known")
@@ -59,38 +65,34 @@ class DeferredSettlement:
 
     @property
     def ended(self) -> bool:
-        """Whether the end has come."""
+        """Whether the work has ended."""
         return self._ending is not None
 
     def settle_ok(self, gate: Settler, token: Any, ending: Ending) -> None:
-        """Settle a gate whose call came back well: now, if the outcome is known and it holds nothing."""
+        """Settle a gate whose call returned: now, if the outcome is known and the gate holds no permit."""
         if self.known and not gate.holds_permit:
-            settle_safely(gate.settle, token, ending)
+            settle_safely(partial(gate.settle, token), ending)
         else:
-            self.add(gate.settle, gate.on_response_head(token))
+            self.add(partial(gate.settle, gate.on_response_head(token)))
 
     def settle_error(self, gate: Settler, token: Any, ending: Ending) -> None:
-        """Settle a gate whose call came back with an exception: now, unless it holds something."""
+        """Settle a gate whose call raised: now, unless the gate holds a permit and the work goes on."""
         if gate.holds_permit and not self.ended:
-            self.add(gate.settle, token)
+            self.add(partial(gate.settle, token))
         else:
-            settle_after_error(gate.settle, token, ending)
+            settle_after_error(partial(gate.settle, token), ending)
 
     def join(self, other: DeferredSettlement | None) -> DeferredSettlement:
-        """Return something that ends when both this and the other have ended, with the ending of the other."""
+        """Return a settlement that ends when both this and the other have ended, with the ending of the other."""
         if other is None or other.ended:
             return self
         both = DeferredSettlement(known=self.known and other.known)
-        self.add(lambda _, ending: other.add(both.end_with, None), None)
+        self.add(lambda _: other.add(both.end))
         return both
 
-    def end_with(self, _: object, ending: Ending) -> None:
-        """End; in the form in which gates are settled."""
-        self.end(ending)
-
-    def add(self, settle: Settle, token: Any) -> None:
-        """Settle a gate when the end comes, or at once if it has come."""
-        self._waiting.append((settle, token))
+    def add(self, settle: Settle) -> None:
+        """Call `settle` with the ending when the work ends, or at once if it has ended."""
+        self._waiting.append(settle)
         if self._ending is not None:
             settle_all(self._waiting, self._ending)
 
@@ -106,12 +108,11 @@ class DeferredSettlement:
             settle_pending()
 
 
-def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:
-    """Settle each once, whoever else is at it, and the rest also when a hook raises a BaseException."""
+def settle_all(waiting: Unsettled, ending: Ending) -> None:
+    """Settle each once, also when several threads do so at once, and the rest when one raises a BaseException."""
     try:
         while waiting:
-            settle, token = waiting.popleft()
-            settle_safely(settle, token, ending)
+            settle_safely(waiting.popleft(), ending)
     except IndexError:  # another thread has settled the last one
         return
     finally:
@@ -119,22 +120,21 @@ def settle_all(waiting: deque[tuple[Settle, Any]], ending: Ending) -> None:
             settle_all(waiting, ending)
 
 
-_ABANDONED = Ending(EndingKind.ABANDONED)
 REPLACED = DeferredSettlement(Ending(EndingKind.OK, replaced=True))
-"""The end of a call whose outcome a substitute has replaced."""
+"""The settlement of a call whose outcome a substitute has replaced."""
 
 
-def settle_safely(settle: Settle, token: Any, ending: Ending) -> None:
-    """Settle one gate. What its hook raises is logged once, and the other gates still hear of the ending."""
+def settle_safely(settle: Settle, ending: Ending) -> None:
+    """Settle. What the hook of a policy raises is logged once, and does not keep other gates from being settled."""
     try:
-        settle(token, ending)
+        settle(ending)
     except Exception as error:
         hook_failed("settle of a policy", settle, error)
 
 
-def settle_after_error(settle: Settle, token: Any, ending: Ending) -> None:
-    """Settle one gate after an exception. A dropped coroutine unwinds as finalizers run."""
+def settle_after_error(settle: Settle, ending: Ending) -> None:
+    """Settle after an exception. A coroutine that is dropped unwinds inside a finalizer; see `finalizers`."""
     if ending.error.__class__ is GeneratorExit:
-        settle_from_finalizer(Unsettled([(settle, token)]))
+        settle_from_finalizer(Unsettled([settle]))
     else:
-        settle_safely(settle, token, ending)
+        settle_safely(settle, ending)

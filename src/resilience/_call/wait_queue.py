@@ -55,11 +55,6 @@ class Ticket:
         """Give up the place. A permit granted in the meantime goes to the next in line."""
         self._line.remove(self)
 
-    def forsake(self, ending: object) -> None:
-        """Leave; in the form in which gates are settled."""
-        del ending
-        self.leave()
-
     def wake(self) -> None:
         """Tell the waiter; if its event loop is closed, hand the permit on."""
         wake = self._wake

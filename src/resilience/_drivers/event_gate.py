@@ -1,11 +1,11 @@
-"""The gate that tells how calls and attempts end."""
+"""The gate that publishes how calls and attempts end."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from resilience._call.call import Call, PipelineInfo
-from resilience._call.wait_queue import Ticket
+from resilience._call.call import PipelineInfo
+from resilience._call.running_call import RunningCall
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
@@ -13,28 +13,26 @@ from resilience.errors import RejectedError
 from resilience.events._types import AttemptEnded, Event, Outcome
 
 
-class EventGate(Gate[tuple[Call, float, int]]):
-    """Tells how attempts or calls end; in the chain only while somebody listens.
+class EventGate(Gate[tuple[RunningCall, float, int]]):
+    """Publishes how attempts or calls end; part of a chain only while something listens for that.
 
     Args:
-        site: of the pipeline.
+        info: of the pipeline.
         event: AttemptEnded or CallEnded.
     """
 
-    def __init__(self, site: PipelineInfo, event: type[Event]) -> None:
+    def __init__(self, info: PipelineInfo, event: type[Event]) -> None:
         super().__init__()
-        self._site = site
+        self._info = info
         self._event = event
 
-    def admit(self, call: Call) -> tuple[Call, float, int]:
-        """Note the time, and how often the function was called before."""
+    def admit(self, call: Any) -> tuple[RunningCall, float, int]:
+        """Note the time, and how often the function had been called."""
         return call, clock.monotonic(), call.calls_made
 
-    def settle(self, token: tuple[Call, float, int] | Ticket, ending: Ending) -> None:
-        """Publish."""
-        if isinstance(token, Ticket):
-            return
-        call, started, before = token
+    def settle(self, token: tuple[RunningCall, float, int], ending: Ending) -> None:
+        """Publish the event."""
+        call, started, calls_made = token
         elapsed = clock.monotonic() - started
         outcome = Outcome(ending.kind)
         if self._event is AttemptEnded:
@@ -44,9 +42,10 @@ class EventGate(Gate[tuple[Call, float, int]]):
             outcome = Outcome.FALLBACK
         elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
             outcome = Outcome.REJECTED
-        self._publish(call, attempts=call.calls_made - before, outcome=outcome, elapsed=elapsed)
+        self._publish(call, attempts=call.calls_made - calls_made, outcome=outcome, elapsed=elapsed)
 
-    def _publish(self, call: Call, **facts: Any) -> None:
-        self._site.bus.publish(
-            self._event, pipeline=self._site.name, policy="", operation=call.operation, target=call.target, **facts
+    def _publish(self, call: RunningCall, **facts: Any) -> None:
+        info = self._info
+        info.bus.publish(
+            self._event, pipeline=info.name, policy="", operation=call.operation, target=call.target, **facts
         )

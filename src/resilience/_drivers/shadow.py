@@ -1,4 +1,4 @@
-"""A gate in shadow mode: it is asked and told as if it were in force, and keeps nobody out."""
+"""A gate in shadow mode: it decides and is settled as if it were enforced, and rejects no call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from resilience._call.call import Call
 from resilience._call.wait_queue import Ticket
-from resilience._drivers.hooks import publish_rejection, rejection_of
+from resilience._drivers.hooks import publish_rejection, rejection_of, settle_gate
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Gate
 from resilience._util.log_once import hook_failed
@@ -14,11 +14,15 @@ from resilience.errors import RejectedError
 from resilience.events._types import Mode
 
 REJECTED: Any = object()
-"""The token of a call that the gate would have kept out: nobody hears of its ending."""
+"""The token of a call that the gate would have rejected: its ending is not reported to the gate."""
 
 
 class ShadowGate(Gate[Any]):
-    """Stands in a chain in the place of a gate that only watches. It never makes a call wait, and never refuses."""
+    """Takes the place of a gate in a chain. It never has a call wait, and never rejects one.
+
+    Args:
+        gate: the gate that decides.
+    """
 
     def __init__(self, gate: Gate[Any]) -> None:
         super().__init__()
@@ -26,7 +30,7 @@ class ShadowGate(Gate[Any]):
         self.holds_permit = gate.holds_permit
 
     def admit(self, call: Call) -> Any:
-        """Ask the gate; report a refusal, or a wait."""
+        """Ask the gate; report a rejection, or a wait."""
         gate = self._gate
         try:
             token = gate.admit(call)
@@ -43,14 +47,10 @@ class ShadowGate(Gate[Any]):
         return token
 
     def on_response_head(self, token: Any) -> Any:
-        """Tell the gate, if it let the call in."""
+        """Pass it on to the gate, if that admitted the call."""
         return REJECTED if token is REJECTED else self._gate.on_response_head(token)
 
     def settle(self, token: Any, ending: Ending) -> None:
-        """Tell the gate, if it let the call in."""
-        if token is REJECTED:
-            return
-        try:
-            self._gate.settle(token, ending)
-        except Exception as error:
-            hook_failed("settle of a policy", self._gate.settle, error)
+        """Pass it on to the gate, if that admitted the call."""
+        if token is not REJECTED:
+            settle_gate(self._gate, token, ending)

@@ -1,49 +1,40 @@
-"""The driver for a part of a plain call that runs on a thread of its own; awaited calls do not need one."""
+"""The driver of a Scope that runs plain calls on a thread of its own; awaited calls do not need one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from resilience._call import deadline_errors
-from resilience._call.call import Call, DeadlineSource
+from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._drivers import hooks
+from resilience._drivers.sync import Step, scope
 from resilience._policies.shapes import Scope
-from resilience._runtime import threads
+from resilience._runtime.threads import ThreadCall
 from resilience._util.clock import clock
 from resilience.errors import RejectedError
-from resilience.events._types import Mode, TimeoutScope
+from resilience.events._types import Mode
 
 
-def threaded(policy: Scope, inner: Callable[[Call], Any], limit: DeadlineSource) -> Callable[[Call], Any]:
-    """Drive a Scope whose inside runs on a thread, which is left behind when time is up."""
+def thread_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
+    """Drive a Scope whose inside runs on a thread, which is abandoned when time is up."""
 
-    def sent(call: Call) -> Any:
-        outer, whose = call.deadline, call.deadline_source
+    def on_thread(call: RunningCall) -> Any:
         started = clock.monotonic()
-        deadline = policy.deadline(call, started)
-        if deadline < outer:
-            call.deadline, call.deadline_source = deadline, limit
-            if limit.scope is TimeoutScope.CALL:
-                call.total_deadline, call.total_deadline_source = deadline, limit
+        if started >= call.deadline:
+            raise deadline_errors.expired_error(call)
         try:
-            if started >= call.deadline:
-                raise deadline_errors.expired_error(call)
-            try:
-                policy.before_thread_call(call)
-            except RejectedError as error:
-                hooks.publish_rejection(policy, call, error, Mode.ENFORCE)
-                raise
-            errand = threads.ThreadCall(inner, call)
-            try:
-                errand.start()
-                if not errand.wait(call.deadline):
-                    raise deadline_errors.cut_error(call, started)
-            finally:
-                if errand.left is not None:
-                    policy.on_thread_abandoned(errand.left)
-            return errand.outcome()
+            policy.before_thread_call(call)
+        except RejectedError as error:
+            hooks.publish_rejection(policy, call, error, Mode.ENFORCE)
+            raise
+        thread_call = ThreadCall(inner, call)
+        try:
+            thread_call.start()
+            if not thread_call.wait(call.deadline):
+                raise deadline_errors.cut_error(call, started)
         finally:
-            call.deadline, call.deadline_source = outer, whose
+            if thread_call.abandoned is not None:
+                policy.on_thread_abandoned(thread_call.abandoned)
+        return thread_call.outcome()
 
-    return sent
+    return scope(policy, on_thread, source)

@@ -27,52 +27,56 @@ class EndingKind(StrEnum):
 
 
 class Ending:
-    """How a call or an attempt ended. `failure` and, for exceptions, `kind` are worked out when first asked for.
+    """How a call or an attempt ended.
 
     Args:
-        kind: None: work it out from the error.
+        kind: one of the five kinds; None: it follows from the error.
         error: what was raised; None for a value.
-        allowlist: the failures of the pipeline in whose eyes it is judged.
-        replaced: a substitute stood in for the outcome.
+        allowlist: the allowlist of the pipeline, by which the error is judged.
+        failure: the failure, for a given `kind`.
+        replaced: whether a substitute replaced the outcome.
+
+    Attributes:
+        kind: one of the five kinds.
+        failure: the failure, by the pipeline's allowlist; None where it is not a failure.
+
+    An error is judged when `kind` or `failure` is first read, by the allowlist's predicates at the latest then.
     """
 
-    __slots__ = ("_allowlist", "_failure", "_kind", "error", "replaced")
+    __slots__ = ("allowlist", "error", "failure", "kind", "replaced")
+
+    kind: EndingKind
+    failure: Failure | None
 
     def __init__(
         self,
         kind: EndingKind | None = None,
         error: BaseException | None = None,
         allowlist: Allowlist | None = None,
+        failure: Failure | None = None,
         *,
         replaced: bool = False,
     ) -> None:
-        self._kind = kind
-        self._failure: Failure | None = None
-        self._allowlist = allowlist
+        self.allowlist = allowlist
         self.error = error
         self.replaced = replaced
+        if kind is not None:
+            self.kind = kind
+            self.failure = failure
 
-    @property
-    def kind(self) -> EndingKind:
-        """One of the five kinds."""
-        if self._kind is None:
-            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
-        return self._kind
+    def __getattr__(self, name: str) -> Any:
+        """Judge: called only for `kind` and `failure` while they are not set."""
+        if name not in ("failure", "kind"):
+            raise AttributeError(f"an Ending has no attribute {name!r}")
+        self.kind, self.failure = judge(self.error, self.allowlist or NOTHING)
+        return getattr(self, name)
 
-    @property
-    def failure(self) -> Failure | None:
-        """The failure that it is in the eyes of the pipeline; None where it is none."""
-        if self._kind is None:
-            self._kind, self._failure = judge(self.error, self._allowlist or NOTHING)
-        return self._failure
-
-    def kind_by(self, allowlist: Allowlist | None) -> EndingKind:
-        """The kind of ending that it is by a policy's own allowlist; None given: the pipeline's."""
-        return self.kind if allowlist is None or self.error is None else judge(self.error, allowlist)[0]
-
-    def failure_by(self, allowlist: Allowlist | None) -> Failure | None:
-        """The failure that it is by a policy's own allowlist; None given: the pipeline's."""
-        return self.failure if allowlist is None else judge(self.error, allowlist)[1]
+    def by(self, allowlist: Allowlist | None) -> tuple[EndingKind, Failure | None]:
+        """Return the kind and the failure by a policy's own allowlist, its `on=`; by the pipeline's for None."""
+        kind = self.kind
+        if allowlist is None or allowlist is self.allowlist or self.error is None or kind in _WHATEVER_IS_LISTED:
+            return kind, self.failure
+        return judge(self.error, allowlist)
 
 
 def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
@@ -81,7 +85,9 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
     if known is not None:
         return known
     if not isinstance(error, Exception) or isinstance(error, RejectedError):
-        return EndingKind.ABANDONED, None
+        if len(allowlist.verdicts) < MAX_CACHED_VERDICTS:
+            allowlist.verdicts[error.__class__] = _ABANDONED
+        return _ABANDONED
     if isinstance(error, UsageError):
         return EndingKind.ERROR, None
     if isinstance(error, LateResult):
@@ -121,6 +127,10 @@ MAX_CACHED_VERDICTS = 1000
 DEADLINE = Failure(FailureKind.TIMEOUT)
 HASTE = Failure(FailureKind.TIMEOUT, counted=False)
 """The caller had too little time for it to say anything about the dependency."""
+_ABANDONED: tuple[EndingKind, Failure | None] = (EndingKind.ABANDONED, None)
+_WHATEVER_IS_LISTED = (EndingKind.TIMED_OUT, EndingKind.ABANDONED)
 NOTHING = Allowlist()
 OK = Ending(EndingKind.OK)
 """The ending of every call that returned a value."""
+ABANDONED = Ending(EndingKind.ABANDONED)
+"""The ending of what was dropped."""

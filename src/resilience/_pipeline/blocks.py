@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from resilience import _runtime
-from resilience._call.call import Call, CallOptions
-from resilience._call.caller import BlockEntry
+from resilience._call.call import CallOptions
+from resilience._call.entry import BlockEntry
+from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import async_gate, hooks, sync_gate
 from resilience._drivers.shadow import REJECTED, ShadowGate
@@ -17,46 +18,46 @@ from resilience.errors import RejectedError, UsageError
 from resilience.events._types import Mode
 
 
-def enter_block(in_flight: InFlight, gate: Gate[Any], binding: CallOptions, mode: Mode) -> BlockEntry:
+def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
     """Pass a gate, waiting in a thread if need be; an event loop is not blocked."""
-    call = _count_in(in_flight, binding)
+    call = _count_in(in_flight, options)
     try:
-        passage = _admit(gate, call, mode)
-        if isinstance(passage.token, Ticket):
+        entry = _admit(gate, call, mode)
+        if isinstance(entry.token, Ticket):
             if _runtime.in_a_task():
-                passage.token.leave()
+                entry.token.leave()
                 raise UsageError(f"`with {gate.name}:` would block the event loop while it waits; use `async with`")
-            sync_gate.wait_for_ticket(gate, passage.token, call)
+            sync_gate.wait_for_ticket(gate, entry.token, call)
     except BaseException:
         in_flight.leave(call)
         raise
-    return passage
+    return entry
 
 
-async def aenter_block(in_flight: InFlight, gate: Gate[Any], binding: CallOptions, mode: Mode) -> BlockEntry:
+async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
     """Pass a gate, waiting in a task if need be."""
-    call = _count_in(in_flight, binding)
+    call = _count_in(in_flight, options)
     try:
-        passage = _admit(gate, call, mode)
-        if isinstance(passage.token, Ticket):
-            await async_gate.wait_for_ticket(gate, passage.token, call)
+        entry = _admit(gate, call, mode)
+        if isinstance(entry.token, Ticket):
+            await async_gate.wait_for_ticket(gate, entry.token, call)
     except BaseException:
         in_flight.leave(call)
         raise
-    return passage
+    return entry
 
 
-def _count_in(in_flight: InFlight, binding: CallOptions) -> Call:
+def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
     run_pending()
-    call = Call(binding, _block, (), {})
+    call = RunningCall(options, _block, (), {})
     in_flight.calls.add(call)
     if in_flight.draining:
         in_flight.leave(call)
-        in_flight.reject(call)
+        in_flight.host.reject(call)
     return call
 
 
-def _admit(gate: Gate[Any], call: Call, mode: Mode) -> BlockEntry:
+def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
     owner = _runtime.current_owner()
     if mode is Mode.OFF:
         return BlockEntry(call, owner, False, None)
@@ -71,4 +72,4 @@ def _admit(gate: Gate[Any], call: Call, mode: Mode) -> BlockEntry:
 
 
 def _block() -> None:
-    """Stand for the block that is guarded by hand."""
+    """The function of a block: it has none."""

@@ -1,14 +1,15 @@
-"""How policies become a chain of closures: which driver each one gets, and which are driven together."""
+"""How policies become a chain of closures, in three passes: resolve modes, fuse neighbours, fold."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-from resilience._call.call import Call, DeadlineSource, PipelineInfo
+from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
-from resilience._drivers import async_, async_gate, sync, sync_gate, thread
+from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
 from resilience._drivers.hooks import admit_with_events
 from resilience._drivers.shadow import ShadowGate
@@ -19,66 +20,78 @@ from resilience._policies.base import Policy
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
 
-GATES = {sync: sync_gate, async_: async_gate}
-_STRENGTH = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
+_LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
 
 
 def more_lenient(one: Mode, other: Mode) -> Mode:
-    """Return the mode in which less is done."""
-    return max(one, other, key=_STRENGTH.index)
+    """Return the more lenient of two modes: off, then shadow, then enforce."""
+    return max(one, other, key=_LENIENCY.index)
 
 
-class ChainBuild:
-    """What is the same for all of one chain, pipelines within pipelines included.
+class ChainBuild(NamedTuple):
+    """What is the same for all of one chain, nested pipelines included.
 
-    Args:
-        drive: the family of drivers.
-        results: whether returned values can be failures.
-
-    `paid` are the rewards of loops further in: two Retries with one budget do not pay into it twice.
+    `rewarded` has the `on_success` of the loops further in: two Retries with one budget pay into it once.
     """
 
-    __slots__ = ("drive", "paid", "results")
-
-    def __init__(self, drive: Any, *, results: bool) -> None:
-        self.drive = drive
-        self.results = results
-        self.paid: list[OnSuccess] = []
+    drivers: Drivers
+    lists_results: bool
+    rewarded: list[OnSuccess]
 
 
-class Composer(InFlight):
+class Part(NamedTuple):
+    """A policy of a chain, in the mode that holds for it: enforce or shadow. `looped`: a Loop is further out."""
+
+    policy: Policy[Any]
+    mode: Mode
+    looped: bool
+
+
+class GatePair(NamedTuple):
+    """Two adjacent gates that one closure drives."""
+
+    outer: Gate[Any]
+    inner: Gate[Any]
+
+
+class ScopedLoop(NamedTuple):
+    """A Loop and the Scope right around it, which one closure drives. `looped`: a Loop is further out."""
+
+    scope: Scope
+    loop: Loop
+    looped: bool
+
+
+Link: TypeAlias = "Part | GatePair | ScopedLoop"
+
+
+class Composer:
     """Composes the policies of one pipeline.
 
     Args:
         policies: outermost first.
-        site: what they know of the pipeline.
+        info: what they know about the pipeline.
+
+    Raises:
+        TypeError: a policy is of a shape that has no driver.
     """
 
-    def __init__(self, policies: tuple[Policy[Any], ...], site: PipelineInfo) -> None:
+    __slots__ = ("_lists", "info", "mode", "policies")
+
+    def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
             if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
-        super().__init__()
         self.policies = policies
-        self.info = site
+        self.info = info
         self.mode = Mode.ENFORCE
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
 
-    def bounded(self) -> bool:
-        """Return whether some Scope in here is in force."""
-        if self.mode is not Mode.ENFORCE:
-            return False
-        return any(
-            policy.engine.bounded() if isinstance(policy, Composite) else isinstance(policy, Scope)
-            for policy in self.policies
-            if policy.mode is Mode.ENFORCE
-        )
-
     def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
-        """Return the allowlists in this pipeline, and in those within it, that look at returned values.
+        """Return the allowlists of this pipeline, and of those nested in it, that list returned values.
 
         Args:
-            default: what counts in a pipeline that was given no failures of its own.
+            default: the allowlist of a pipeline that was given none.
         """
         lists = self._lists
         if default in lists:
@@ -87,137 +100,164 @@ class Composer(InFlight):
         found = [own] if own.lists_results else []
         for policy in self.policies:
             if isinstance(policy, Composite):
-                found += policy.engine.result_lists(default)
+                found += policy.composer.result_lists(default)
             elif policy.failures is not None and policy.failures.lists_results:
                 found.append(policy.failures)
         lists[default] = tuple(found)
         return lists[default]
 
     def forget_result_lists(self) -> None:
-        """Look for allowlists anew, since a policy has changed."""
+        """Look for the allowlists anew, since a policy has changed."""
         self._lists = {}
 
-    def shortest_timeout(self) -> float | None:
-        """Return the seconds of the shortest Timeout in here; else the least that a breaker calls slow; else None."""
-        found: list[tuple[bool, float]] = []
-        for policy in self.policies:
-            seconds = policy.engine.shortest_timeout() if isinstance(policy, Composite) else policy._expected_seconds
-            if seconds is not None:
-                found.append((not isinstance(policy, Scope), seconds))
-        return min(found)[1] if found else None
+    def always_has_deadline(self) -> bool:
+        """Return whether a Scope is in force in this pipeline, so that each call has a deadline."""
+        return self.mode is Mode.ENFORCE and any(
+            policy.composer.always_has_deadline() if isinstance(policy, Composite) else isinstance(policy, Scope)
+            for policy in self.policies
+            if policy.mode is Mode.ENFORCE
+        )
 
-    def compose(self, weaving: ChainBuild, step: Any, mode: Mode, *, looped: bool = False) -> Any:
+    def chain(self, drivers: Drivers, process_mode: Mode) -> Step:
+        """Compose the chain of this pipeline for calls from outside."""
+        bounded = self.always_has_deadline() and process_mode is Mode.ENFORCE
+        step = drivers.invoke_with_deadline if bounded else drivers.invoke
+        allowlists = self.result_lists()
+        if allowlists:
+            step = drivers.raise_bad_results(step, allowlists)
+        return self.compose(ChainBuild(drivers, bool(allowlists), []), step, process_mode, looped=False)
+
+    def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
         """Wrap `step` in the drivers of all policies, the last one innermost.
 
         Args:
-            weaving: what is the same for the whole chain.
+            build: what is the same for the whole chain.
             step: what is inside all policies.
-            mode: that of what is outside; a policy does what it, its pipeline and this allow.
-            looped: whether there is a Loop outside, so that what comes through here is an attempt, not a whole call.
+            mode: the mode outside; a policy does what it, its pipeline and this allow.
+            looped: whether a Loop is outside, so that what passes here is an attempt and not a whole call.
         """
-        mode = more_lenient(self.mode, mode)
-        drive = weaving.drive
-        step = self.metered(drive, AttemptEnded, step)
-        waiting: Gate[Any] | None = None  # a gate that will be driven together with the next one out, if that is one
-        outside = list(self.policies)
-        while outside:
-            policy = outside.pop()
-            least = more_lenient(policy.mode, mode)
-            gate = _gate_of(policy) if least is Mode.ENFORCE else None
-            if gate is not None and waiting is not None:
-                step = GATES[drive].gate_pair(gate, self._admit(gate), waiting, self._admit(waiting), step)
-                waiting = None
-                continue
-            if waiting is not None:
-                step = GATES[drive].gate(waiting, step, self._admit(waiting))
-            waiting = gate
-            if isinstance(policy, Composite):
-                step = policy.engine.compose(weaving, step, least, looped=looped or _any_loop(outside))
-                step = drive.nested(step, policy.engine.info, policy.engine.enter, policy.engine.exit)
-            elif isinstance(policy, Loop) and least is not Mode.OFF:
-                step = self._loop(weaving, policy, step, least, outside, mode, looped=looped)
-            elif gate is None and least is not Mode.OFF:
-                shadow = least is Mode.SHADOW
-                step = self._drive(drive, policy, step, shadow=shadow, looped=looped or _any_loop(outside))
-        if waiting is not None:
-            step = GATES[drive].gate(waiting, step, self._admit(waiting))
-        return self.metered(drive, CallEnded, step)
+        step = self.with_events(build.drivers, AttemptEnded, step)
+        for link in fuse(self._resolve(more_lenient(self.mode, mode), looped=looped), scopes=not build.lists_results):
+            step = self._fold(build, link, step)
+        return self.with_events(build.drivers, CallEnded, step)
 
-    def metered(self, drive: Any, event: type[Event], step: Any) -> Any:
-        """Have it told how `step` ends, if anybody wants to know."""
+    def with_events(self, drivers: Drivers, event: type[Event], step: Step) -> Step:
+        """Publish how `step` ends, if anything listens for that."""
         if not self.info.bus.wants(event):
             return step
-        meter = EventGate(self.info, event)
-        return GATES[drive].gate(meter, step, meter.admit)
+        gate = EventGate(self.info, event)
+        return drivers.gate(gate, gate.admit, step)
 
-    def _admit(self, gate: Gate[Any]) -> Callable[[Call], Any]:
+    def _resolve(self, mode: Mode, *, looped: bool) -> list[Part]:
+        """Return the policies that are not off, outermost first."""
+        parts: list[Part] = []
+        for policy in self.policies:
+            own = more_lenient(policy.mode, mode)
+            if own is not Mode.OFF or isinstance(policy, Composite):
+                parts.append(Part(policy, own, looped))
+            looped = looped or _has_loop([policy])
+        return parts
+
+    def _fold(self, build: ChainBuild, link: Link, step: Step) -> Step:
+        """Wrap `step` in the driver of one link."""
+        drivers = build.drivers
+        if isinstance(link, GatePair):
+            return drivers.gate_pair(link.outer, self._admit(link.outer), link.inner, self._admit(link.inner), step)
+        if isinstance(link, ScopedLoop):
+            source = self._source(link.scope, looped=link.looped)
+            return drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
+        policy, shadow = link.policy, link.mode is Mode.SHADOW
+        if isinstance(policy, Composite):
+            step = policy.composer.compose(build, step, link.mode, looped=link.looped)
+            return drivers.nested(step, policy.composer.info, policy.in_flight.enter, policy.in_flight.exit)
+        if isinstance(policy, Loop):
+            on_success = self._on_success(build, policy)
+            if shadow:
+                step = drivers.shadow_loop(policy, step, on_success)
+            else:
+                step = drivers.loop(policy, step, on_success, None)
+            return drivers.track_given_up_results(step) if build.lists_results else step
+        if isinstance(policy, Scope):
+            source = self._source(policy, looped=link.looped)
+            if shadow:
+                return drivers.shadow_scope(policy, step, source)
+            return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
+        if isinstance(policy, Substitute):
+            return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
+        gate: Any = policy
+        if shadow:
+            gate = ShadowGate(gate)
+            return drivers.gate(gate, gate.admit, step)
+        return drivers.gate(gate, self._admit(gate), step)
+
+    def _admit(self, gate: Gate[Any]) -> Callable[[RunningCall], Any]:
         return admit_with_events(gate) if self.info.bus.wants(Rejected) else gate.admit
 
-    def _loop(
-        self,
-        weaving: ChainBuild,
-        loop: Loop,
-        step: Any,
-        least: Mode,
-        outside: list[Policy[Any]],
-        mode: Mode,
-        *,
-        looped: bool,
-    ) -> Any:
-        """Drive a loop, together with the Scope right around it, if there is one: that is then taken off `outside`."""
-        reward = loop.on_success(self.info)
-        if reward in weaving.paid:
-            reward = None
-        elif reward is not None:
-            weaving.paid.append(reward)
-        if least is Mode.SHADOW:
-            step = weaving.drive.shadow_loop(loop, step, reward)
-        else:
-            scope = outside[-1] if outside and not weaving.results else None
-            around: DeadlineSource | None = None
-            if _can_be_driven_with_a_loop(scope, mode):
-                outside.pop()
-                around = self._limit(scope, looped=looped or _any_loop(outside))
-            step = weaving.drive.loop(loop, step, reward, around)
-        return weaving.drive.track_given_up_results(step) if weaving.results else step
+    def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
+        on_success = loop.on_success(self.info)
+        if on_success is None or on_success in build.rewarded:
+            return None
+        build.rewarded.append(on_success)
+        return on_success
 
-    def _drive(self, drive: Any, policy: Policy[Any], step: Any, *, shadow: bool, looped: bool) -> Any:
-        gate = _gate_of(policy)
-        if gate is not None:
-            watching = ShadowGate(gate)
-            return GATES[drive].gate(watching, step, watching.admit)
-        if not isinstance(policy, Scope):
-            return (drive.shadow_substitute if shadow else drive.substitute)(policy, step, self.info)
-        limit = self._limit(policy, looped=looped)
-        if shadow:
-            return drive.shadow_scope(policy, step, limit)
-        return (thread.threaded if policy.thread and drive is sync else drive.scope)(policy, step, limit)
-
-    def _limit(self, scope: Scope, *, looped: bool) -> DeadlineSource:
+    def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
         return DeadlineSource(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.info, scope, scope.seconds)
 
 
 class Composite(Policy[D_co]):
-    """A policy that is made of policies: a pipeline inside a pipeline."""
+    """A policy that is made of policies: a pipeline, which may be nested in another one."""
 
     @property
     @abstractmethod
-    def engine(self) -> Composer:
+    def composer(self) -> Composer:
         """What composes its policies."""
 
+    @property
+    @abstractmethod
+    def in_flight(self) -> InFlight:
+        """The calls that are in flight in it."""
 
-def _gate_of(policy: Any) -> Gate[Any] | None:
-    return policy if issubclass(type(policy), Gate) else None
+    def _shortest_timeout(self) -> float | None:
+        """Return the seconds of the shortest Timeout; without one, of the shortest `slow_after`; else None."""
+        found: list[tuple[bool, float]] = []
+        for policy in self.composer.policies:
+            seconds = policy._shortest_timeout() if isinstance(policy, Composite) else policy._expected_seconds
+            if seconds is not None:
+                found.append((not isinstance(policy, Scope), seconds))
+        return min(found)[1] if found else None
 
 
-def _can_be_driven_with_a_loop(policy: object, mode: Mode) -> TypeGuard[Scope]:
-    if not isinstance(policy, Scope) or policy.seconds is None or policy.thread:
-        return False
-    return more_lenient(policy.mode, mode) is Mode.ENFORCE
+def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:
+    """Join neighbours that one closure can drive; the result is innermost first.
+
+    Args:
+        parts: the policies, outermost first.
+        scopes: whether a Loop may be joined with the Scope right around it.
+    """
+    links: list[Link] = []
+    for part in reversed(parts):
+        inner = links[-1] if links else None
+        joined = _joined(part, inner, scopes=scopes) if isinstance(inner, Part) else None
+        if joined is None:
+            links.append(part)
+        else:
+            links[-1] = joined
+    return links
 
 
-def _any_loop(policies: Iterable[Policy[Any]]) -> bool:
+def _joined(outer: Part, inner: Part, *, scopes: bool) -> Link | None:
+    if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
+        return None
+    first, second = outer.policy, inner.policy
+    if isinstance(first, Gate) and isinstance(second, Gate):
+        return GatePair(first, second)
+    if scopes and isinstance(first, Scope) and isinstance(second, Loop):
+        return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
+    return None
+
+
+def _has_loop(policies: Iterable[Policy[Any]]) -> bool:
     return any(
-        _any_loop(policy.engine.policies) if isinstance(policy, Composite) else isinstance(policy, Loop)
+        _has_loop(policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, Loop)
         for policy in policies
     )

@@ -1,16 +1,14 @@
-"""Who is in flight in a pipeline, and how to drain it."""
+"""The calls that are in flight in a pipeline, and how to drain it."""
 
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import NoReturn, Protocol
 from weakref import ref
 
-from resilience._call.call import Call
-from resilience._outcome.ending import Ending
+from resilience._call.running_call import RunningCall
 from resilience._runtime import park, threads
 from resilience._util import validation
 from resilience._util.clock import clock
@@ -18,47 +16,55 @@ from resilience._util.finalizers import run_pending
 from resilience._util.locks import members
 
 
-class InFlight(ABC):
-    """Counts calls in and out: those of the pipeline itself, guests from outer pipelines, streams and threads left.
+class Host(Protocol):
+    """What calls are in flight in."""
 
-    `waiting` are the drains that want to hear when the last of those has left whom they wait for, the `awaited`.
+    def recompose(self) -> None:
+        """Have new calls rejected while a drain goes on, and let in otherwise."""
+
+    def reject(self, call: RunningCall) -> NoReturn:
+        """Raise the rejection of a call that comes during a drain."""
+        ...
+
+
+class InFlight:
+    """Counts calls in and out: those of the pipeline itself, those of outer pipelines, streams and abandoned threads.
+
+    `waiting` are the wakers of drains; they are called when the last of the `awaited` calls has left.
+
+    Args:
+        host: composes the chains, and rejects calls during a drain.
     """
 
-    def __init__(self) -> None:
-        self.calls: set[Call] = set()
-        self.nested: dict[object, Call] = {}
-        self.streams: set[object] = set()
-        self.waiting: deque[Callable[[], object]] = deque()
-        self.awaited: dict[object, ref[Call] | None] = {}
+    __slots__ = ("awaited", "calls", "draining", "host", "nested", "streams", "waiting")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.calls: set[RunningCall] = set()
+        self.nested: dict[object, RunningCall] = {}
+        self.streams: dict[object, None] = {}
+        self.waiting: list[Callable[[], object]] = []
+        self.awaited: dict[object, ref[RunningCall] | None] = {}
         self.draining = False
 
-    @abstractmethod
-    def recompose(self) -> None:
-        """Have new calls refused while draining, and let in otherwise."""
-
-    @abstractmethod
-    def reject(self, call: Call) -> Any:
-        """Raise the refusal of a call that comes during a drain."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many calls are running, streamed results included; for a moment also one that is being refused."""
+    def __len__(self) -> int:
+        """How many calls are running, streamed results included; for a moment also one that is being rejected."""
         return len(self.calls) + len(self.nested) + len(self.streams)
 
-    def enter(self, guest: object, call: Call) -> None:
-        """Count in a call that comes from an outer pipeline, or refuse it."""
-        self.nested[guest] = call  # before the look, so that a drain which begins now sees it
+    def enter(self, place: object, call: RunningCall) -> None:
+        """Count in a call that comes from an outer pipeline, or reject it."""
+        self.nested[place] = call  # before the look, so that a drain which begins now sees it
         if self.draining:
-            self.reject(call)
+            self.host.reject(call)
 
-    def exit(self, guest: object, call: Call) -> None:
-        """Count a guest out, or have its stream do so."""
+    def exit(self, place: object, call: RunningCall) -> None:
+        """Count out a call of an outer pipeline, or have its stream do so."""
         self._follow(call)
-        self.nested.pop(guest, None)
+        self.nested.pop(place, None)
         if self.waiting:
-            self.left(guest)
+            self.left(place)
 
-    def leave(self, call: Call) -> None:
+    def leave(self, call: RunningCall) -> None:
         """Count a call out, or have its stream do so."""
         try:
             self._follow(call)
@@ -67,28 +73,29 @@ class InFlight(ABC):
         if self.waiting:
             self.left(ref(call))
 
-    def _follow(self, call: Call) -> None:
-        """Count what the call has left running. Not the call itself: it holds the deferred, which then never drops."""
+    def _follow(self, call: RunningCall) -> None:
+        """Count the work that the call has left running."""
+        # Not the call itself: it holds the settlement of that work, which then would never be dropped.
         if call.deferred is not None and not call.deferred.ended:
             stream = object()
-            self.streams.add(stream)
-            call.deferred.add(self._ended, stream)
+            self.streams[stream] = None
+            call.deferred.add(partial(self._stream_ended, stream))
 
-    def _ended(self, stream: object, ending: Ending) -> None:
+    def _stream_ended(self, stream: object, ending: object) -> None:
         del ending
-        self.streams.discard(stream)
+        self.streams.pop(stream, None)
         self.left(None)
 
-    def left(self, somebody: object) -> None:
-        """Wake the drains if there is nobody left whom they wait for."""
-        self.awaited.pop(somebody, None)
+    def left(self, one: object) -> None:
+        """Wake the drains if none of the calls that they wait for is left."""
+        self.awaited.pop(one, None)
         if not self.awaited and not self.streams:
             while self.waiting:
                 with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
-                    self.waiting.popleft()()
+                    self.waiting.pop(0)()
 
     def drain(self, timeout: float) -> bool:
-        """Drain from a thread."""
+        """Drain from a thread; returns whether that ended in time, in seconds."""
         until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
@@ -100,7 +107,7 @@ class InFlight(ABC):
         return True
 
     async def adrain(self, timeout: float) -> bool:
-        """Drain from a task."""
+        """Drain from a task; returns whether that ended in time, in seconds."""
         until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
@@ -111,13 +118,13 @@ class InFlight(ABC):
             run_pending()
         return True
 
-    def resume(self) -> None:
-        """Take calls again."""
-        self.draining = False
-        self.recompose()
+    def set_draining(self, draining: bool) -> None:
+        """Reject new calls from now on, or let them in again."""
+        self.draining = draining
+        self.host.recompose()
 
     def forget(self) -> None:
-        """Forget who is in flight; for a forked child, where the threads that made the calls do not exist."""
+        """Forget all calls; for a forked child, where the threads that made them do not exist."""
         self.calls.clear()
         self.nested.clear()
         self.streams.clear()
@@ -126,47 +133,46 @@ class InFlight(ABC):
 
 
 class Drain:
-    """One drain: new calls are refused, waits between attempts end, and those that are in by now are waited for.
+    """One drain: new calls are rejected, waits between attempts end, and the calls in flight by now are awaited.
 
-    Who comes later is refused, but stands in the census while that is done: so it is not enough to look whether it is
-    empty. A call is counted in before it looks whether it is let in, so that none of those who were is missed.
+    Calls that come later are rejected, but are counted while that is done: so it is not enough to look whether any are
+    counted. A call is counted in before it looks whether it is let in, so that none is missed.
     """
 
-    def __init__(self, census: InFlight) -> None:
-        self._census = census
-        self._wakes: list[Callable[[], object]] = []
-        census.draining = True
-        census.recompose()
-        calls = members(census.calls)
-        guests = members(census.nested.items())
-        # Weakly: a call holds what its stream is settled by, and a stream that is dropped has ended, too.
-        census.awaited.update({ref(call): ref(call) for call in calls})
-        census.awaited.update({guest: None for guest, _ in guests})
-        for call in (*calls, *(call for _, call in guests)):
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._wakers: list[Callable[[], object]] = []
+        in_flight.set_draining(True)
+        calls = members(in_flight.calls)
+        nested = members(in_flight.nested.items())
+        # Weakly: a call holds the settlement of its stream, and a stream that is dropped has ended, too.
+        in_flight.awaited.update({ref(call): ref(call) for call in calls})
+        in_flight.awaited.update({place: None for place, _ in nested})
+        for call in (*calls, *(call for _, call in nested)):
             call.stop_retrying()
 
     def unfinished(self) -> bool:
-        """Whether somebody is still in."""
-        census = self._census
-        for one, call in members(census.awaited.items()):
-            # Until a drain waits, nobody who leaves takes himself off this list.
-            still_in = one in census.nested if call is None else call() in census.calls
+        """Whether an awaited call is still in flight."""
+        in_flight = self._in_flight
+        for one, call in members(in_flight.awaited.items()):
+            # Until a drain waits, a call that leaves does not take itself off this list.
+            still_in = one in in_flight.nested if call is None else call() in in_flight.calls
             if not still_in:
-                census.left(one)  # for other drains, too
-        return bool(census.awaited or census.streams)
+                in_flight.left(one)  # for other drains, too
+        return bool(in_flight.awaited or in_flight.streams)
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
         """Wait until all have left."""
         run_pending()
-        self._wakes.append(wake)
-        self._census.waiting.append(wake)
+        self._wakers.append(wake)
+        self._in_flight.waiting.append(wake)
         return self.unfinished()
 
     def __enter__(self) -> None:
         """Begin to wait."""
 
     def __exit__(self, *exc_info: object) -> None:
-        """Do not want to be woken any more."""
-        while self._wakes:
+        """Do not wait any more."""
+        while self._wakers:
             with contextlib.suppress(ValueError):
-                self._census.waiting.remove(self._wakes.pop())
+                self._in_flight.waiting.remove(self._wakers.pop())

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary, ref
 
 from resilience._call.budget import RetryBudget
 from resilience._call.call import CallOptions
-from resilience._call.caller import D_co, Entry
+from resilience._call.caller import D_co
+from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._pipeline.compose import Composite
+from resilience._pipeline.compose import Composer, Composite
 from resilience._pipeline.engine import Engine
+from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
-from resilience._policies.base import Policy
+from resilience._policies.base import Policy, Standalone
 from resilience._policies.retry.settings import PIPELINE, Inherit
 from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription
-from resilience.events._types import Event, Mode
+from resilience.events._types import Event, Mode, ModeName
 
+PolicyT = TypeVar("PolicyT", bound=Policy[Any])
 _all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
 _ages = itertools.count()
 _warned: set[str] = set()
@@ -89,56 +92,85 @@ class Pipeline(Composite[D_co]):
         name: str | None = None,
         failures: Failures | None = None,
         budget: RetryBudget | Inherit | None = PIPELINE,
-        mode: str = Mode.ENFORCE,
+        mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(name=name, mode=mode)
         given: tuple[Any, ...] = policies
-        payer: Any = budget
+        given_budget: Any = budget
         for policy in given:
             if not isinstance(policy, Policy):
                 raise TypeError(f"a Pipeline is made of policies such as Retry(), not {policy!r}")
-        if not (payer is None or isinstance(payer, RetryBudget | Inherit)):
+        if not (given_budget is None or isinstance(given_budget, RetryBudget | Inherit)):
             raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
-        self._by_name = _names(policies)
-        me = ref(self)
-        self._engine = Engine(
+        self._by_name = self._names(policies)
+        self._engine: Engine[Pipeline[Any]] = Engine(
             policies,
             name or "",
             None if failures is None else Allowlist.of(failures),
             RetryBudget() if isinstance(budget, Inherit) else budget,
-            lambda: _changed(me()),
-            lambda given: _enter(given, me()),
+            ref(self),
+            self._recomposed,
+            _register,
         )
-        self.engine.info.names.update({id(policy): given for given, policy in self._by_name.items()})
+        self._engine.info.policies = self._by_name
+        for policy in policies:
+            policy._attach(self._engine)
         self._recompose()
-        self._options = CallOptions(self.engine.info)
+        self._options = CallOptions(self._engine.info)
         if name is not None:
-            _enter(name, self)
+            _register(name, self)
         for sentence in contradictions(self.flattened()):
             warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
 
+    @staticmethod
+    def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
+        """Give each policy a name: its own, or its kind, numbered when repeated."""
+        named: dict[str, Policy[Any]] = {}
+        for policy in policies:
+            if policy._has_name and named.setdefault(policy.name, policy) is not policy:
+                raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
+        found: dict[str, Policy[Any]] = {}
+        for policy in policies:
+            name = policy.name if policy._has_name else policy.kind
+            number = 1
+            while not policy._has_name and (name in named or name in found):
+                number += 1
+                name = f"{policy.kind}_{number}"
+            found[name] = policy
+        return found
+
     @property
-    def engine(self) -> Engine:
-        """What composes the policies, and counts the calls."""
+    def engine(self) -> Engine[Any]:
+        """Its inside: the composed chains and the calls in flight."""
         return self._engine
+
+    @property
+    def composer(self) -> Composer:
+        """What composes its policies."""
+        return self._engine.composer
+
+    @property
+    def in_flight(self) -> InFlight:
+        """The calls that are in flight in it."""
+        return self._engine.in_flight
 
     @property
     def name(self) -> str:
         """The given name, or that of the first function decorated; empty before that."""
-        return self.engine.info.name
+        return self._engine.info.name
 
     @property
     def policies(self) -> tuple[Policy[Any], ...]:
         """The policies, outermost first."""
-        return self.engine.policies
+        return self._engine.composer.policies
 
     @property
     def budget(self) -> RetryBudget | None:
-        """Who pays for retries and hedges; None for no limit."""
-        return self.engine.info.budget
+        """The budget of its retries and hedges; None for no limit."""
+        return self._engine.info.budget
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
-        """Return the policies and their names, with those of pipelines further in, outermost first."""
+        """Return the policies with their names, those of nested pipelines included, outermost first."""
         found: list[tuple[str, Policy[Any]]] = []
         for name, policy in self._by_name.items():
             found += policy.flattened() if isinstance(policy, Pipeline) else [(name, policy)]
@@ -149,16 +181,23 @@ class Pipeline(Composite[D_co]):
         return self._engine, self._options
 
     def _recompose(self) -> None:
-        """Compose the chains anew, and have every pipeline that this one stands in do so."""
-        self.engine.mode = self.mode
-        self.engine.recompose()
+        """Compose the chains anew, and have every pipeline that this one is part of do so."""
+        self._engine.composer.mode = self.mode
+        self._engine.recompose()
 
-    def _recomposed(self) -> None:
-        """Tell the pipelines that this one stands in."""
-        super()._recompose()
+    @staticmethod
+    def _recomposed(pipeline: Pipeline[Any] | None) -> None:
+        """Update what depends on the settings, and have the pipelines that this one is part of composed anew."""
+        if pipeline is not None:
+            pipeline._engine.info.shortest_timeout = pipeline._shortest_timeout()
+            Policy._recompose(pipeline)
 
     def __getitem__(self, name: str) -> Any:
-        """Return the policy of that name, such as "retry"; one of a pipeline further in is found, too."""
+        """Return the policy of that name, such as "retry", also one of a nested pipeline.
+
+        Raises:
+            KeyError: there is none.
+        """
         if name in self._by_name:
             return self._by_name[name]
         for policy in self.policies:
@@ -169,11 +208,25 @@ class Pipeline(Composite[D_co]):
                     continue
         raise KeyError(f"{name!r}; there are {', '.join(self._by_name) or 'no policies'}")
 
+    def get(self, kind: type[PolicyT]) -> PolicyT:
+        """Return the policy of that type, such as `CircuitBreaker`, also one of a nested pipeline.
+
+        Raises:
+            LookupError: there is none, or more than one.
+        """
+        found = [(name, policy) for name, policy in self.flattened() if isinstance(policy, kind)]
+        if len(found) == 1:
+            return found[0][1]
+        names = ", ".join(name for name, _ in found or self.flattened()) or "no policies"
+        if found:
+            raise LookupError(f"there are {len(found)} policies of type {kind.__name__}: {names}; use pipeline[name]")
+        raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}")
+
     def subscribe(
         self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
     ) -> Subscription:
         """Listen to this pipeline; see `resilience.subscribe`."""
-        return self.engine.info.bus.add(listener, events, when)
+        return self._engine.info.bus.add(listener, events, when)
 
     def drain(self, timeout: float) -> bool:
         """Shut down gracefully: refuse new calls, end the waits of retries, and wait for the calls in flight.
@@ -187,71 +240,49 @@ class Pipeline(Composite[D_co]):
         It blocks; in async code use `adrain`. Refused calls raise a RejectedError with reason "draining". The
         pipeline keeps refusing calls until `resume`.
         """
-        return self.engine.drain(timeout)
+        return self._engine.in_flight.drain(timeout)
 
     async def adrain(self, timeout: float) -> bool:
         """Do what `drain` does, without blocking the event loop."""
-        return await self.engine.adrain(timeout)
+        return await self._engine.in_flight.adrain(timeout)
 
     def resume(self) -> None:
         """Take calls again after a drain."""
-        self.engine.resume()
+        self._engine.in_flight.set_draining(False)
 
     def describe(self) -> dict[str, Any]:
         """Return the policies and their settings as plain data."""
-        site = self.engine.info
+        info = self._engine.info
         return {
             "kind": self.kind,
             "name": self.name,
             "mode": str(self.mode),
-            "failures": repr(site.failures or NETWORK_ERRORS),
-            "budget": None if site.budget is None else site.budget.describe(),
+            "failures": repr(info.failures or NETWORK_ERRORS),
+            "budget": None if info.budget is None else info.budget.describe(),
             "policies": [{**policy.describe(), "name": name} for name, policy in self._by_name.items()],
         }
 
     def snapshot(self) -> dict[str, Any]:
         """Return the live state as plain data: calls in flight, the budget, the state of each policy."""
-        site = self.engine.info
+        info = self._engine.info
         return {
             "name": self.name,
-            "in_flight": self.engine.in_flight,
-            "draining": self.engine.draining,
-            "budget": None if site.budget is None else site.budget.snapshot(),
+            "in_flight": len(self._engine.in_flight),
+            "draining": self._engine.in_flight.draining,
+            "budget": None if info.budget is None else info.budget.snapshot(),
             "policies": {name: policy.snapshot() for name, policy in self._by_name.items()},
         }
 
     def reset(self) -> None:
         """Forget the state of all policies and of the budget, and take calls again."""
-        self.engine.reset()
+        self._engine.reset()
 
     def __repr__(self) -> str:
         inside = ", ".join(repr(policy) for policy in self.policies)
         return f"Pipeline({inside}{', ' if inside else ''}name={self.name!r})"
 
 
-def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
-    """Give each policy a name: its own, or its kind, numbered when repeated."""
-    named: dict[str, Policy[Any]] = {}
-    for policy in policies:
-        if policy._has_name and named.setdefault(policy.name, policy) is not policy:
-            raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
-    found: dict[str, Policy[Any]] = {}
-    for policy in policies:
-        name = policy.name if policy._has_name else policy.kind
-        number = 1
-        while not policy._has_name and (name in named or name in found):
-            number += 1
-            name = f"{policy.kind}_{number}"
-        found[name] = policy
-    return found
-
-
-def _changed(pipeline: Pipeline[Any] | None) -> None:
-    if pipeline is not None:
-        pipeline._recomposed()
-
-
-def _enter(name: str, pipeline: Pipeline[Any] | None) -> None:
+def _register(name: str, pipeline: Pipeline[Any] | None) -> None:
     if pipeline is None:
         return
     if name in _view and name not in _warned:
@@ -264,4 +295,4 @@ def _alone(policy: Policy[Any]) -> tuple[Entry, CallOptions]:
     return Pipeline(policy).entry()
 
 
-Policy._make_pipeline = staticmethod(_alone)
+Standalone.make = staticmethod(_alone)

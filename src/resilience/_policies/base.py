@@ -5,49 +5,61 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Protocol
-from weakref import WeakSet
+from typing import Any, ClassVar, NoReturn, Protocol
+from weakref import ref
 
 from resilience._call.call import CallOptions, PipelineInfo
-from resilience._call.caller import Caller, D_co, Entry
+from resilience._call.caller import Caller, D_co
+from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
-from resilience._util.locks import members, new_lock
-from resilience.events._types import Mode
+from resilience._util.locks import new_lock
+from resilience.events._types import Mode, ModeName
 
 _changes = new_lock()
 _firsts = new_lock()
 
 
 class Recomposable(Protocol):
-    """Something that composes policies, and does so anew when one of them changes."""
+    """What composes policies, and composes them anew when one of them changes."""
 
-    info: PipelineInfo
+    @property
+    def info(self) -> PipelineInfo:
+        """What the policies know about the pipeline."""
+        ...
 
     def recompose(self) -> None:
         """Compose anew."""
 
 
+class Standalone:
+    """Makes the pipeline of a policy that is used without one; the room of the pipelines fills it in."""
+
+    make: Callable[[Policy[Any]], tuple[Entry, CallOptions]]
+
+
 class Policy(Caller[D_co]):
-    """What all policies have in common. A policy object owns its state; in two pipelines, it is shared.
+    """The base of all policies: settings, a name, a mode. A policy object owns its state; two pipelines share it.
 
     Args:
-        settings: a frozen dataclass that checks itself in `__post_init__`; None for a policy without settings.
+        settings: a frozen dataclass that validates itself in `__post_init__`; None for a policy without settings.
         name: what events, metrics and `pipeline[name]` call it; None means its kind.
         mode: "enforce", "shadow" (decide and report, but let the call through) or "off".
+
+    Raises:
+        TypeError, ValueError: an empty name, or a mode that there is not.
     """
 
     kind: ClassVar[str] = "policy"
     _repr_defaults: ClassVar[dict[str, Any]] = {}
-    """What settings are by default, where the constructor's None stands for it; `repr` leaves those out."""
+    """The defaults of settings for which the constructor has None; `repr` leaves them out."""
     settings: Any = None
     _name: str | None = None
     _mode: Mode = Mode.ENFORCE
-    _attached: WeakSet[Recomposable] | None = None
+    _attached: tuple[ref[Recomposable], ...] = ()
     _alone: tuple[Entry, CallOptions] | None = None
-    _make_pipeline: ClassVar[Callable[[Policy[Any]], tuple[Entry, CallOptions]]]
 
-    def __init__(self, settings: Any = None, *, name: str | None = None, mode: str = Mode.ENFORCE) -> None:
+    def __init__(self, settings: Any = None, *, name: str | None = None, mode: ModeName = Mode.ENFORCE) -> None:
         self.settings = settings
         self._name = None if name is None else validation.text("name", name)
         self._mode = validation.choice("mode", mode, Mode)
@@ -68,7 +80,7 @@ class Policy(Caller[D_co]):
         return self._mode
 
     @mode.setter
-    def mode(self, mode: str) -> None:
+    def mode(self, mode: ModeName) -> None:
         with _changes:
             self._mode = validation.choice("mode", mode, Mode)
         self._recompose()
@@ -132,21 +144,40 @@ class Policy(Caller[D_co]):
     def _attach(self, pipeline: Recomposable) -> None:
         """Tell `pipeline` of changes of this policy. It is held weakly."""
         with _changes:
-            if self._attached is None:
-                self._attached = WeakSet()
-            self._attached.add(pipeline)
+            alive = tuple(one for one in self._attached if one() is not None)
+            self._attached = (*alive, ref(pipeline))
+
+    def _pipelines(self) -> list[Recomposable]:
+        """Return the pipelines that it is part of."""
+        return [pipeline for one in self._attached if (pipeline := one()) is not None]
 
     def _recompose(self) -> None:
-        """Have every pipeline that it stands in compose anew."""
-        for pipeline in members(self._attached or ()):
+        """Have every pipeline that it is part of composed anew."""
+        for pipeline in self._pipelines():
             pipeline.recompose()
 
     def entry(self) -> tuple[Entry, CallOptions]:
-        """Return the entry of a pipeline that holds this policy alone."""
+        """Return the entry of a pipeline that consists of this policy alone."""
         if self._alone is None:
             with _firsts:
-                self._alone = self._alone or type(self)._make_pipeline(self)
+                self._alone = self._alone or Standalone.make(self)
         return self._alone
+
+    def __copy__(self) -> NoReturn:
+        raise self._not_copied()
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise self._not_copied()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise self._not_copied()
+
+    def _not_copied(self) -> TypeError:
+        name = type(self).__name__
+        return TypeError(
+            f"a {name} cannot be copied or pickled: its state, such as counts and permits, would exist twice; share "
+            f"the object, or make another {name} with the same settings"
+        )
 
     def __repr__(self) -> str:
         """Show what was set to something else than the default."""

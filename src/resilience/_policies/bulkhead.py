@@ -13,7 +13,7 @@ from resilience._policies.blocks import BlockGate
 from resilience._util import validation
 from resilience._util.clock import clock
 from resilience.errors import BulkheadFullError, RejectReason
-from resilience.events._types import Mode
+from resilience.events._types import Mode, ModeName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class BulkheadSettings:
         object.__setattr__(self, "max_wait", validation.number("max_wait", self.max_wait))
 
 
-class Bulkhead(BlockGate[None]):
+class Bulkhead(BlockGate[Ticket | None]):
     """Let at most `limit` calls in at once; a few more may wait in a queue, first come first served.
 
     Args:
@@ -74,7 +74,7 @@ class Bulkhead(BlockGate[None]):
         queue: int = 0,
         max_wait: float = 1.0,
         name: str | None = None,
-        mode: str = Mode.ENFORCE,
+        mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(BulkheadSettings(limit=limit, queue=queue, max_wait=max_wait), name=name, mode=mode)
         self._free: list[None] = []

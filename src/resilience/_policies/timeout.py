@@ -7,12 +7,11 @@ from typing import Any
 
 from resilience._call.call import Call
 from resilience._call.settlement import DeferredSettlement
-from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Scope
 from resilience._util import validation
 from resilience._util.clock import FOREVER
 from resilience.errors import BulkheadFullError, RejectReason
-from resilience.events._types import Mode
+from resilience.events._types import Mode, ModeName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +71,14 @@ class Timeout(Scope):
         thread: bool = False,
         max_abandoned: int = 32,
         name: str | None = None,
-        mode: str = Mode.ENFORCE,
+        mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(
             TimeoutSettings(seconds=seconds, share=share, reserve=reserve, thread=thread, max_abandoned=max_abandoned),
             name=name,
             mode=mode,
         )
-        self._abandoned: set[object] = set()
+        self._abandoned: dict[object, None] = {}
         self._settings_changed()
 
     def _settings_changed(self) -> None:
@@ -127,15 +126,11 @@ class Timeout(Scope):
                 reason=RejectReason.ABANDONED_FULL,
             )
 
-    def on_thread_abandoned(self, errand: DeferredSettlement) -> None:
-        """Count a thread that was left behind until it ends."""
-        thread = object()
-        self._abandoned.add(thread)
-        errand.add(self._came_back, thread)
-
-    def _came_back(self, thread: object, ending: Ending) -> None:
-        del ending
-        self._abandoned.discard(thread)
+    def on_thread_abandoned(self, thread: DeferredSettlement) -> None:
+        """Count an abandoned thread until it ends."""
+        place = object()
+        self._abandoned[place] = None
+        thread.add(lambda _: self._abandoned.pop(place, None))
 
     def snapshot(self) -> dict[str, Any]:
         """Return how many threads that were left behind still run."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable
 from typing import Any
 
-from resilience._call.call import Call, Wakeable
+from resilience._call.running_call import RunningCall, Wakeable
 from resilience._util.clock import FOREVER, clock
 
 
@@ -51,7 +51,7 @@ async def sleep(waiter: Wakeable, until: float) -> None:
     await current_backend().park(waiter, until)
 
 
-def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
+def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
     attempt: Awaitable[Any] = current_backend().call_with_deadline(call, value)
     return attempt

@@ -10,8 +10,8 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import INHERITED, Call, DeadlineSource, Wakeable
 from resilience._call.callables import PLAIN_TYPES
+from resilience._call.running_call import INHERITED, DeadlineSource, RunningCall, Wakeable
 from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, ambient_deadline, clock
 from resilience._util.locks import members
 
@@ -209,7 +209,7 @@ def _timer_of(limit: DeadlineSource) -> _DeadlineTimer:
     return timer
 
 
-async def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Any:
+async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Any:
     """Call the user's function, or await `value`, and cut it at the call's deadline."""
     if call.cancel_via_anyio:
         return await _call_in_anyio_scope(call, value)
@@ -254,7 +254,7 @@ async def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) ->
     return result
 
 
-async def _call_in_anyio_scope(call: Call, value: Awaitable[Any] | None) -> Any:
+async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) -> Any:
     """Do the same with a cancel scope of anyio, for clients that shield their clean-up with one."""
     import anyio
 

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import Call, Wakeable
 from resilience._call.callables import PLAIN_TYPES
+from resilience._call.running_call import RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._util.clock import FOREVER, ambient_deadline, clock
@@ -87,7 +87,7 @@ def start(function: Callable[[], object], stop: StopToken) -> None:
     threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
 
 
-def call_with_deadline(call: Call) -> Any:
+def call_with_deadline(call: RunningCall) -> Any:
     """Call the user's function with the call's deadline as the ambient one. Nobody can cut it: it may be late."""
     started = clock.monotonic()
     deadline = call.deadline
@@ -103,9 +103,8 @@ def call_with_deadline(call: Call) -> Any:
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        ambient_deadline.set(
-            call.entry_deadline
-        )  # not reset(): a Ctrl-C between set() and its assignment would lose the token
+        # Not reset(): a Ctrl-C between set() and the assignment of its token would lose that.
+        ambient_deadline.set(call.entry_deadline)
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
     if clock.monotonic() >= deadline:
@@ -126,14 +125,14 @@ class ThreadCall:
         call: the call; the thread works on a copy.
     """
 
-    def __init__(self, step: Callable[[Call], Any], call: Call) -> None:
+    def __init__(self, step: Callable[[RunningCall], Any], call: RunningCall) -> None:
         self._step = step
         self._call = call
         self._copy = call.copy()
         self._result: Any = None
         self._error: BaseException | None = None
-        self.left: DeferredSettlement | None = None
-        """What ends with the thread, if it was left behind."""
+        self.abandoned: DeferredSettlement | None = None
+        """What ends with the thread, if it was abandoned."""
         self._bell = threading.Lock()
         self._bell.acquire()
         self._mutex = threading.Lock()
@@ -142,13 +141,13 @@ class ThreadCall:
     def start(self) -> None:
         """Start the thread, in a copy of this context. It does not keep the process from ending."""
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-errand", daemon=True)
+        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-thread-call", daemon=True)
         try:
             thread.start()
         except RuntimeError:
             raise  # the system has no thread for it
         except BaseException:
-            self._leave_behind()  # a Ctrl-C came as it started
+            self._abandon()  # a Ctrl-C came as it started
             raise
 
     def _work(self) -> None:
@@ -158,9 +157,10 @@ class ThreadCall:
             self._error = error
         with self._mutex:
             self._finished = True
-            left = self.left
+            abandoned = self.abandoned
+            self._copy.ending = None  # it holds the exception, whose frames hold the call
         self._bell.release()
-        if left is not None:
+        if abandoned is not None:
             if isinstance(self._error, CarriedResult):
                 self._result = self._error.result
             self._error = None
@@ -169,9 +169,9 @@ class ThreadCall:
             finally:
                 further = self._copy.deferred  # a thread further in may still hang
                 if further is None or further.ended:
-                    left.end(Ending(EndingKind.TIMED_OUT))
+                    abandoned.end(Ending(EndingKind.TIMED_OUT))
                 else:
-                    further.add(left.end_with, None)
+                    further.add(abandoned.end)
 
     def wait(self, until: float) -> bool:
         """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""
@@ -180,16 +180,16 @@ class ThreadCall:
         try:
             clock.park(self._bell, FOREVER if until == FOREVER else until - clock.monotonic())
         finally:
-            self._leave_behind()
+            self._abandon()
             self._call.calls_made = self._copy.calls_made
-        return self.left is None
+        return self.abandoned is None
 
-    def _leave_behind(self) -> None:
+    def _abandon(self) -> None:
         """Let it go on alone, unless it is done."""
-        left = DeferredSettlement(known=True)  # made outside of the mutex: nothing may be finalised within
+        abandoned = DeferredSettlement(known=True)  # made outside of the mutex: nothing may be finalized within
         with self._mutex:
             if not self._finished:
-                self._call.deferred = self.left = left
+                self._call.deferred = self.abandoned = abandoned
 
     def outcome(self) -> Any:
         """Return, or raise, what came of it."""

@@ -10,8 +10,8 @@ from typing import Any
 import trio
 
 from resilience._call import callables, deadline_errors
-from resilience._call.call import INHERITED, Call, Wakeable
 from resilience._call.callables import PLAIN_TYPES
+from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._util.clock import FOREVER, TIMED_OUT, ambient_deadline, clock
 
 
@@ -50,7 +50,7 @@ async def park(waiter: Wakeable, until: float) -> None:
             alarm.cancel()
 
 
-async def call_with_deadline(call: Call, value: Awaitable[Any] | None = None) -> Any:
+async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Any:
     """Call the user's function, or await `value`, and cut it at the call's deadline."""
     started = clock.monotonic()
     deadline = call.deadline

@@ -8,6 +8,8 @@ import itertools
 import logging
 import os
 import warnings
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from resilience.errors import ResilienceWarning, UsageError
@@ -39,6 +41,8 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
         error: what it raised.
     """
     next(count)
+    while isinstance(hook, partial):
+        hook = attrgetter("func")(hook)
     name = getattr(hook, "__qualname__", type(hook).__qualname__)
     if not first_time(what, name, type(error).__qualname__):
         return

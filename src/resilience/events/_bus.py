@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 from resilience._util.clock import clock
@@ -57,11 +57,15 @@ class Subscription:
             return False
 
 
+_changes = new_lock()
+
+
 class _Subscribers:
     """Some subscriptions; `changed` runs after each change."""
 
+    __slots__ = ("all",)
+
     def __init__(self) -> None:
-        self._lock = new_lock()
         self.all: tuple[Subscription, ...] = ()
 
     def add(
@@ -81,13 +85,13 @@ class _Subscribers:
             if not (isinstance(kind, type) and issubclass(kind, Event)):
                 raise TypeError(f"events must be event types such as RetryScheduled, not {kind!r}")
         subscription = Subscription(self, listener, wanted, when)
-        with self._lock:
+        with _changes:
             self.all = (*self.all, subscription)
         self.changed()
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
-        with self._lock:
+        with _changes:
             self.all = tuple(one for one in self.all if one is not subscription)
         self.changed()
 
@@ -96,6 +100,8 @@ class _Subscribers:
 
 
 class _Everywhere(_Subscribers):
+    __slots__ = ("buses",)
+
     def __init__(self) -> None:
         super().__init__()
         self.buses: WeakSet[Bus] = WeakSet()
@@ -109,26 +115,35 @@ everywhere = _Everywhere()
 """The listeners of all pipelines, now and later."""
 
 
+class BusOwner(Protocol):
+    """What composes a chain of policies; some events need a place in that."""
+
+    def recompose(self) -> None:
+        """Compose the chain anew, since listeners have come or gone."""
+
+
 class Bus(_Subscribers):
-    """Who listens to one pipeline.
+    """The listeners of one pipeline.
 
     Args:
-        rewire: called when listeners have come or gone, since some events need a place in the chain of policies.
+        owner: is told when listeners have come or gone.
     """
 
-    def __init__(self, rewire: Callable[[], object]) -> None:
+    __slots__ = ("__weakref__", "_table", "owner")
+
+    def __init__(self, owner: BusOwner) -> None:
         super().__init__()
-        self._rewire = rewire
+        self.owner = owner
         self._table: dict[type[Event], tuple[Subscription, ...]] = {}
 
     def open(self) -> None:
-        """Take part in the subscriptions to all pipelines; called when `rewire` can be called."""
+        """Take part in the subscriptions to all pipelines; called when the owner can be told."""
         everywhere.buses.add(self)
 
     def changed(self) -> None:
-        """Forget who wants what, and rewire."""
+        """Forget the interests of the listeners, and tell the owner."""
         self._table = {}
-        self._rewire()
+        self.owner.recompose()
 
     def listeners_for(self, kind: type[Event]) -> Sequence[Subscription]:
         """Return the subscriptions that want an event of this kind at this moment."""
@@ -136,9 +151,14 @@ class Bus(_Subscribers):
         wanted = table.get(kind)
         if wanted is None:
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
-        if len(wanted) == 1:
-            return wanted if wanted[0].interested() else ()  # the usual case: only the log, if at all
-        return tuple(one for one in wanted if one.interested()) if wanted else wanted
+        if len(wanted) != 1:
+            return tuple(one for one in wanted if one.interested())
+        when = wanted[0].when  # the usual case: only the log; what `interested` does, without the call
+        try:
+            return wanted if when is None or when() else ()
+        except Exception as error:
+            hook_failed("when= of a listener", when, error)
+            return ()
 
     def wants(self, kind: type[Event]) -> bool:
         """Return whether there is a listener for this kind, also one that is not interested at the moment."""

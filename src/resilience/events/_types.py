@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from resilience._outcome.allowlist import Failure
 from resilience.errors import RejectReason
@@ -18,6 +19,10 @@ class Mode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"
     OFF = "off"
+
+
+ModeName: TypeAlias = "Mode | Literal['enforce', 'shadow', 'off']"
+"""A mode, or its name."""
 
 
 class Outcome(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from resilience._call.call import Call
+from resilience._call.running_call import RunningCall
 from resilience._runtime import threads
 from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import new_lock
@@ -39,7 +39,7 @@ class Attempting(Protocol):
 class Running(Protocol):
     """What passes a call through a pipeline."""
 
-    def run(self, call: Call) -> Any:
+    def run(self, call: RunningCall) -> Any:
         """Make the call."""
         ...
 
@@ -79,7 +79,7 @@ class RpcFuture(grpc.Call, Future):
         self._wakes: list[Callable[[], object]] = []
         self._deadline = FOREVER
 
-    def start(self, guard: Running, call: Call) -> None:
+    def start(self, guard: Running, call: RunningCall) -> None:
         """Start the RPC; for the interceptor that made this."""
         self._deadline = call.deadline
         threads.start(lambda: self._work(guard, call), self._stop)
@@ -104,10 +104,10 @@ class RpcFuture(grpc.Call, Future):
             self._in_flight.discard(outcome)
             del outcome  # it may be an error, whose traceback holds this frame
 
-    def _work(self, guard: Running, call: Call) -> None:
+    def _work(self, guard: Running, call: RunningCall) -> None:
         self._end(self._made(guard, call))
 
-    def _made(self, guard: Running, call: Call) -> Any:
+    def _made(self, guard: Running, call: RunningCall) -> Any:
         try:
             return self._attempts.outcome_of(guard.run(call))
         except threads.Stopped:

@@ -10,8 +10,10 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from resilience._call.call import Call, CallOptions
-from resilience._call.caller import Caller, is_async
+from resilience._call.call import CallOptions
+from resilience._call.caller import Caller, is_async, options_of
+from resilience._call.entry import aexecute, execute
+from resilience._call.running_call import RunningCall
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import KNOWN, hook_failed
@@ -31,7 +33,7 @@ MOST_METHODS: Final = 1000
 """More names of methods than any API has are not remembered: somebody makes them up."""
 
 
-class RpcCall(Call):
+class RpcCall(RunningCall):
     """An RPC, as the policies see it."""
 
     __slots__ = ()
@@ -46,7 +48,7 @@ class RpcCall(Call):
         """
         return super().caused_by_deadline(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
 
-    def copy(self) -> Call:
+    def copy(self) -> RpcCall:
         """Return a copy, for an attempt that goes on while the call itself does."""
         return self.copy_state_to(RpcCall(self.options, self.function, self.args, self.kwargs))
 
@@ -76,13 +78,14 @@ class Guard:
         if not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {given!r}")
         self.pipeline = pipeline
+        self._entry, _ = pipeline.entry()
         self._is_idempotent = matcher(idempotent)
         self._error_class = flavour
         self._target = target
         self.connectivity = Connectivity(target if alone else None)
         self._options: dict[str, CallOptions] = {}
 
-    def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> Call:
+    def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> RpcCall:
         """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included.
 
         Raises:
@@ -93,32 +96,31 @@ class Guard:
         if timeout is not None and _checked(timeout) < ENDLESS:
             at = clock.monotonic() + timeout
             if at < call.deadline:
-                call.deadline = at
-                call.total_deadline, call.total_deadline_source = at, call.deadline_source
+                call.deadline = call.total_deadline = at
         return call
 
     def _learn(self, method: str) -> CallOptions:
-        known = self.pipeline.call_options(RPC_FAILURES, target=self._target)
+        known = options_of(self.pipeline, RPC_FAILURES, target=self._target)
         idempotent = self._is_idempotent(method)
         if idempotent is None:
             idempotent = bool(known.idempotent)
-        binding = CallOptions(known.pipeline, known.operation or method, known.target, idempotent, known.failures)
+        options = CallOptions(known.pipeline, known.operation or method, known.target, idempotent, known.failures)
         if len(self._options) < MOST_METHODS:
-            self._options[method] = binding
-        return binding
+            self._options[method] = options
+        return options
 
-    def run(self, call: Call) -> Any:
+    def run(self, call: RunningCall) -> Any:
         """Make the RPC; returns its response."""
         try:
-            return self.pipeline._execute(call)
+            return execute(self._entry, call)
         except ResilienceError as error:
             make_rpc_error(error, self._error_class)
             raise
 
-    async def arun(self, call: Call) -> Any:
+    async def arun(self, call: RunningCall) -> Any:
         """Make the RPC; returns its response."""
         try:
-            return await self.pipeline._aexecute(call)
+            return await aexecute(self._entry, call)
         except ResilienceError as error:
             make_rpc_error(error, self._error_class)
             raise

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilience._call.caller import Caller
+from resilience._call.caller import Caller, options_of
 from resilience._call.settlement import DeferredSettlement
+from resilience._outcome.allowlist import is_bad
 from resilience.errors import RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
@@ -21,7 +22,8 @@ class BaseResilientTransport:
         if not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
         self._pipeline: Caller[Any] = pipeline
-        self._options = pipeline.call_options(HTTP_FAILURES)
+        self._entry, _ = pipeline.entry()
+        self._options = options_of(pipeline, HTTP_FAILURES)
         if transport is not None and not callable(getattr(transport, method, None)):
             raise TypeError(f"transport must be one that has {method}, not {transport!r}")
         self._default = default if transport is None else None
@@ -75,7 +77,7 @@ class BaseResilientTransport:
         call.opened.append(response)
         if not response.is_closed:
             timeouts.set_deadline(call.total_deadline)
-        if self._pipeline.is_bad(response, HTTP_FAILURES):
+        if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
             return True, None
         if response.is_closed:
             return False, None

@@ -11,7 +11,6 @@ from resilience._call import deadline_errors
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import OK, Ending
 from resilience._util.clock import FOREVER, TIMED_OUT, clock
-from resilience.errors import DeadlineExceededError
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._modules import httpx_module_of
@@ -57,8 +56,7 @@ class GuardedBody:
     def _cut(self, cause: Exception | None = None) -> Exception:
         """Return the error for a body that came too late, and end."""
         call = self._call
-        call.deadline_source = call.total_deadline_source
-        error: DeadlineExceededError = deadline_errors.cut_error(call, self._started)
+        error = deadline_errors.cut_error(call, self._started, call.total_deadline_source)
         whose = str(error).partition(" passed while ")[0]
         ran = clock.monotonic() - self._started
         error.args = (f"{whose} passed while the body was read, {ran:.3g} s after {call.operation} began",)

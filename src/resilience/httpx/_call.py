@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from resilience._call.call import Call, CallOptions
+from resilience._call.call import CallOptions
+from resilience._call.running_call import RunningCall
 from resilience.httpx._modules import is_a
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""
 
 
-class HttpCall(Call):
+class HttpCall(RunningCall):
     """The call of one request.
 
     Args:
@@ -46,7 +47,7 @@ class HttpCall(Call):
         self._queued = False
         self._release = let_go
         self.epoch = epoch
-        self.release_attempt = partial(let_go, self)
+        self.release_attempt: Callable[[], Any] | None = partial(let_go, self)
 
     @property
     def operation(self) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilience._call.caller import Caller
+from resilience._call.entry import aexecute, execute
 from resilience._util.clock import FOREVER, clock
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._base import BaseResilientTransport
@@ -58,7 +59,7 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
         call = HttpCall(self._options, self._attempt, request, release_responses, self._closings)
         response: Any = None
         try:
-            response = _checked(self._pipeline._execute(call))
+            response = _checked(execute(self._entry, call))
         except (RejectedError, DeadlineExceededError) as error:
             problem = httpx_module_of(request).translated(error, request)
         else:
@@ -142,7 +143,7 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
         call = HttpCall(self._options, self._attempt, request, arelease_responses, self._closings)
         response: Any = None
         try:
-            response = _checked(await self._pipeline._aexecute(call))
+            response = _checked(await aexecute(self._entry, call))
         except (RejectedError, DeadlineExceededError) as error:
             problem = httpx_module_of(request).translated(error, request)
         except GeneratorExit:

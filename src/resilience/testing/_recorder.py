@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from resilience import Pipeline
 from resilience.events import Event, Subscription, subscribe
+
+EventT = TypeVar("EventT", bound=Event)
 
 
 class Recorder:
@@ -35,6 +37,6 @@ class Recorder:
         if self._subscription is not None:
             self._subscription()
 
-    def of(self, kind: type[Event]) -> list[Any]:
-        """Return the recorded events of one type."""
+    def of(self, kind: type[EventT]) -> list[EventT]:
+        """Return the recorded events of one type, those of derived types included."""
         return [event for event in self.events if isinstance(event, kind)]

@@ -25,7 +25,6 @@ from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
 from resilience._util import log_once, validation
 from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
-from resilience._util.locks import members
 from resilience.testing._recorder import Recorder
 
 __all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtual_loop", "virtual_time"]
@@ -289,6 +288,6 @@ def _draw_from(chance: random.Random) -> None:
 
 def reset() -> None:
     """Forget the state of all live pipelines: budgets, policies, drains, and what was said once."""
-    for engine in members(engines):
+    for engine in engines():
         engine.reset()
     log_once.forget()

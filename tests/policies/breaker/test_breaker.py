@@ -39,9 +39,9 @@ class TestInAPipeline:
                 pipeline.call(fails)
             with pytest.raises(CircuitOpenError):
                 asyncio.run(pipeline.acall(fails_later))
-        assert [(one.reason, one.mode, one.retry_after) for one in recorder.of(Rejected)] == [
-            (RejectReason.OPEN, Mode.ENFORCE, pytest.approx(breaker.snapshot()["retry_after"]))
-        ] * 2
+        rejections = recorder.of(Rejected)
+        assert [(one.reason, one.mode) for one in rejections] == [(RejectReason.OPEN, Mode.ENFORCE)] * 2
+        assert [one.retry_after for one in rejections] == [pytest.approx(breaker.snapshot()["retry_after"])] * 2
         clock.advance(2)
         for _ in range(3):
             assert pipeline.call(lambda: "fine") == "fine"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resilience._policies.breaker.state import Timed
+from resilience._policies.breaker.state import TimedCall
 from resilience._policies.breaker.window import TimeWindow
 from resilience.events import BreakerState
 from resilience.testing import VirtualClock
@@ -101,7 +101,7 @@ class TestSlowCalls:
         plain = rig.admit()
         rig.breaker.update(slow_after=0.5)
         timed = rig.admit()
-        assert isinstance(timed, Timed)
+        assert isinstance(timed, TimedCall)
         clock.advance(1)
         rig.end(plain, "ok")
         assert rig.counts == (1, 0, 0)

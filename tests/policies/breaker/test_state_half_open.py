@@ -36,7 +36,7 @@ class TestHalfOpen:
         tokens = [rig.admit() for _ in range(3)]
         error = rig.refused()
         assert (error.retry_after, error.reason) == (None, RejectReason.OPEN)
-        assert "is half-open, and all its probes are under way" in str(error)
+        assert "is half-open, and all its probes are running" in str(error)
         rig.end(tokens[0], "ok")
         rig.refused()  # it was one of the three
         rig.end(tokens[1], "ok")

@@ -5,32 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from resilience._call.call import Call
-from resilience._call.wait_queue import Ticket
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import OK, Ending, EndingKind
 from resilience._policies.blocks import BlockGate
+from resilience._policies.breaker.settings import GOOD, BreakerSettings, Verdict
 from resilience._policies.breaker.state import (
-    GOOD,
     HALF_OPEN,
-    ISOLATED,
     MANUAL,
     OPEN,
-    BreakerSettings,
     Change,
     Generation,
     Probe,
-    Timed,
+    Rejection,
+    TimedCall,
     Token,
     Trigger,
-    Verdict,
-    Window,
 )
 from resilience._policies.breaker.window import TimeWindow
 from resilience._util.clock import clock
-from resilience._util.locks import members, new_lock
+from resilience._util.locks import new_lock
 from resilience._util.log_once import unlisted
-from resilience.errors import CircuitOpenError, RejectReason
-from resilience.events._types import BreakerChanged, BreakerState, Mode
+from resilience.events._types import BreakerChanged, BreakerState, Mode, ModeName
 
 
 class CircuitBreaker(BlockGate[Token]):
@@ -84,7 +79,7 @@ class CircuitBreaker(BlockGate[Token]):
         probe_timeout: float | None = None,
         on: Failures | None = None,
         name: str | None = None,
-        mode: str = Mode.ENFORCE,
+        mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(
             BreakerSettings(
@@ -120,20 +115,21 @@ class CircuitBreaker(BlockGate[Token]):
 
     # Calls
 
-    def admit(self, call: Call) -> Token | Ticket:
-        """Let the call in while closed, or as a probe; otherwise raise a CircuitOpenError."""
+    def admit(self, call: Call) -> Token:
+        """Admit the call while closed, or as a probe; otherwise raise a CircuitOpenError."""
         generation = self._generation
         window = generation.window
-        if window is None:
-            now = clock.monotonic()
-            if generation.state is OPEN and 0 < generation.until - now <= self.settings.max_open_for:
-                raise self._rejection(generation, now, call)
+        if window is not None:
+            return window if self.settings.slow_after is None else TimedCall(window, clock.monotonic())
+        now = clock.monotonic()
+        if generation.state is not OPEN or not 0 < generation.until - now <= self.settings.max_open_for:
             return self._admit_probe(call, now)
-        if self.settings.slow_after is None:
-            return window
-        return Timed(window, clock.monotonic())
+        rejection = generation.rejection
+        if rejection is None or rejection.pipeline is not call.pipeline:
+            rejection = generation.rejection = Rejection(generation, call.pipeline, self, self.name)
+        raise rejection.error(generation.until - now)
 
-    def _admit_probe(self, call: Call, now: float) -> Token | Ticket:
+    def _admit_probe(self, call: Call, now: float) -> Token:
         generation = self._generation
         if generation.state is OPEN:
             generation = self._look(now, call)
@@ -145,11 +141,12 @@ class CircuitBreaker(BlockGate[Token]):
             generation = self._generation
         if generation.window is not None:
             return self.admit(call)
-        raise self._rejection(generation, now, call)
+        rejection = Rejection(generation, call.pipeline, self, self.name)
+        raise rejection.error(generation.until - now if generation.state is OPEN else None)
 
-    def on_response_head(self, token: Token | Ticket) -> Token | Ticket:
-        """Take the time that counts as slow or not."""
-        if isinstance(token, Timed | Probe):
+    def on_response_head(self, token: Token) -> Token:
+        """Measure the time that decides whether the call was slow."""
+        if isinstance(token, TimedCall | Probe):
             token.took = clock.monotonic() - token.start
         return token
 
@@ -161,37 +158,25 @@ class CircuitBreaker(BlockGate[Token]):
                 with self._lock:
                     token.rotate(now)
             next(token.count)
-        elif not isinstance(token, Ticket):
+        else:
             self._score(token, ending)
-
-    def _say_if_unlisted(self, ending: Ending, error: Exception) -> None:
-        if ending.kind_by(self.settings.on) is EndingKind.ERROR:
-            unlisted(next((pipeline.info.name for pipeline in members(self._attached or ())), ""), error)
 
     def _score(self, token: Token, ending: Ending) -> None:
         # It may ask a predicate of the user's, so this is not done under the lock.
         verdict = GOOD if ending is OK else self.settings.verdict(ending)
-        if verdict.good is None and isinstance(ending.error, Exception):
-            self._say_if_unlisted(ending, ending.error)
+        good = verdict.good
+        if good is None and isinstance(ending.error, Exception):
+            self._log_if_unlisted(ending, ending.error)
         now = clock.monotonic()
         if isinstance(token, Probe):
+            self._score_probe(token, verdict, now)
+            return
+        slow = False
+        if isinstance(token, TimedCall):
             slow = self._was_slow(token, now)
-            with self._lock:
-                trigger = self._generation.ended(token, verdict, now, slow=slow)
-                why = "a probe was slow" if verdict.good else "a probe failed"
-                change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
-            self._publish(change)
-        elif isinstance(token, Timed):
-            self._count(token.window, verdict, now, slow=self._was_slow(token, now))
+            window = token.window
         else:
-            self._count(token, verdict, now, slow=False)
-
-    def _was_slow(self, token: Timed | Probe, now: float) -> bool:
-        limit = self.settings.slow_after
-        return limit is not None and (now - token.start if token.took is None else token.took) >= limit
-
-    def _count(self, window: Window, verdict: Verdict, now: float, *, slow: bool) -> None:
-        good = verdict.good
+            window = token
         if good is None:
             return
         if good and not slow and isinstance(window, TimeWindow):
@@ -200,12 +185,28 @@ class CircuitBreaker(BlockGate[Token]):
         change = None
         with self._lock:
             if window is self._generation.window:
-                totals = window.add(now, failed=not good, slow=slow)
+                totals = window.add(now, not good, slow)
                 why = "" if good and not slow else self.settings.reason(totals, window.consecutive)
                 if why:
                     change = self._go(Trigger.TRIPPED, now, why, verdict.retry_after)
         if change is not None:
             self._publish(change)
+
+    def _score_probe(self, probe: Probe, verdict: Verdict, now: float) -> None:
+        slow = self._was_slow(probe, now)
+        why = "a probe was slow" if verdict.good else "a probe failed"
+        with self._lock:
+            trigger = self._generation.ended(probe, verdict, now, slow=slow)
+            change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
+        self._publish(change)
+
+    def _was_slow(self, token: TimedCall | Probe, now: float) -> bool:
+        limit = self.settings.slow_after
+        return limit is not None and (now - token.start if token.took is None else token.took) >= limit
+
+    def _log_if_unlisted(self, ending: Ending, error: Exception) -> None:
+        if ending.by(self.settings.on)[0] is EndingKind.ERROR:
+            unlisted(next((pipeline.info.name for pipeline in self._pipelines()), ""), error)
 
     # States
 
@@ -288,24 +289,8 @@ class CircuitBreaker(BlockGate[Token]):
         facts = {**change._asdict(), "mode": self.mode}
         if call is not None:
             call.pipeline.publish(BreakerChanged, self, call, **facts)
-        for pipeline in members(self._attached or ()):
-            site = pipeline.info
-            if call is None or site is not call.pipeline:
-                name = site.name_of(self) or self.name
-                site.bus.publish(BreakerChanged, pipeline=site.name, policy=name, operation="", target=None, **facts)
-
-    def _rejection(self, generation: Generation, now: float, call: Call) -> CircuitOpenError:
-        site = call.pipeline
-        rejection = generation.rejection
-        if rejection is None or rejection[0] is not site:
-            name = site.name_of(self) or self.name
-            words = generation.message(f"{name} of {site.name}" if site.name else name)
-            rejection = generation.rejection = site, name, words  # the same for the many that follow
-        _, name, message = rejection
-        if generation.state is OPEN:
-            return CircuitOpenError.quickly(message, name, site.name, _OPEN, generation.until - now)
-        reason = RejectReason.ISOLATED if generation.state is ISOLATED else _OPEN
-        return CircuitOpenError(message, policy=name, pipeline=site.name, reason=reason)
-
-
-_OPEN = RejectReason.OPEN
+        for pipeline in self._pipelines():
+            info = pipeline.info
+            if call is None or info is not call.pipeline:
+                name = info.name_of(self) or self.name
+                info.bus.publish(BreakerChanged, pipeline=info.name, policy=name, operation="", target=None, **facts)

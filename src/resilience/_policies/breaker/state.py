@@ -1,42 +1,43 @@
-"""What a circuit breaker is made of: its states and how one follows another, its probes, what it goes by.
+"""The states of a circuit breaker, and how one follows another.
 
-Nothing in here reads the clock, takes a lock or tells anybody; `breaker` does.
+Nothing in here reads the clock, takes a lock or publishes an event; `breaker` does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from resilience._call.call import PipelineInfo
-from resilience._outcome.allowlist import Allowlist
-from resilience._outcome.ending import Ending, EndingKind, judge
-from resilience._policies.breaker.window import NONE, CallWindow, TimeWindow
-from resilience._util import validation
-from resilience._util.clock import FOREVER, clock
+from resilience._policies.breaker.settings import BreakerSettings, Verdict, Window
+from resilience._policies.breaker.window import NONE
+from resilience._util.clock import FOREVER
+from resilience.errors import CircuitOpenError, RejectReason
 from resilience.events._types import BreakerState
 
-Window: TypeAlias = "TimeWindow | CallWindow"
 LEASE: Final = 60.0
-"""Seconds after which a probe without a deadline is taken for lost."""
-# To look up a member of an enumeration takes 50 ns each time, in Python 3.11.
+"""Seconds after which a probe without a deadline is considered lost."""
+# Looking up a member of an enumeration takes 50 ns each time in Python 3.11.
 CLOSED, OPEN, HALF_OPEN, ISOLATED = BreakerState
-_OK, _TIMED_OUT = EndingKind.OK, EndingKind.TIMED_OUT
-_JUDGED: Final = (_OK, EndingKind.FAILED, EndingKind.ERROR)
-_NEUTRAL: Final = (EndingKind.ERROR, EndingKind.ABANDONED)
 
 
 class Trigger(StrEnum):
     """What makes a breaker change its state."""
 
     TRIPPED = "tripped"
+    """The failures or slow calls in the window, or the consecutive failures, have reached a limit."""
     TIME = "time is up"
+    """The open time has passed."""
     GOOD = "all probes good"
+    """All probes of a half-open period have ended well."""
     BAD = "a probe bad"
+    """A probe has failed, or was slow."""
     ISOLATE = "isolate()"
+    """`isolate()` was called."""
     CLOSE = "close()"
+    """`close()` was called."""
     RESET = "reset()"
+    """`reset()` was called."""
 
 
 MANUAL: Final = (Trigger.ISOLATE, Trigger.CLOSE, Trigger.RESET)
@@ -49,126 +50,21 @@ TRANSITIONS: Final[dict[tuple[BreakerState, Trigger], BreakerState]] = {
     **{(state, Trigger.CLOSE): CLOSED for state in BreakerState},
     **{(state, Trigger.RESET): CLOSED for state in BreakerState},
 }
-"""All that can happen. What is not here changes nothing."""
+"""All transitions. A trigger that is not here changes nothing."""
 
 
-class Verdict(NamedTuple):
-    """What an ending tells of the dependency's health; `good` is None where it tells nothing."""
-
-    good: bool | None
-    timed_out: bool = False
-    retry_after: float | None = None
-
-
-GOOD: Final = Verdict(good=True)
-BAD: Final = Verdict(good=False)
-CUT: Final = Verdict(good=False, timed_out=True)
-NEUTRAL: Final = Verdict(good=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerSettings:
-    """What a CircuitBreaker goes by; see there."""
-
-    failure_rate: float
-    min_calls: int
-    window: float
-    window_calls: int | None
-    consecutive_failures: int | None
-    slow_after: float | None
-    slow_call_rate: float
-    open_for: float
-    open_growth: float
-    max_open_for: float
-    half_open_calls: int
-    probe_timeout: float | None
-    on: Allowlist | None
-
-    def __post_init__(self) -> None:
-        """Check everything."""
-        validation.number("failure_rate", self.failure_rate, above=True, high=1.0)
-        validation.integer("min_calls", self.min_calls, low=1)
-        validation.number("window", self.window, low=0.001)
-        if self.window_calls is not None:
-            validation.integer("window_calls", self.window_calls, low=1)
-        if self.consecutive_failures is not None:
-            validation.integer("consecutive_failures", self.consecutive_failures, low=1)
-        if self.slow_after is not None:
-            validation.number("slow_after", self.slow_after, above=True)
-        validation.number("slow_call_rate", self.slow_call_rate, above=True, high=1.0)
-        validation.number("open_for", self.open_for, above=True)
-        validation.number("open_growth", self.open_growth, low=1.0)
-        validation.number("max_open_for", self.max_open_for, above=True)
-        validation.integer("half_open_calls", self.half_open_calls, low=1)
-        if self.probe_timeout is not None:
-            validation.number("probe_timeout", self.probe_timeout, above=True)
-        if self.on is not None:
-            object.__setattr__(self, "on", Allowlist.of(self.on))
-
-    def make_window(self, now: float) -> Window:
-        """Return an empty window."""
-        return TimeWindow(self.window, now) if self.window_calls is None else CallWindow(self.window_calls)
-
-    def verdict(self, ending: Ending) -> Verdict:
-        """Judge an ending by the own allowlist, or else by the pipeline's. Our own cut counts whatever they list."""
-        kind, failure = ending.kind, ending.failure
-        if self.on is not None and ending.error is not None and kind in _JUDGED:
-            kind, failure = judge(ending.error, self.on)
-        if kind is _OK:
-            return GOOD
-        if kind in _NEUTRAL or (failure is not None and not failure.counted):
-            return NEUTRAL
-        if failure is not None and failure.retry_after is not None:
-            return Verdict(good=False, timed_out=kind is _TIMED_OUT, retry_after=failure.retry_after)
-        return CUT if kind is _TIMED_OUT else BAD
-
-    def reason(self, totals: tuple[int, int, int], consecutive: int) -> str:
-        """Return why what a window holds, and the failures in a row, open a closed breaker; empty if they do not."""
-        calls, failures, slow = totals
-        if calls >= self.min_calls:
-            if failures / calls >= self.failure_rate:
-                return f"{failures} of {calls} {self._calls} failed"
-            if slow / calls >= self.slow_call_rate:
-                return f"{slow} of {calls} {self._calls} were slow"
-        if self.consecutive_failures is not None and consecutive >= self.consecutive_failures:
-            return f"{consecutive} calls in a row failed"
-        return ""
-
-    @property
-    def _calls(self) -> str:
-        return f"calls in the last {self.window:g} s" if self.window_calls is None else "last calls"
-
-    def open_time(self, failed: int, hint: float | None) -> float:
-        """Return the seconds to stay open after so many failed half-open periods; a server's hint only lengthens."""
-        try:
-            grown = self.open_for * self.open_growth**failed
-        except OverflowError:
-            grown = self.max_open_for
-        return min(max(grown * clock.random.uniform(0.8, 1.2), hint or 0.0), self.max_open_for)
+_NO_PROBES: Final[dict[Probe, None]] = {}  # never changed: only a half-open period has probes
 
 
 class Generation:
-    """A breaker in one state, from entering it to leaving it: a generation.
+    """One period in one state; each change of state begins another.
 
-    All that goes with the state is in here and is replaced as a whole, so that it is true also for those who look
-    without the lock. `window` counts while the breaker is closed. `counts` are those of the window that made it
-    open, `why` says what in them did. `failed` is the number of half-open periods that have failed in a row, `opens`
-    how often it has opened in all. A half-open period has `places` for probes, and `good` of them have ended well.
-    `told` is what the last refused call heard: the pipeline, the breaker's name there, the message.
+    `until` is when an open period ends; `failed` counts the half-open periods that failed in a row, `opens` how often
+    the breaker has opened. A half-open period admits `places` probes, of which `good` have ended well.
     """
 
     __slots__ = (
-        "counts",
-        "failed",
-        "good",
-        "opens",
-        "places",
-        "probes",
-        "rejection",
-        "since",
-        "state",
-        "until",
-        "why",
+        "counts", "failed", "good", "opens", "places", "probes", "rejection", "since", "state", "until", "why",
         "window",
     )  # fmt: skip
 
@@ -183,8 +79,8 @@ class Generation:
         self.opens = 0
         self.places = 0
         self.good = 0
-        self.probes: set[Probe] = set()
-        self.rejection: tuple[PipelineInfo, str, str] | None = None
+        self.probes = _NO_PROBES
+        self.rejection: Rejection | None = None
 
     @classmethod
     def closed(cls, settings: BreakerSettings, now: float) -> Generation:
@@ -196,14 +92,14 @@ class Generation:
     def after(
         self, trigger: Trigger, settings: BreakerSettings, now: float, why: str = "", hint: float | None = None
     ) -> Generation | None:
-        """Return what comes after this one; None: the trigger changes nothing in this state. Lock held.
+        """Return the next generation; None: the trigger changes nothing in this state. Lock held.
 
         Args:
             trigger: what happened.
-            settings: what the next one goes by.
-            now: the time at which it begins.
-            why: in words, what opens the breaker.
-            hint: the seconds that the server asks to be left alone.
+            settings: the settings of the next one.
+            now: when it begins.
+            why: why the breaker opens, for messages.
+            hint: the server's retry-after in seconds.
         """
         state = TRANSITIONS.get((self.state, trigger))
         if state is None:
@@ -223,48 +119,78 @@ class Generation:
             new.until = now + settings.open_time(new.failed, hint)
         elif state is HALF_OPEN:
             new.places = settings.half_open_calls
+            new.probes = {}
         return new
 
     def take(self, probe: Probe, now: float) -> bool:
-        """Give a probe a place, if there is one; probes whose lease is over have theirs no more. Lock held."""
+        """Give a probe a place, if there is one; probes whose lease has expired have lost theirs. Lock held."""
         for late in [one for one in self.probes if one.lease <= now]:
-            self.probes.discard(late)
+            del self.probes[late]
         if self.good + len(self.probes) >= self.places:
             return False
-        self.probes.add(probe)
+        self.probes[probe] = None
         return True
 
     def ended(self, probe: Probe, verdict: Verdict, now: float, *, slow: bool) -> Trigger | None:
-        """Take a probe's place back, and return what its ending sets off. Lock held."""
+        """Take a probe's place back, and return the trigger that its ending is, if any. Lock held."""
         if probe.generation is not self:
             return None
         in_time = probe in self.probes and now < probe.lease
-        self.probes.discard(probe)
+        self.probes.pop(probe, None)
         if verdict.good is None:
             return None
         if slow or not verdict.good:
-            # What our own Timeout cuts at the call's deadline is not late: this is how a hang ends.
+            # A cut by our own Timeout at the call's deadline is not late: this is how a hang ends.
             return Trigger.BAD if in_time or (probe.due and verdict.timed_out) else None
         self.good += in_time
         return Trigger.GOOD if self.good >= self.places else None
 
-    def message(self, where: str) -> str:
-        """Return what a refused call is told: what happened, why, and what to do."""
+    def message(self, label: str) -> str:
+        """Return the message of a rejection: what happened, why, and what to do."""
         if self.state is OPEN:
             seconds = self.until - self.since
             return (
-                f"{where} is open for {seconds:.3g} s, since {self.why}: the dependency was not called; "
+                f"{label} is open for {seconds:.3g} s, since {self.why}: the dependency was not called; "
                 "wait for `retry_after` seconds, or do without it"
             )
         if self.state is HALF_OPEN:
             return (
-                f"{where} is half-open, and all its probes are under way: the dependency was not called; "
+                f"{label} is half-open, and all its probes are running: the dependency was not called; "
                 "try again when they have ended"
             )
         return (
-            f"{where} is isolated: the dependency was not called, and will not be before somebody calls close() or "
-            "reset() on the breaker"
+            f"{label} is isolated: the dependency was not called, and will not be called until close() or reset() is "
+            "called on the breaker"
         )
+
+
+class Rejection:
+    """What all rejections of a generation have in common in one pipeline.
+
+    Args:
+        generation: the generation that rejects.
+        pipeline: the pipeline that the calls are in.
+        breaker: the breaker.
+        default: the name of the breaker where it has none in the pipeline.
+    """
+
+    __slots__ = ("_facts", "_message", "pipeline")
+
+    def __init__(self, generation: Generation, pipeline: PipelineInfo, breaker: object, default: str) -> None:
+        self.pipeline = pipeline
+        self._message = generation.message(pipeline.label(breaker, default))
+        self._facts = {
+            "policy": pipeline.name_of(breaker) or default,
+            "pipeline": pipeline.name,
+            "reason": RejectReason.ISOLATED if generation.state is ISOLATED else RejectReason.OPEN,
+        }
+
+    def error(self, retry_after: float | None) -> CircuitOpenError:
+        """Make an error as its constructor does, in half the time: an open breaker rejects many calls."""
+        error = CircuitOpenError.__new__(CircuitOpenError, self._message)
+        error.__dict__.update(self._facts)
+        error.retry_after = retry_after
+        return error
 
 
 class Change(NamedTuple):
@@ -277,8 +203,8 @@ class Change(NamedTuple):
     why: str
 
 
-class Timed:
-    """A call of closed days whose slowness counts. `took` is None until its head has come."""
+class TimedCall:
+    """A call that was admitted while closed and whose duration is measured. `took` is None until its head has come."""
 
     __slots__ = ("start", "took", "window")
 
@@ -301,4 +227,5 @@ class Probe:
         self.took: float | None = None
 
 
-Token: TypeAlias = "Window | Timed | Probe"
+Token: TypeAlias = "Window | TimedCall | Probe"
+"""What a call gets when it is admitted: the window, while closed; with `slow_after`, a TimedCall; else a Probe."""

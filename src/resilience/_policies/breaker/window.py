@@ -99,7 +99,7 @@ class TimeWindow:
             self._marks = [self._total()]
             self._begin(now)
 
-    def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
+    def add(self, now: float, failed: bool, slow: bool) -> tuple[int, int, int]:
         """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
         if not self.bucket_end - self.span <= now < self.bucket_end:
             self.rotate(now)
@@ -108,7 +108,8 @@ class TimeWindow:
             self._failures += 1
         else:
             next(self.count)
-        successes = self._successes()
+        self._looks += 1  # as in `_successes`, without a call
+        successes = next(self.count) + 1 - self._looks
         if failed:
             # A success takes no lock, so it cannot end the run of failures itself; the counter tells whether there was
             # one.
@@ -157,7 +158,7 @@ class CallWindow:
         self.consecutive = 0
         """The number of consecutive failures, up to the last call counted."""
 
-    def add(self, now: float, *, failed: bool, slow: bool) -> tuple[int, int, int]:
+    def add(self, now: float, failed: bool, slow: bool) -> tuple[int, int, int]:
         """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
         del now
         if len(self._outcomes) == self.span:

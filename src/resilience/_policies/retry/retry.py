@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -11,18 +11,21 @@ from tenacity import TryAgain
 from resilience._call import retry_marks
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
+from resilience._call.retry_marks import mark_counter, marked_since
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.tenacity_adapter import CallState
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, PIPELINE, Inherit, On, RetrySettings, Stop, Wait
-from resilience._policies.shapes import Loop, RetryState
+from resilience._policies.shapes import Loop, OnSuccess, RetryState
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import unlisted
 from resilience.backoff import Backoff
 from resilience.errors import RejectedError
-from resilience.events._types import GiveUpReason, Mode, RetryGivenUp, RetryScheduled
+from resilience.events._types import GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled
+
+_ABANDONED = EndingKind.ABANDONED
 
 
 class Retry(Loop):
@@ -70,7 +73,7 @@ class Retry(Loop):
         max_retry_after: float = 60.0,
         nested: bool = False,
         name: str | None = None,
-        mode: str = Mode.ENFORCE,
+        mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(
             RetrySettings(
@@ -87,27 +90,26 @@ class Retry(Loop):
         )
         self._settings_changed()
 
-    def on_success(self, site: PipelineInfo) -> Callable[[], object] | None:
-        """Each success pays into the budget."""
-        budget = self._budget(site)
+    def on_success(self, info: PipelineInfo) -> OnSuccess | None:
+        """Return the deposit of the budget: each success pays into it."""
+        budget = self._budget(info)
         return None if budget is None else budget.deposit
 
     def reset(self) -> None:
-        """Fill the budget of its own, if it has one."""
+        """Refill a budget of its own, if it has one."""
         if isinstance(self.settings.budget, RetryBudget):
             self.settings.budget.reset()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the balance of the budget of its own, if it has one."""
+        """Return the balance of a budget of its own, if it has one."""
         budget = self.settings.budget
         return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
 
     def _settings_changed(self) -> None:
-        """Keep at hand what each decision needs."""
         settings = self.settings
         own: object = settings.on
         self._listed = own if isinstance(own, Allowlist) else None
-        self._asks = own is not None and self._listed is None
+        self._is_async = own is not None and self._listed is None
         self._inherits = isinstance(settings.budget, Inherit)
         self._backoff = settings.only if isinstance(settings.only, Backoff) and settings.stop is None else None
 
@@ -116,102 +118,106 @@ class Retry(Loop):
         """This policy's own allowlist; None: that of the pipeline, or an async predicate."""
         return self._listed
 
-    def delay(self, call: Call, ending: Ending, series: RetryState) -> Any:
-        """Decide; an async predicate makes that something to be awaited."""
-        if self._asks:
-            return self._delay_later(call, ending, series)
+    def delay(self, call: Call, ending: Ending, state: RetryState) -> Any:
+        """Return the seconds to wait before another attempt; None to give up. An async predicate makes it awaitable."""
+        if self._is_async:
+            return self._delay_async(call, ending, state)
+        if ending.kind is _ABANDONED:  # a rejection by one of our policies
+            return None
         own = self._listed
-        return self._decide(call, ending, series, ending.failure if own is None else ending.failure_by(own))
+        return self._decide(call, ending, state, ending.failure if own is None else ending.by(own)[1])
 
-    async def _delay_later(self, call: Call, ending: Ending, series: RetryState) -> float | None:
+    async def _delay_async(self, call: Call, ending: Ending, state: RetryState) -> float | None:
         error = ending.error
         assert isinstance(error, Exception)
         listed = not isinstance(error, RejectedError) and await tenacity_adapter.ask_async(self.settings.on, error)
-        return self._decide(call, ending, series, default_failure(error) if listed else None)
+        return self._decide(call, ending, state, default_failure(error) if listed else None)
 
-    def _decide(self, call: Call, ending: Ending, series: RetryState, failure: Failure | None) -> float | None:
-        """Decide; the cheap and certain reasons come first, the budget last: what is not made costs nothing."""
-        error: Any = ending.error  # an Exception: nothing else is asked about
-        settings = self.settings
-        budget = call.pipeline.budget if self._inherits else self._budget(call.pipeline)
-        unsent = call.unsent
-        if unsent is not None and failure is not None and failure.unprocessed is not unsent:
-            failure = replace(failure, unprocessed=unsent)
-        if failure is None and isinstance(error, TryAgain):
-            failure = AGAIN
+    def _decide(self, call: Call, ending: Ending, state: RetryState, failure: Failure | None) -> float | None:
+        """Decide: the cheap and certain reasons come first, the budget last, so that only retries are paid for."""
+        error: Any = ending.error  # an Exception: loops are not asked about anything else
+        info = call.pipeline
+        budget = info.budget if self._inherits else self._budget(info)
         if failure is None:
-            kind = ending.kind_by(self._listed)
-            if budget is not None and kind is EndingKind.OK:
-                budget.deposit()
-            elif kind is EndingKind.ERROR:
-                unlisted(call.pipeline.name, error)
+            if not isinstance(error, TryAgain):
+                self._let_through(info, ending, error, budget)
+                return None
+            failure = AGAIN
+        unsent = call.unsent
+        if unsent is not None and failure.unprocessed is not unsent:
+            failure = replace(failure, unprocessed=unsent)
+        settings = self.settings
+        if not settings.nested and mark_counter.latest != state.last_mark and marked_since(error, state.last_mark):
+            self._respect_mark(call, error, state)
             return None
-        if not settings.nested and retry_marks.marked_since(error, series.last_mark):
-            if not series.shadow:
-                self._tell(call, series, GiveUpReason.NESTED)
-                retry_marks.mark(error)
-                self._note_nested(call, error)
-            return None
-        if budget is not None and failure.counted:
+        if budget is not None and budget.counts_failures and failure.counted:
             budget.failed()
         plain, stopped = self._backoff, False
-        if plain is not None:
-            wait = plain.seconds(series.attempt_number, series.last_wait)
-            if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
-                wait = self._floored(plain, wait, failure)
+        if plain is None:
+            wait, stopped = self._strategy_wait(call, error, failure, state)
         else:
-            wait, stopped = self._wait(call, error, failure, series)
-        reason = self._reason(call, failure, series, wait, stopped=stopped)
+            wait = plain.seconds(state.attempt_number, state.last_wait)
+            if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
+                wait = self._with_hint(plain, wait, failure)
+        reason = self._reason(call, failure, state, wait, stopped)
         if reason is None and budget is not None:
-            # A retry that is not made is not paid for.
-            paid = budget.affordable if series.shadow else budget.withdraw()
-            series.budget = budget if paid and not series.shadow else None
+            paid = budget.affordable if state.shadow else budget.withdraw()
+            state.budget = budget if paid and not state.shadow else None
             reason = None if paid else GiveUpReason.BUDGET
         if reason is not None:
-            if not series.shadow:
-                self._give_up(call, error, series, reason)
+            if not state.shadow:
+                self._give_up(call, error, state, reason)
             return None
-        site = call.pipeline
-        if wanting := site.bus.listeners_for(RetryScheduled):
-            mode = Mode.SHADOW if series.shadow else Mode.ENFORCE
-            number = series.attempt_number
-            site.publish_to(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
-        series.last_wait = wait
+        if wanting := info.bus.listeners_for(RetryScheduled):
+            mode = Mode.SHADOW if state.shadow else Mode.ENFORCE
+            number = state.attempt_number
+            info.publish_to(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
+        state.last_wait = wait
         return wait
 
-    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, series: RetryState) -> None:
-        """Say on the last real failure why there was no other attempt, and take back what was paid for it."""
-        if series.budget is not None:
-            series.budget.refund()
-            series.budget = None
-        refusal = ending.error
-        why: str = "draining" if refusal is None else "deadline"
-        if isinstance(refusal, RejectedError):
-            why = refusal.reason or type(refusal).__name__
-        retry_marks.note(error, f"attempt {series.attempt_number + 1} not made: {retry_marks.REJECTIONS.get(why, why)}")
+    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, state: RetryState) -> None:
+        """Note on the last real failure why there was no other attempt, and take back what was paid for that."""
+        if state.budget is not None:
+            state.budget.refund()
+            state.budget = None
+        rejection = ending.error
+        why: str = "draining" if rejection is None else "deadline"
+        if isinstance(rejection, RejectedError):
+            why = rejection.reason or type(rejection).__name__
+        reason = retry_marks.REJECTIONS.get(why, why)
+        retry_marks.note(error, f"attempt {state.attempt_number + 1} not made: {reason}")
 
-    def _budget(self, site: PipelineInfo) -> RetryBudget | None:
+    def _budget(self, info: PipelineInfo) -> RetryBudget | None:
         budget = self.settings.budget
-        return site.budget if isinstance(budget, Inherit) else budget
+        return info.budget if isinstance(budget, Inherit) else budget
 
-    def _wait(self, call: Call, error: Exception, failure: Failure, series: RetryState) -> tuple[float, bool]:
-        """Return the wait, and whether the stop condition is met."""
+    def _let_through(self, info: PipelineInfo, ending: Ending, error: Exception, budget: RetryBudget | None) -> None:
+        """Let an exception pass that is not a failure: a known answer is a success, another one is logged once."""
+        kind = ending.by(self._listed)[0]
+        if budget is not None and kind is EndingKind.OK:
+            budget.deposit()
+        elif kind is EndingKind.ERROR:
+            unlisted(info.name, error)
+
+    def _strategy_wait(self, call: Call, error: Exception, failure: Failure, state: RetryState) -> tuple[float, bool]:
+        """Ask strategies of tenacity, or a wait for each kind of failure."""
         settings = self.settings
-        strategy, stop = settings.waits[failure.kind], settings.stop
-        state = series.strategy_state
-        if state is None:
-            state = series.strategy_state = CallState(series.started, call.function, call.args, call.kwargs)
-        state.ended(series.attempt_number, error)
+        strategy: Any = settings.only if settings.waits is None else settings.waits[failure.kind]
+        stop = settings.stop
+        retried = state.strategy_state
+        if retried is None:
+            retried = state.strategy_state = CallState(state.started, call.function, call.args, call.kwargs)
+        retried.ended(state.attempt_number, error)
         try:
-            wait = self._floored(strategy, strategy(state), failure)
-            state.about_to_sleep(wait)
-            stopped = stop is not None and bool(stop(state))
-            state.idle_for += wait
+            wait = self._with_hint(strategy, strategy(retried), failure)
+            retried.about_to_sleep(wait)
+            stopped = stop is not None and bool(stop(retried))
+            retried.idle_for += wait
             return wait, stopped
         finally:
-            state.forget()
+            retried.forget()
 
-    def _floored(self, strategy: object, seconds: Any, failure: Failure) -> float:
+    def _with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
         """Return the wait of a strategy, or the server's hint if that is longer."""
         wait: float = seconds
         if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
@@ -221,48 +227,51 @@ class Retry(Loop):
         return wait
 
     def _reason(
-        self, call: Call, failure: Failure, series: RetryState, wait: float, *, stopped: bool
+        self, call: Call, failure: Failure, state: RetryState, wait: float, stopped: bool
     ) -> GiveUpReason | None:
+        """Return why there is no other attempt; None where there may be one."""
         settings = self.settings
         if not failure.retryable:
             return GiveUpReason.NOT_RETRYABLE
-        permitted = failure.unprocessed and (failure.retry_after is None or settings.max_retry_after > 0)
-        if not permitted and call.idempotent is False:
-            return GiveUpReason.NOT_IDEMPOTENT
+        if call.idempotent is False:
+            permitted = failure.unprocessed and (failure.retry_after is None or settings.max_retry_after > 0)
+            if not permitted:
+                return GiveUpReason.NOT_IDEMPOTENT
         if not call.replayable:
             return GiveUpReason.BODY_NOT_REPLAYABLE
-        if settings.attempts is not None and series.attempt_number >= settings.attempts:
+        if settings.attempts is not None and state.attempt_number >= settings.attempts:
             return GiveUpReason.ATTEMPTS
         if stopped:
             return GiveUpReason.STOP
         if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
             return GiveUpReason.RETRY_AFTER
-        if (wait > 0 or call.deadline != FOREVER) and not series.fits(call, wait):
+        if (wait > 0 or call.deadline != FOREVER) and not state.fits(call, wait):
             return GiveUpReason.DEADLINE
         return None
 
-    def _give_up(self, call: Call, error: Exception, series: RetryState, reason: GiveUpReason) -> None:
-        elapsed = self._tell(call, series, reason)
+    def _give_up(self, call: Call, error: Exception, state: RetryState, reason: GiveUpReason) -> None:
+        """Publish it, mark the exception, and note the reason on it."""
+        elapsed = self._publish_given_up(call, state, reason)
         # A Retry of one attempt never meant to retry; another level may.
         if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
             retry_marks.mark(error)
-        made = "1 attempt" if series.attempt_number == 1 else f"{series.attempt_number} attempts"
-        retry_marks.note(
-            error, f"{self._where(call)} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}"
-        )
+        made = "1 attempt" if state.attempt_number == 1 else f"{state.attempt_number} attempts"
+        label = call.pipeline.label(self, self.name)
+        retry_marks.note(error, f"{label} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}")
 
-    def _tell(self, call: Call, series: RetryState, reason: GiveUpReason) -> float:
-        elapsed = clock.monotonic() - series.started
-        call.pipeline.publish(RetryGivenUp, self, call, attempts=series.attempt_number, elapsed=elapsed, reason=reason)
-        return elapsed
-
-    def _note_nested(self, call: Call, error: Exception) -> None:
+    def _respect_mark(self, call: Call, error: Exception, state: RetryState) -> None:
+        """Let a failure pass that a Retry further in has given up on."""
+        if state.shadow:
+            return
+        self._publish_given_up(call, state, GiveUpReason.NESTED)
+        retry_marks.mark(error)
         inner = retry_marks.noted(error).partition(retry_marks.NESTED_REASON)[0]
         first = inner or "a Retry further in had given up on the cause"
-        retry_marks.note(
-            error, f"{first}{retry_marks.NESTED_REASON}, so {self._where(call)} did not (nested=True would)"
-        )
+        label = call.pipeline.label(self, self.name)
+        retry_marks.note(error, f"{first}{retry_marks.NESTED_REASON}, so {label} did not (nested=True would)")
 
-    def _where(self, call: Call) -> str:
-        name = call.pipeline.name_of(self) or self.name
-        return f"{name} of {call.pipeline.name}" if call.pipeline.name else name
+    def _publish_given_up(self, call: Call, state: RetryState, reason: GiveUpReason) -> float:
+        elapsed = clock.monotonic() - state.started
+        number = state.attempt_number
+        call.pipeline.publish(RetryGivenUp, self, call, attempts=number, elapsed=elapsed, reason=reason)
+        return elapsed

@@ -47,7 +47,7 @@ class RetrySettings:
     budget: RetryBudget | Inherit | None
     max_retry_after: float
     nested: bool
-    waits: Mapping[FailureKind, Wait] = field(init=False)
+    waits: Mapping[FailureKind, Wait] | None = field(init=False)
     only: Wait | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,9 +58,11 @@ class RetrySettings:
             validation.integer("attempts", self.attempts, low=1)
         if self.stop is not None and not callable(self.stop):
             raise TypeError(f"stop must be a stop_* of tenacity or a callable that takes its state, not {self.stop!r}")
-        object.__setattr__(self, "wait", DEFAULT_WAIT if self.wait is None else self.wait)
-        object.__setattr__(self, "waits", _by_kind(self.wait))
-        object.__setattr__(self, "only", None if isinstance(self.wait, Mapping) else self.wait)
+        wait: Any = DEFAULT_WAIT if self.wait is None else self.wait
+        by_kind = issubclass(type(wait), Mapping)
+        object.__setattr__(self, "wait", wait)
+        object.__setattr__(self, "waits", _by_kind(wait) if by_kind else None)
+        object.__setattr__(self, "only", None if by_kind else _checked(wait))
         if self.on is not None and not tenacity_adapter.is_async(self.on):
             object.__setattr__(self, "on", Allowlist.of(self.on))
         elif tenacity_adapter.asks_about_results(self.on):
@@ -75,15 +77,17 @@ class RetrySettings:
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
 
 
-def _by_kind(wait: Any) -> dict[FailureKind, Any]:
-    mapping: Any = wait if issubclass(type(wait), Mapping) else dict.fromkeys(FailureKind, wait)
-    given: dict[Any, Any] = dict(mapping)
+def _by_kind(waits: Mapping[Any, Any]) -> dict[FailureKind, Any]:
     by_kind: dict[FailureKind, Any] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
-    for kind, one in given.items():
-        if isinstance(one, type) or not callable(one):
-            raise TypeError(
-                "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
-                f"FailureKind to those, not {one!r}"
-            )
-        by_kind[validation.choice("a key of wait", kind, FailureKind)] = one
+    for kind, wait in waits.items():
+        by_kind[validation.choice("a key of wait", kind, FailureKind)] = _checked(wait)
     return by_kind
+
+
+def _checked(wait: Any) -> Any:
+    if isinstance(wait, type) or not callable(wait):
+        raise TypeError(
+            "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
+            f"FailureKind to those, not {wait!r}"
+        )
+    return wait

@@ -1,0 +1,74 @@
+"""The two families of drivers as data: one function for each way to drive a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from resilience import _runtime
+from resilience._call.call import PipelineInfo
+from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._drivers import async_, async_gate, sync, sync_gate
+from resilience._drivers.thread import thread_scope
+from resilience._outcome.allowlist import Allowlist
+from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
+from resilience._runtime import threads
+
+Step: TypeAlias = "Callable[[RunningCall], Any]"
+"""A link of a chain: it passes a call on; of the async family, it returns an awaitable."""
+Admit: TypeAlias = "Callable[[RunningCall], Any]"
+CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
+
+
+class Drivers(NamedTuple):
+    """One family of drivers; see `sync` and `async_`."""
+
+    invoke: Step
+    invoke_with_deadline: Step
+    gate: Callable[[Gate[Any], Admit, Step], Step]
+    gate_pair: Callable[[Gate[Any], Admit, Gate[Any], Admit, Step], Step]
+    loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
+    shadow_loop: Callable[[Loop, Step, OnSuccess | None], Step]
+    scope: Callable[[Scope, Step, DeadlineSource], Step]
+    shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
+    thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
+    substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
+    shadow_substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
+    raise_bad_results: Callable[[Step, tuple[Allowlist, ...]], Step]
+    track_given_up_results: Callable[[Step], Step]
+    nested: Callable[[Step, PipelineInfo, CountCall, CountCall], Step]
+
+
+SYNC = Drivers(
+    invoke=sync.invoke,
+    invoke_with_deadline=threads.call_with_deadline,
+    gate=sync_gate.gate,
+    gate_pair=sync_gate.gate_pair,
+    loop=sync.loop,
+    shadow_loop=sync.shadow_loop,
+    scope=sync.scope,
+    shadow_scope=sync.shadow_scope,
+    thread_scope=thread_scope,
+    substitute=sync.substitute,
+    shadow_substitute=sync.shadow_substitute,
+    raise_bad_results=sync.raise_bad_results,
+    track_given_up_results=sync.track_given_up_results,
+    nested=sync.nested,
+)
+
+ASYNC = Drivers(
+    invoke=async_.invoke,
+    invoke_with_deadline=_runtime.call_with_deadline,
+    gate=async_gate.gate,
+    gate_pair=async_gate.gate_pair,
+    loop=async_.loop,
+    shadow_loop=async_.shadow_loop,
+    scope=async_.scope,
+    shadow_scope=async_.shadow_scope,
+    thread_scope=async_.scope,
+    substitute=async_.substitute,
+    shadow_substitute=async_.shadow_substitute,
+    raise_bad_results=async_.raise_bad_results,
+    track_given_up_results=async_.track_given_up_results,
+    nested=async_.nested,
+)
