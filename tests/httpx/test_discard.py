@@ -10,8 +10,8 @@ import httpcore
 import httpx
 import pytest
 
-from resilience._call.caller import options_of
 from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
+from resilience._call.caller import options_of
 from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.testing import virtual_time
