@@ -112,7 +112,7 @@ def test_a_full_bulkhead_says_what_happened_why_and_what_to_do(settings: dict[st
 
     assert str(error) == (
         f"bulkhead of orders is full: all 2 permits are in use, and {why}; the dependency was not called. Make fewer "
-        "calls at once, or raise limit, queue or max_wait if the dependency can bear it"
+        "calls at once, or raise limit, queue or max_wait if the dependency can take more calls"
     )
     assert (error.policy, error.pipeline, error.reason, error.retry_after) == ("bulkhead", "orders", "full", None)
     assert error.unprocessed

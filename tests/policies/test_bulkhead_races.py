@@ -19,7 +19,7 @@ class Meanwhile:
     """A lock before which, at its n-th time, somebody else does something."""
 
     def __init__(self, bulkhead: Bulkhead, nth: int, action: Callable[[], object]) -> None:
-        line: Any = bulkhead._line
+        line: Any = bulkhead._wait_queue
         self.lock: threading.Lock = line.lock
         self.left = nth
         self.action = action

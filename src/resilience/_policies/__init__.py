@@ -1,1 +1,1 @@
-"""The policies, and the shapes that they are made of."""
+"""The policies, and the shapes that they implement."""

@@ -1,4 +1,4 @@
-"""What all policies have in common: settings, a name, a mode."""
+"""The base class of all policies: settings, a name and a mode."""
 
 from __future__ import annotations
 
@@ -16,43 +16,50 @@ from resilience._util import validation
 from resilience._util.locks import new_lock
 from resilience.events._types import Mode, ModeName
 
-_changes = new_lock()
-_firsts = new_lock()
+_update_lock = new_lock()
+_first_use_lock = new_lock()
 
 
 class Recomposable(Protocol):
-    """What composes policies, and composes them anew when one of them changes."""
+    """Composes policies into chains, and composes them again when one of the policies changes."""
 
     @property
     def info(self) -> PipelineInfo:
-        """What the policies know about the pipeline."""
+        """The part of the pipeline that policies can read."""
         ...
 
     def recompose(self) -> None:
-        """Compose anew."""
+        """Compose the chains again."""
 
 
 class Standalone:
-    """Makes the pipeline of a policy that is used without one; the room of the pipelines fills it in."""
+    """Makes the pipeline of a policy that is used without one.
+
+    `make` is set by `resilience._pipeline.pipeline`, since policies must not import the pipeline.
+    """
 
     make: Callable[[Policy[Any]], tuple[Entry, CallOptions]]
 
 
 class Policy(Caller[D_co]):
-    """The base of all policies: settings, a name, a mode. A policy object owns its state; two pipelines share it.
+    """The base class of all policies: settings, a name and a mode.
+
+    A policy object owns its state. Two pipelines that contain the same object share that state.
 
     Args:
         settings: a frozen dataclass that validates itself in `__post_init__`; None for a policy without settings.
-        name: what events, metrics and `pipeline[name]` call it; None means its kind.
-        mode: "enforce", "shadow" (decide and report, but let the call through) or "off".
+        name: the name in events, in metrics and for `pipeline[name]`, not empty; None for the kind of the policy,
+            numbered where a pipeline contains several of that kind.
+        mode: "enforce"; "shadow", which decides and reports but lets the call through; or "off".
 
     Raises:
-        TypeError, ValueError: an empty name, or a mode that there is not.
+        TypeError: `name` or `mode` is not a string.
+        ValueError: `name` is empty, or `mode` is not one of the three modes.
     """
 
     kind: ClassVar[str] = "policy"
     _repr_defaults: ClassVar[dict[str, Any]] = {}
-    """The defaults of settings for which the constructor has None; `repr` leaves them out."""
+    """Defaults of the settings for which the constructor takes None; `repr` omits settings with these values."""
     settings: Any = None
     _name: str | None = None
     _mode: Mode = Mode.ENFORCE
@@ -66,7 +73,7 @@ class Policy(Caller[D_co]):
 
     @property
     def name(self) -> str:
-        """The given name, or else the kind."""
+        """The name that was given; without one, the kind of the policy."""
         return self._name or self.kind
 
     @property
@@ -76,42 +83,48 @@ class Policy(Caller[D_co]):
 
     @property
     def mode(self) -> Mode:
-        """How much the policy may do; it can be set while calls are running."""
+        """The mode of the policy: enforce, shadow or off. It can be set while calls are running.
+
+        Of the modes of the process, the pipeline and the policy, the most lenient applies.
+        """
         return self._mode
 
     @mode.setter
     def mode(self, mode: ModeName) -> None:
-        with _changes:
+        with _update_lock:
             self._mode = validation.choice("mode", mode, Mode)
         self._recompose()
 
     @property
     def failures(self) -> Allowlist | None:
-        """This policy's own allowlist, its setting `on`; None: that of the pipeline."""
+        """The policy's own allowlist, its setting `on`; None if it uses the pipeline's allowlist."""
         own: Allowlist | None = getattr(self.settings, "on", None)
         return own
 
     @property
     def _expected_seconds(self) -> float | None:
-        """Seconds that an answer may well take, in the eyes of this policy; None: it does not say."""
+        """The seconds within which the policy expects an answer; None if it has no such setting."""
         return None
 
     def update(self, **settings: Any) -> None:
-        """Change settings, or the mode, while calls are running: all of them or, if one is refused, none.
+        """Change settings, or the mode, while calls are running. If one value is invalid, nothing changes.
+
+        Args:
+            **settings: new values by the name of the constructor parameter; `mode` is accepted, too.
 
         Raises:
-            TypeError: there is no such setting, or a value is of the wrong type.
+            TypeError: the policy has no such setting, or a value is of the wrong type.
             ValueError: a value is out of range.
         """
         mode = validation.choice("mode", settings.pop("mode"), Mode) if "mode" in settings else None
-        with _changes:
+        with _update_lock:
             old: Any = self.settings
             known: set[str] = (
                 {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
             )
             if unknown := sorted(set(settings) - known):
-                there = ", ".join(sorted(known)) or "none of its own"
-                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {there}")
+                names = ", ".join(sorted(known)) or "none of its own"
+                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {names}")
             if settings:
                 self.settings = replace(old, **settings)
                 try:
@@ -123,43 +136,46 @@ class Policy(Caller[D_co]):
         self._recompose()
 
     def _settings_changed(self) -> None:
-        """Adapt the state to new settings; called after an update, under a lock."""
+        """Adapt the state to new settings. Called by `update` with its lock held; an exception undoes the update."""
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind, the name, the mode and the settings as plain data."""
-        about: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
+        """Return kind, name, mode and settings as plain data: dicts, strings, numbers, booleans and None."""
+        description: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
         if is_dataclass(self.settings):
-            about["settings"] = {
+            description["settings"] = {
                 one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings) if one.init
             }
-        return about
+        return description
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the live state as plain data."""
+        """Return the current state as plain data; empty for a policy without state."""
         return {}
 
     def reset(self) -> None:
-        """Forget everything learned, as if new."""
+        """Discard the state, so that the policy behaves as if newly made. Settings, name and mode stay."""
 
     def _attach(self, pipeline: Recomposable) -> None:
-        """Tell `pipeline` of changes of this policy. It is held weakly."""
-        with _changes:
+        """Recompose `pipeline` whenever this policy changes. The pipeline is held weakly."""
+        with _update_lock:
             alive = tuple(one for one in self._attached if one() is not None)
             self._attached = (*alive, ref(pipeline))
 
     def _pipelines(self) -> list[Recomposable]:
-        """Return the pipelines that it is part of."""
+        """Return the live pipelines that contain this policy."""
         return [pipeline for one in self._attached if (pipeline := one()) is not None]
 
     def _recompose(self) -> None:
-        """Have every pipeline that it is part of composed anew."""
+        """Recompose every pipeline that contains this policy."""
         for pipeline in self._pipelines():
             pipeline.recompose()
 
     def entry(self) -> tuple[Entry, CallOptions]:
-        """Return the entry of a pipeline that consists of this policy alone."""
+        """Return the entry and the call options of a pipeline that consists of this policy alone.
+
+        The pipeline is made on first use and kept.
+        """
         if self._alone is None:
-            with _firsts:
+            with _first_use_lock:
                 self._alone = self._alone or Standalone.make(self)
         return self._alone
 
@@ -180,20 +196,24 @@ class Policy(Caller[D_co]):
         )
 
     def __repr__(self) -> str:
-        """Show what was set to something else than the default."""
-        usual = {
+        """Show the settings that differ from the defaults."""
+        defaults = {
             name: one.default for name, one in inspect.signature(type(self)).parameters.items()
         } | self._repr_defaults
         settings = {one.name: getattr(self.settings, one.name) for one in _fields(self.settings) if one.init}
-        shown = [f"{name}={value!r}" for name, value in settings.items() if name not in usual or value != usual[name]]
+        shown = [
+            f"{name}={value!r}" for name, value in settings.items() if name not in defaults or value != defaults[name]
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _fields(settings: Any) -> tuple[Field[Any], ...]:
+    """Return the fields of a settings dataclass; none for other objects."""
     return fields(settings) if is_dataclass(settings) else ()
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as plain data; objects of other types as their `repr`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Bulkhead: at most so many calls at once, so that one slow dependency cannot take everything down with it."""
+"""Bulkhead: limit the number of concurrent calls, so that one slow dependency cannot exhaust the whole process."""
 
 from __future__ import annotations
 
@@ -18,54 +18,55 @@ from resilience.events._types import Mode, ModeName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkheadSettings:
-    """What a Bulkhead goes by; see there."""
+    """The settings of a Bulkhead; `Bulkhead` describes each."""
 
     limit: int
     queue: int
     max_wait: float
 
     def __post_init__(self) -> None:
-        """Check everything."""
+        """Validate the settings; numbers become floats."""
         validation.integer("limit", self.limit, low=1)
         validation.integer("queue", self.queue, low=0)
         object.__setattr__(self, "max_wait", validation.number("max_wait", self.max_wait))
 
 
 class Bulkhead(BlockGate[Ticket | None]):
-    """Let at most `limit` calls in at once; a few more may wait in a queue, first come first served.
+    """Admit at most `limit` concurrent calls; more calls may wait in a queue, first come, first served.
 
     Args:
-        limit: how many calls may be inside at once, >= 1. A streamed result counts until it has ended.
-        queue: how many more calls may wait for one of those to leave, >= 0.
-        max_wait: the longest wait in the queue, in seconds >= 0; 0 means that nobody waits. A call's deadline ends
-            its wait earlier.
+        limit: the greatest number of concurrent calls, >= 1. A streamed result counts until it has ended.
+        queue: the greatest number of calls that wait for a permit, >= 0; 0 for no queue.
+        max_wait: the longest wait in the queue, in seconds, >= 0; with 0 no call waits. A call's deadline ends its wait
+            earlier.
         name: see `Policy`.
-        mode: see `Policy`. In shadow mode a call that would have been refused or had to wait is reported, let
-            through at once, and not counted.
+        mode: see `Policy`. In shadow mode, a call that would have been rejected or had to wait is reported, admitted
+            at once, and not counted in `in_flight`.
 
     Raises:
-        TypeError, ValueError: a parameter of the wrong type or out of range.
+        TypeError, ValueError: a parameter is of the wrong type or out of range.
 
-    A call that is not let in raises `BulkheadFullError`: reason "full" where the queue has no room, "queue_timeout"
-    where it waited in vain. Where its deadline comes first, it raises `DeadlineExceededError`.
+    A call that is not admitted raises `BulkheadFullError`, with the reason "full" if the queue has no room for it, and
+    "queue_timeout" if no permit was free within `max_wait`. If the call's deadline passes in the queue, it raises
+    `DeadlineExceededError`. In all three cases the dependency was not called.
 
-    Threads, asyncio tasks and trio tasks may share one bulkhead, and one queue. Who waits is never overtaken by who
-    comes later. `update()` works while calls are running: a higher `limit` lets in those who wait at once; under a
-    lower one those inside finish, so that for a while more are inside than the limit says, and nobody is let in.
-    `queue` and `max_wait` hold for calls that come later.
+    Threads, asyncio tasks and trio tasks may share one bulkhead and its queue. A waiting call is never overtaken by a
+    later one. `update()` works while calls are running. A higher `limit` admits waiting calls at once. Under a lower
+    `limit` the admitted calls finish, and none is admitted until fewer than `limit` are running. A change of `queue`
+    or `max_wait` applies to later calls.
     """
 
     kind = "bulkhead"
     holds_permit = True
     settings: BulkheadSettings
 
-    # Permits are made when they are first needed, and lie in `_free` when nobody uses them. So those in use are
-    # `_made - len(_free)`, and the most that were ever in use at once are `_made`, the record at no cost.
+    # Permits are made when they are first needed, and are kept in `_free` while not in use. So the number in use is
+    # `_made - len(_free)`, and the greatest number ever in use is `_made`, which costs nothing to track.
     #
-    # Taking one and putting it back are single steps of the interpreter, and so need no lock. Who waits gets into
-    # the line first and looks for a permit then; who leaves puts the permit back first and looks at the line then:
-    # one of the two sees the other. Whatever changes `_made` holds the lock of the line. While more are made than the
-    # limit allows, `_shrinking` is set, and what comes back is not given out but done away with.
+    # Taking a permit and putting it back are single atomic operations of the interpreter and need no lock. A call that
+    # waits enters the queue first and then looks for a permit; a call that ends puts its permit back first and then
+    # looks at the queue: so one of the two always sees the other. `_made` is changed with the lock of the queue held.
+    # While `_made` exceeds the limit, `_shrinking` is set, and permits that come back are discarded, not granted.
 
     def __init__(
         self,
@@ -81,32 +82,32 @@ class Bulkhead(BlockGate[Ticket | None]):
         self._made = 0
         self._peak = 0
         self._shrinking = False
-        self._line = WaitQueue(self._take, partial(self._free.append, None))
-        self._waiting = self._line.waiting
+        self._wait_queue = WaitQueue(self._take, partial(self._free.append, None))
+        self._waiting = self._wait_queue.waiting
 
     @property
     def limit(self) -> int:
-        """How many calls may be inside at once."""
+        """The greatest number of concurrent calls."""
         return self.settings.limit
 
     @property
     def in_flight(self) -> int:
-        """How many permits are in use; for a while more than `limit`, after that was lowered."""
-        with self._line.lock:
+        """The number of permits in use. It may exceed `limit` for a while after `limit` was lowered."""
+        with self._wait_queue.lock:
             return self._made - len(self._free)
 
     @property
     def queued(self) -> int:
-        """How many calls wait in the queue."""
+        """The number of calls that wait in the queue."""
         return len(self._waiting)
 
     @property
     def peak(self) -> int:
-        """The most permits that were in use at once, since the start or the last `reset`."""
+        """The greatest number of permits in use at once, since the start or the last `reset`."""
         return max(self._peak, self._made)
 
     def admit(self, call: Call) -> Ticket | None:
-        """Let the call in, or give it a place in the queue.
+        """Take a permit and return None, or return a ticket of the queue to wait on.
 
         Raises:
             BulkheadFullError: all permits are in use, and there is no room in the queue.
@@ -114,25 +115,25 @@ class Bulkhead(BlockGate[Ticket | None]):
         while not self._waiting:
             if not self._shrinking:
                 try:
-                    # Not `pop()`: Python hears a signal after a call, and a Ctrl-C there would lose the permit. From
+                    # Not `pop()`: Python handles signals after a call, and a Ctrl-C there would lose the permit. From
                     # here to the driver's `try` there is no call.
                     del self._free[-1]
                 except IndexError:
                     pass
                 else:
                     return None
-            if not self._stock():
+            if not self._ensure_free():
                 break
-        return self._line_up(call)
+        return self._enqueue(call)
 
     def settle(self, token: Ticket | None, ending: Ending) -> None:
-        """Put the permit back, however the call ended."""
+        """Release the permit, whatever the ending, and grant it to the first waiting call."""
         self._free.append(None)
         if self._waiting:
-            self._line.grant()
+            self._wait_queue.grant()
 
     def rejection(self, call: Call) -> BulkheadFullError:
-        """Return the error for a call that waited in vain."""
+        """Return the error for a call that got no permit within `max_wait`."""
         settings = self.settings
         return self._error(
             call,
@@ -141,14 +142,14 @@ class Bulkhead(BlockGate[Ticket | None]):
         )
 
     def _settings_changed(self) -> None:
-        """Let more in after the limit was raised; after it was lowered, do away with what is free."""
-        with self._line.lock:
-            self._scrap(self.settings.limit)
-        self._line.grant()
+        """Admit waiting calls after the limit was raised; discard free permits after it was lowered."""
+        with self._wait_queue.lock:
+            self._discard_free(self.settings.limit)
+        self._wait_queue.grant()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return `in_flight`, `queued`, `limit` and `peak`, as of one moment."""
-        with self._line.lock:
+        """Return `in_flight`, `queued`, `limit` and `peak`, all of the same moment."""
+        with self._wait_queue.lock:
             return {
                 "in_flight": self._made - len(self._free),
                 "queued": len(self._waiting),
@@ -157,27 +158,27 @@ class Bulkhead(BlockGate[Ticket | None]):
             }
 
     def reset(self) -> None:
-        """Forget the peak. Permits in use stay in use, and who waits goes on waiting."""
-        with self._line.lock:
-            self._scrap(0)
+        """Reset `peak`. Permits in use stay in use, and waiting calls keep waiting."""
+        with self._wait_queue.lock:
+            self._discard_free(0)
             self._peak = 0
 
-    def _stock(self) -> bool:
-        """See to it that there is a free permit; False: as many as the limit allows are in use."""
-        with self._line.lock:
+    def _ensure_free(self) -> bool:
+        """Make a free permit if the limit allows; return whether there is a free permit."""
+        with self._wait_queue.lock:
             limit = self.settings.limit
             if self._shrinking:
-                self._scrap(limit)
+                self._discard_free(limit)
             if not self._free and self._made < limit:
                 self._made += 1
                 self._free.append(None)
             return bool(self._free)
 
     def _take(self) -> bool:
-        """Take a permit for the first in line. The lock is held."""
+        """Take a permit for the first waiting call; return whether there was one. Lock held."""
         limit = self.settings.limit
         if self._shrinking:
-            self._scrap(limit)
+            self._discard_free(limit)
         if self._made > limit:
             return False
         try:
@@ -188,8 +189,8 @@ class Bulkhead(BlockGate[Ticket | None]):
             self._made += 1
         return True
 
-    def _scrap(self, keep: int) -> None:
-        """Do away with free permits, until `keep` are left or all are in use. The lock is held."""
+    def _discard_free(self, keep: int) -> None:
+        """Discard free permits, until `keep` permits are left or all are in use. Lock held."""
         self._peak = self.peak
         try:
             while self._made > keep:
@@ -199,21 +200,23 @@ class Bulkhead(BlockGate[Ticket | None]):
             pass
         self._shrinking = self._made > self.settings.limit
 
-    def _line_up(self, call: Call) -> Ticket:
+    def _enqueue(self, call: Call) -> Ticket:
+        """Return a ticket of the queue, or raise the rejection of a call for which there is no room."""
         settings = self.settings
         room = settings.queue if settings.max_wait > 0 else 0
-        ticket = self._line.enqueue(clock.monotonic() + settings.max_wait, room)
+        ticket = self._wait_queue.enqueue(clock.monotonic() + settings.max_wait, room)
         if ticket is None:
             waiting = f"the {room} places in its queue are taken" if room else "it has no queue to wait in"
             raise self._error(call, f"all {settings.limit} permits are in use, and {waiting}", RejectReason.FULL)
         return ticket
 
     def _error(self, call: Call, why: str, reason: RejectReason) -> BulkheadFullError:
+        """Return the rejection of a call."""
         policy, pipeline = call.pipeline.name_of(self) or self.name, call.pipeline.name
         where = f"{policy} of {pipeline}" if pipeline else policy
         return BulkheadFullError(
             f"{where} is full: {why}; the dependency was not called. Make fewer calls at once, or raise limit, queue "
-            "or max_wait if the dependency can bear it",
+            "or max_wait if the dependency can take more calls",
             policy=policy,
             pipeline=pipeline,
             reason=reason,

@@ -1,14 +1,14 @@
-"""The five shapes. A policy is pure decisions in one of them; the drivers call, wait and unwind.
+"""The five shapes of policies. A policy only makes decisions; the drivers call, wait, and settle.
 
 | shape      | what it decides                                              |
 |------------|--------------------------------------------------------------|
 | Gate       | whether a call is admitted, and what its ending means        |
 | Loop       | whether there is another attempt, and after what delay       |
-| Scope      | by when the inside has to end                                |
-| Race       | when another attempt starts beside the present one           |
+| Scope      | the deadline of the calls inside                             |
+| Race       | when another attempt starts in parallel to the current one   |
 | Substitute | what replaces a failure                                      |
 
-To write a policy, subclass a shape and fill in its hooks. Hooks must not block, sleep, or call the dependency.
+To write a policy, subclass a shape and override its hooks. Hooks must not block, sleep, or call the dependency.
 """
 
 from __future__ import annotations
@@ -29,32 +29,35 @@ Token = TypeVar("Token")
 
 
 class Gate(Policy[Never], Generic[Token]):
-    """A policy that admits a call or rejects it, and is told how the call ended.
+    """A policy that admits or rejects each call, and is called again with the ending of the calls it admitted.
 
-    `Token` is what `admit` returns and `settle` gets. A gate with a queue has `Ticket` among its tokens; a gate without
-    one never sees a ticket.
+    `Token` is the type that `admit` returns and `settle` receives. It includes `Ticket` for a gate with a queue; a gate
+    without a queue has no tickets.
     """
 
     kind = "gate"
     holds_permit: bool = False
-    """Whether a token stands for something that is in use until the work has ended, such as a permit."""
+    """Whether a token is a resource that stays in use until the work has ended, such as a permit."""
 
     def admit(self, call: Call) -> Token:
-        """Admit the call and return a token; or raise a RejectedError; or return a `Ticket` to wait on.
+        """Admit the call and return a token, or return a `Ticket` on which the driver waits.
 
-        A ticket that was granted becomes the token.
+        A ticket that is granted becomes the token.
+
+        Raises:
+            RejectedError: the call is not admitted.
         """
         raise NotImplementedError
 
     def on_response_head(self, token: Token) -> Token:
-        """Take note that the head of a streamed result has come; return the token to settle at its end."""
+        """Called when the head of a streamed result has arrived; return the token to settle at its end."""
         return token
 
     def settle(self, token: Token, ending: Ending) -> None:
         """Called exactly once for each token that `admit` has returned, with the ending of the call."""
 
     def rejection(self, call: Call) -> RejectedError:
-        """Return the error for a call whose ticket was not granted in time."""
+        """Return the error to raise for a call whose ticket was not granted before `ticket.until`."""
         return RejectedError(
             f"{self.name} did not admit the call within its longest wait",
             policy=call.pipeline.name_of(self),
@@ -64,16 +67,16 @@ class Gate(Policy[Never], Generic[Token]):
 
 
 class RetryState:
-    """The state of one call in a Loop.
+    """The state of one call in a Loop, comparable to tenacity's RetryCallState.
 
     Attributes:
-        started: when the first attempt began, in seconds of the monotonic clock.
-        attempt_number: how many attempts this loop has made.
-        last_wait: the seconds waited before the latest retry; None before the first.
-        budget: the budget that has paid for the next attempt; None where none has.
+        started: the time at which the first attempt began, in seconds of the library's monotonic clock.
+        attempt_number: the number of attempts that this loop has made, >= 1 when `delay` is called.
+        last_wait: the seconds waited before the latest retry; None before the first retry.
+        budget: the budget from which the next attempt was withdrawn; None if none was.
         last_mark: the number of the last given-up mark before the latest attempt; see `retry_marks`.
         shadow: whether the loop only reports what it would do.
-        strategy_state: for the loop itself.
+        strategy_state: free for use by the policy; None at first.
     """
 
     __slots__ = (
@@ -91,7 +94,7 @@ class RetryState:
         self.last_wait: float | None = None
 
     def fits(self, call: Call, wait: float) -> bool:
-        """Return whether a wait of so many seconds ends before the deadline, those of cancel scopes included."""
+        """Return whether a wait of `wait` seconds ends before all deadlines, those of cancel scopes included."""
         if wait == 0 and call.deadline == FOREVER:
             return True
         end = clock.monotonic() + wait
@@ -99,101 +102,132 @@ class RetryState:
 
 
 OnSuccess: TypeAlias = "Callable[[], object]"
-"""What a loop does after each successful attempt."""
+"""Called after each successful attempt."""
 
 
 class Loop(Policy[Never]):
-    """A policy that may have its inside called again."""
+    """A policy that may repeat what is inside it."""
 
     kind = "loop"
 
     def delay(self, call: Call, ending: Ending, state: RetryState) -> float | Awaitable[float | None] | None:
-        """Return the seconds to wait before another attempt, 0 for at once; None to let the ending pass.
+        """Return the seconds to wait before another attempt, >= 0; None for no other attempt.
 
-        For awaited calls it may return an awaitable of that. `ending.error` is what was raised.
+        With None, the exception is raised to the caller. For awaited calls, the result may be an awaitable.
+
+        Args:
+            call: the call.
+            ending: how the attempt ended; `ending.error` is the exception.
+            state: the state of this call in this loop.
         """
         raise NotImplementedError
 
     def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, state: RetryState) -> None:
-        """Called when another attempt was rejected by a policy further in, so that the earlier `error` is raised."""
+        """Called when the next attempt is not made, so that `error` is raised, the last real failure.
+
+        Args:
+            call: the call.
+            ending: how the attempt ended: a rejection by an inner policy or a passed deadline. If the pipeline is being
+                drained, no attempt was tried, and `ending.error` is None.
+            error: the failure of the last attempt that was made.
+            state: the state of this call in this loop.
+        """
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
-        """Return what to run after each successful attempt in this pipeline; None for nothing."""
+        """Return a function to call after each successful attempt in this pipeline; None for no function."""
         del info
         return None
 
 
 class Scope(Policy[Never]):
-    """A policy that bounds the time of its inside."""
+    """A policy that sets a deadline for what is inside it."""
 
     kind = "scope"
 
     @property
     def seconds(self) -> float | None:
-        """The seconds that it grants, if that is always the same; None where it depends on the time that is left."""
+        """The timeout in seconds, if it is the same for each call; None if `deadline` computes it for each call."""
         return None
 
     @property
     def thread(self) -> bool:
-        """Whether plain calls run on a thread that is abandoned when time is up."""
+        """Whether plain calls run on a thread of their own, which is abandoned at the deadline."""
         return False
 
     def before_thread_call(self, call: Call) -> None:
-        """Called before a call is given to a thread; it may raise a RejectedError."""
+        """Called before a call is run on a thread of its own.
+
+        Raises:
+            RejectedError: the call is not to be run.
+        """
 
     def on_thread_abandoned(self, thread: DeferredSettlement) -> None:
-        """Called when a thread was abandoned; `thread` ends when the thread does."""
+        """Called when a thread is abandoned; functions added to `thread` are called when the thread ends."""
 
     def deadline(self, call: Call, now: float) -> float:
-        """Return the point in time by which the inside has to end; both times are of the monotonic clock.
+        """Return the deadline of what is inside, in seconds of the library's monotonic clock.
 
-        `call.deadline` is the deadline in force; a later one than that changes nothing.
+        Args:
+            call: the call; `call.deadline` is the deadline in force, and a later one than that has no effect.
+            now: the current time on the same clock.
         """
         raise NotImplementedError
 
 
 class RaceState(Protocol):
-    """One race: which attempts run, and which has won."""
+    """The state of one race: the attempts that run, and the winner."""
 
     def should_start(self, now: float) -> bool:
-        """Return whether to start another attempt now; True counts it as started."""
+        """Return whether to start another attempt now; if True, it counts as started."""
         ...
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until the next start is due; None when only completions matter."""
+        """Return the seconds until the next attempt is to be started; None if no other attempt is to be started."""
         ...
 
     def settle(self, attempt: int, ending: Ending, now: float) -> None:
-        """Called when an attempt has ended."""
+        """Called when an attempt has ended.
+
+        Args:
+            attempt: the number of the attempt.
+            ending: how it ended.
+            now: the current time on the library's monotonic clock, in seconds.
+        """
         ...
 
     @property
     def winner(self) -> int | None:
-        """The attempt whose outcome is that of the call; None while the race is on."""
+        """The number of the attempt whose outcome is that of the call; None while the race goes on."""
         ...
 
 
 class Race(Policy[Never]):
-    """A policy that may run its inside several times at once. No driver exists yet; a pipeline refuses it."""
+    """A policy that may run what is inside it several times in parallel.
+
+    No driver exists yet: a Pipeline that contains a Race raises a TypeError.
+    """
 
     kind = "race"
 
     def begin(self, call: Call, now: float) -> RaceState:
-        """Start a race for one call."""
+        """Return the state of a new race for one call that begins at `now`."""
         raise NotImplementedError
 
 
 class Substitute(Policy[D_co]):
-    """A policy that replaces an outcome."""
+    """A policy that replaces the outcome of a failed call."""
 
     kind = "substitute"
 
     def should_handle(self, call: Call, ending: Ending) -> bool:
-        """Return whether to replace this ending: by default a failure, a rejection, or an exceeded deadline."""
+        """Return whether to replace this ending.
+
+        By default it is replaced if it is a failure, a rejection or an exceeded deadline.
+        """
         del call
         rejected = ending.kind is EndingKind.ABANDONED and isinstance(ending.error, Exception)
         return rejected or ending.failure is not None
 
     def replace(self, call: Call, ending: Ending) -> Any:
-        """Return the replacement; for awaited calls it may be an awaitable. What it raises is raised to the caller."""
+        """Return the replacement; for awaited calls it may be an awaitable. An exception is raised to the caller."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Timeout: until when a call, or one attempt of it, may take."""
+"""Timeout: limit the time of a call, or of each attempt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilience.events._types import Mode, ModeName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutSettings:
-    """What a Timeout goes by; see there."""
+    """The settings of a Timeout; `Timeout` describes each."""
 
     seconds: float | None
     share: float | None
@@ -25,7 +25,7 @@ class TimeoutSettings:
     max_abandoned: int
 
     def __post_init__(self) -> None:
-        """Check everything."""
+        """Validate the settings; numbers become floats."""
         if self.seconds is None and self.share is None:
             raise ValueError("seconds must be a number > 0, or None together with share=; None does not mean for ever")
         if self.seconds is not None:
@@ -38,25 +38,28 @@ class TimeoutSettings:
 
 
 class Timeout(Scope):
-    """Bound the time: of the whole call where it stands outside a Retry, of each attempt where it stands inside.
+    """Limit the time of the whole call if it is outside a Retry, and of each attempt if it is inside.
 
     Args:
-        seconds: the time, > 0. None: only `share` bounds it.
-        share: the part of the remaining time, in (0, 1], that what is inside may take at most.
-        reserve: seconds >= 0 of the remaining time to leave for what comes after, such as a fallback.
-        thread: run plain calls on a worker thread (context variables included), and leave it behind when time is up.
-            Without it nobody can stop a plain function: its late value is returned, and scored as timed out.
-        max_abandoned: once so many threads are left behind, >= 1, calls are refused with a BulkheadFullError. Those
-            that run already may add to them; a Bulkhead further out bounds the sum.
+        seconds: the timeout in seconds, > 0. None: only `share` limits the time.
+        share: the greatest part of the remaining time that the calls inside may take, in (0, 1]; None for all of it.
+        reserve: the seconds of the remaining time to leave for what follows, such as a fallback; >= 0.
+        thread: whether to run plain calls on a thread of their own, with the caller's context variables, which is
+            abandoned at the deadline. If False, a plain function cannot be stopped: a value that it returns after the
+            deadline is returned to the caller, and scored as timed out.
+        max_abandoned: the number of abandoned threads, >= 1, from which on calls are rejected with a
+            `BulkheadFullError` of reason "abandoned_full". Calls that are running already may exceed it; an outer
+            Bulkhead limits the sum.
         name: see `Policy`.
-        mode: see `Policy`; in shadow mode a call that would have been cut is reported.
+        mode: see `Policy`. In shadow mode, a call that would have been ended at the deadline is reported.
 
     Raises:
-        TypeError, ValueError: a parameter of the wrong type or out of range.
+        TypeError: a parameter is of the wrong type.
+        ValueError: a parameter is out of range, or both `seconds` and `share` are None.
 
-    An awaited call is cancelled at the deadline, and `DeadlineExceededError` is raised. Deadlines only shrink on
-    their way in, and only one cut per pipeline is open at a time. `share` and `reserve` change nothing where no
-    deadline is in force yet.
+    At the deadline an awaited call is cancelled, and `DeadlineExceededError` is raised. An inner Timeout can shorten
+    the deadline of an outer one, but not extend it. Within one pipeline only the innermost Timeout cancels, at the
+    earliest deadline. `share` and `reserve` have no effect if no deadline is in force yet.
     """
 
     kind = "timeout"
@@ -82,13 +85,13 @@ class Timeout(Scope):
         self._settings_changed()
 
     def _settings_changed(self) -> None:
-        """Keep at hand what each call needs."""
+        """Precompute the values that each call needs."""
         settings = self.settings
         self._seconds = FOREVER if settings.seconds is None else settings.seconds
         self._plain = settings.share is None and settings.reserve == 0
 
     def deadline(self, call: Call, now: float) -> float:
-        """Return the point in time at which to cut."""
+        """Return the deadline of the calls inside, in seconds of the library's monotonic clock."""
         at = now + self._seconds
         if self._plain or call.deadline == FOREVER:
             return at
@@ -97,30 +100,34 @@ class Timeout(Scope):
 
     @property
     def seconds(self) -> float | None:
-        """What it grants, if that is always the same."""
+        """The timeout in seconds, if it is the same for each call; None with `share` or `reserve`."""
         return self.settings.seconds if self._plain else None
 
     @property
     def _expected_seconds(self) -> float | None:
-        """What it grants at most."""
+        """The longest time that it allows, in seconds; None if only `share` limits the time."""
         return self.settings.seconds
 
     @property
     def thread(self) -> bool:
-        """Whether plain calls run on a thread that is left behind when time is up."""
+        """Whether plain calls run on a thread of their own, which is abandoned at the deadline."""
         return self.settings.thread
 
     @property
     def abandoned(self) -> int:
-        """How many threads that were left behind still run."""
+        """The number of abandoned threads that are still running."""
         return len(self._abandoned)
 
     def before_thread_call(self, call: Call) -> None:
-        """Refuse the call, if too many threads have been left behind."""
+        """Reject the call if `max_abandoned` threads are abandoned and still running.
+
+        Raises:
+            BulkheadFullError: with reason "abandoned_full".
+        """
         if len(self._abandoned) >= self.settings.max_abandoned:
             raise BulkheadFullError(
-                f"{call.operation} was not called: {self.abandoned} earlier calls hang in threads that were left "
-                f"behind (max_abandoned={self.settings.max_abandoned}); find out what they wait for",
+                f"{call.operation} was not called: {self.abandoned} earlier calls still run in abandoned threads "
+                f"(max_abandoned={self.settings.max_abandoned}); find out what they wait for",
                 policy=call.pipeline.name_of(self),
                 pipeline=call.pipeline.name,
                 reason=RejectReason.ABANDONED_FULL,
@@ -128,10 +135,10 @@ class Timeout(Scope):
 
     def on_thread_abandoned(self, thread: DeferredSettlement) -> None:
         """Count an abandoned thread until it ends."""
-        place = object()
-        self._abandoned[place] = None
-        thread.add(lambda _: self._abandoned.pop(place, None))
+        key = object()
+        self._abandoned[key] = None
+        thread.add(lambda _: self._abandoned.pop(key, None))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return how many threads that were left behind still run."""
+        """Return `abandoned`, the number of abandoned threads that are still running; empty unless `thread` is True."""
         return {"abandoned": self.abandoned} if self.thread else {}

@@ -88,7 +88,7 @@ class TestNesting:
         with pytest.raises(AppError) as caught:
             layers(work)()
         assert down.calls == 3
-        assert "a Retry further in had given up on the cause" in notes(caught.value)[0]
+        assert "an inner Retry had given up on the cause" in notes(caught.value)[0]
 
     def test_wrapped_from_none_is_another_matter(self) -> None:
         inner = Pipeline(Retry(budget=None))

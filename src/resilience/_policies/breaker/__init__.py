@@ -1,1 +1,1 @@
-"""The circuit breaker: its decisions, its states, its settings, the window that it counts in."""
+"""The circuit breaker: policy, states, settings, and the window in which it counts calls."""

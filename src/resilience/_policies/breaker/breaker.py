@@ -1,4 +1,4 @@
-"""CircuitBreaker: stop asking a dependency that does not answer, and find out soon when it does again."""
+"""CircuitBreaker: reject calls to a dependency that fails, and probe whether it has recovered."""
 
 from __future__ import annotations
 
@@ -29,34 +29,33 @@ from resilience.events._types import BreakerChanged, BreakerState, Mode, ModeNam
 
 
 class CircuitBreaker(BlockGate[Token]):
-    """Let no call through while the dependency is down, then let a few through to see whether it is back.
+    """Reject calls while the dependency is failing; then admit a few probes to see whether it has recovered.
 
     Args:
-        failure_rate: the share of failures in the window that opens it, in (0, 1].
-        min_calls: with fewer calls in the window, no share opens it; >= 1.
-        window: the length of the window in seconds, >= 0.001. It moves on in tenths.
-        window_calls: None, or count the last so many calls instead, >= 1; `window` is then ignored.
-        consecutive_failures: so many failures in a row open it whatever the window holds, >= 1; None: never.
-        slow_after: calls that take so many seconds or more are slow, > 0; None: none is. Of a streamed result the
-            time up to its head is taken.
-        slow_call_rate: the share of slow calls in the window that opens it, in (0, 1].
-        open_for: seconds to stay open, > 0, times U(0.8, 1.2) so that many clients do not come back at once.
-        open_growth: by how much longer after each half-open period that failed, >= 1.
-        max_open_for: the longest it stays open, in seconds, > 0; what is longer is cut to it.
-        half_open_calls: the probes that must all end well before it closes, and the most that run at once; >= 1.
-        probe_timeout: seconds after which a probe that has not ended gives its place to another, > 0. None: at its
-            call's deadline, or after 60 s where there is none.
-        on: what counts as a failure here; None means the pipeline's failures.
+        failure_rate: the share of failures in the window from which on it opens, in (0, 1].
+        min_calls: the number of calls in the window below which neither rate opens it, >= 1.
+        window: the length of the window in seconds, >= 0.001. It moves in steps of a tenth.
+        window_calls: if given, the window is the last `window_calls` calls, >= 1, and `window` is ignored.
+        consecutive_failures: the number of consecutive failures that opens it, >= 1; None to ignore them.
+        slow_after: the seconds, > 0, from which on a call is slow, for a stream up to its head; None: no call is.
+        slow_call_rate: the share of slow calls in the window from which on it opens, in (0, 1].
+        open_for: the seconds to stay open, > 0, multiplied by U(0.8, 1.2) so that clients do not all retry at once.
+        open_growth: the factor on `open_for` for each consecutive half-open period that failed, >= 1.
+        max_open_for: the longest time to stay open, in seconds, > 0.
+        half_open_calls: the number of probes that must succeed before it closes, and that may run at once, >= 1.
+        probe_timeout: the seconds after which the place of an unfinished probe is given to another, > 0. None: at the
+            deadline of its call, or after 60 s without a deadline.
+        on: what counts as a failure for this breaker; None for the failures of the pipeline.
         name: see `Policy`.
         mode: see `Policy`.
 
     Raises:
-        TypeError, ValueError: a parameter of the wrong type or out of range.
+        TypeError, ValueError: a parameter is of the wrong type or out of range.
 
-    Calls that it refuses raise a CircuitOpenError. What counts as a success is a value or a known answer; what
-    counts as a failure is a listed one that is `counted`, and our own Timeout's cut. All else is neutral: other
-    exceptions, cancellation, refusals further in. Only the end of a failed or slow call can open it. A call that
-    was let in before the last change of state changes nothing any more when it ends.
+    A rejected call raises `CircuitOpenError`. A returned value or a known answer is a success. A listed failure that is
+    `counted`, or a timeout by a Timeout of the pipeline, is a failure. All other endings are neutral: other exceptions,
+    cancellation, rejections by inner policies. Only the ending of a failed or slow call can open the breaker. A call
+    that was admitted before the last change of state has no effect when it ends.
     """
 
     kind = "breaker"
@@ -105,18 +104,22 @@ class CircuitBreaker(BlockGate[Token]):
 
     @property
     def _expected_seconds(self) -> float | None:
-        """What it calls slow."""
+        """`slow_after`: the seconds from which on a call is slow."""
         return self.settings.slow_after
 
     @property
     def state(self) -> BreakerState:
-        """The state now. An open breaker is half-open once its time is up, also without any call."""
-        return self._look(clock.monotonic()).state
+        """The current state. An open breaker becomes half-open when its open time has passed, also without a call."""
+        return self._current(clock.monotonic()).state
 
     # Calls
 
     def admit(self, call: Call) -> Token:
-        """Admit the call while closed, or as a probe; otherwise raise a CircuitOpenError."""
+        """Admit the call while closed, or as a probe while half-open.
+
+        Raises:
+            CircuitOpenError: it is open or isolated, or all places for probes are taken.
+        """
         generation = self._generation
         window = generation.window
         if window is not None:
@@ -130,9 +133,10 @@ class CircuitBreaker(BlockGate[Token]):
         raise rejection.error(generation.until - now)
 
     def _admit_probe(self, call: Call, now: float) -> Token:
+        """Admit the call as a probe, or as an ordinary call if the breaker has closed; else reject it."""
         generation = self._generation
         if generation.state is OPEN:
-            generation = self._look(now, call)
+            generation = self._current(now, call)
         if generation.state is HALF_OPEN:
             probe = Probe(generation, now, call.deadline, self.settings.probe_timeout)
             with self._lock:
@@ -145,13 +149,13 @@ class CircuitBreaker(BlockGate[Token]):
         raise rejection.error(generation.until - now if generation.state is OPEN else None)
 
     def on_response_head(self, token: Token) -> Token:
-        """Measure the time that decides whether the call was slow."""
+        """Record the time up to the head of a streamed result, which decides whether the call was slow."""
         if isinstance(token, TimedCall | Probe):
-            token.took = clock.monotonic() - token.start
+            token.elapsed = clock.monotonic() - token.start
         return token
 
     def settle(self, token: Any, ending: Ending) -> None:
-        """Count the ending; a success takes no lock, except for the first one in each bucket of the window."""
+        """Count the ending. A success takes no lock, except for the first one in each bucket of the window."""
         if ending is OK and token.__class__ is TimeWindow:
             now = clock.monotonic()
             if now >= token.bucket_end:
@@ -162,7 +166,7 @@ class CircuitBreaker(BlockGate[Token]):
             self._score(token, ending)
 
     def _score(self, token: Token, ending: Ending) -> None:
-        # It may ask a predicate of the user's, so this is not done under the lock.
+        # The verdict may call a predicate of the user, so it is made without the lock.
         verdict = GOOD if ending is OK else self.settings.verdict(ending)
         good = verdict.good
         if good is None and isinstance(ending.error, Exception):
@@ -188,7 +192,7 @@ class CircuitBreaker(BlockGate[Token]):
                 totals = window.add(now, not good, slow)
                 why = "" if good and not slow else self.settings.reason(totals, window.consecutive)
                 if why:
-                    change = self._go(Trigger.TRIPPED, now, why, verdict.retry_after)
+                    change = self._transition(Trigger.TRIPPED, now, why, verdict.retry_after)
         if change is not None:
             self._publish(change)
 
@@ -197,12 +201,12 @@ class CircuitBreaker(BlockGate[Token]):
         why = "a probe was slow" if verdict.good else "a probe failed"
         with self._lock:
             trigger = self._generation.ended(probe, verdict, now, slow=slow)
-            change = None if trigger is None else self._go(trigger, now, why, verdict.retry_after)
+            change = None if trigger is None else self._transition(trigger, now, why, verdict.retry_after)
         self._publish(change)
 
     def _was_slow(self, token: TimedCall | Probe, now: float) -> bool:
-        limit = self.settings.slow_after
-        return limit is not None and (now - token.start if token.took is None else token.took) >= limit
+        slow_after = self.settings.slow_after
+        return slow_after is not None and (now - token.start if token.elapsed is None else token.elapsed) >= slow_after
 
     def _log_if_unlisted(self, ending: Ending, error: Exception) -> None:
         if ending.by(self.settings.on)[0] is EndingKind.ERROR:
@@ -211,19 +215,19 @@ class CircuitBreaker(BlockGate[Token]):
     # States
 
     def isolate(self) -> None:
-        """Refuse all calls until `close` or `reset`."""
+        """Reject all calls until `close` or `reset` is called."""
         self._force(Trigger.ISOLATE)
 
     def close(self) -> None:
-        """Let calls through again, with an empty window, and forget how often probes have failed."""
+        """Close the breaker, with an empty window and `open_for` without growth; the number of openings is kept."""
         self._force(Trigger.CLOSE)
 
     def reset(self) -> None:
-        """Close it, and forget everything."""
+        """Close the breaker, and set the number of openings to 0."""
         self._force(Trigger.RESET)
 
     def _settings_changed(self) -> None:
-        """Begin an empty window if it is to have another length; the rest holds from the next decision on."""
+        """Begin an empty window if its length has changed; other settings apply from the next decision on."""
         now = clock.monotonic()
         with self._lock:
             window = self._generation.window
@@ -233,9 +237,9 @@ class CircuitBreaker(BlockGate[Token]):
                     self._generation.window = fresh
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the counts, the state and its times in seconds as data; unless closed, the counts that opened it."""
+        """Return the counts, rates, state and times (in seconds) as data; unless closed, the counts that opened it."""
         now = clock.monotonic()
-        self._look(now)
+        self._current(now)
         with self._lock:
             generation = self._generation
             counts = generation.counts if generation.window is None else generation.window.counts(now)
@@ -251,10 +255,10 @@ class CircuitBreaker(BlockGate[Token]):
             "retry_after": max(0.0, generation.until - now) if generation.state is OPEN else None,
         }
 
-    def _look(self, now: float, call: Call | None = None) -> Generation:
-        """Return the generation of this moment."""
+    def _current(self, now: float, call: Call | None = None) -> Generation:
+        """Return the current generation; an open one whose time has passed is made half-open first."""
         generation = self._generation
-        # A clock that is set back, as by the end of virtual time, must not keep it open.
+        # If the clock is set back, as at the end of virtual time, the breaker must not stay open.
         if now < generation.until and (
             generation.state is not OPEN or generation.until - now <= self.settings.max_open_for
         ):
@@ -262,19 +266,19 @@ class CircuitBreaker(BlockGate[Token]):
         change = None
         with self._lock:
             if generation is self._generation:
-                change = self._go(Trigger.TIME, generation.until)
+                change = self._transition(Trigger.TIME, generation.until)
         self._publish(change, call)
         return self._generation
 
     def _force(self, trigger: Trigger) -> None:
         now = clock.monotonic()
-        self._look(now)
+        self._current(now)
         with self._lock:
-            change = self._go(trigger, now)
+            change = self._transition(trigger, now)
         self._publish(change)
 
-    def _go(self, trigger: Trigger, now: float, why: str = "", hint: float | None = None) -> Change | None:
-        """Change the state, if the trigger does so in this one. Lock held."""
+    def _transition(self, trigger: Trigger, now: float, why: str = "", hint: float | None = None) -> Change | None:
+        """Change the state if the trigger has a transition in the current one; return the change. Lock held."""
         old = self._generation
         new = old.after(trigger, self.settings, now, why, hint)
         if new is None:
@@ -283,7 +287,7 @@ class CircuitBreaker(BlockGate[Token]):
         return Change(old.state, new.state, trigger in MANUAL, new.counts.rate, new.why)
 
     def _publish(self, change: Change | None, call: Call | None = None) -> None:
-        """Tell every pipeline that it stands in; the lock is released, since listeners may call back."""
+        """Publish a change in every pipeline that contains the breaker. Lock not held: listeners may use it."""
         if change is None or change.previous is change.state:
             return
         facts = {**change._asdict(), "mode": self.mode}

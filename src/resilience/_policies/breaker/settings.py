@@ -1,4 +1,4 @@
-"""The settings of a circuit breaker, and the decisions that follow from them alone."""
+"""The settings of a circuit breaker, and the decisions that depend on nothing else."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _NEUTRAL: Final = (EndingKind.ERROR, EndingKind.ABANDONED)
 
 
 class Verdict(NamedTuple):
-    """What an ending means for the dependency's health.
+    """What an ending says about the dependency's health.
 
-    `good` is None where it means nothing, `timed_out` says that our own Timeout cut the call, `retry_after` is the
-    server's hint in seconds.
+    Attributes:
+        good: True for a success, False for a failure, None for a neutral ending.
+        timed_out: whether a Timeout of the pipeline ended the call.
+        retry_after: the server's hint in seconds; None without one.
     """
 
     good: bool | None
@@ -31,13 +33,13 @@ class Verdict(NamedTuple):
 
 GOOD: Final = Verdict(good=True)
 BAD: Final = Verdict(good=False)
-CUT: Final = Verdict(good=False, timed_out=True)
+BAD_TIMEOUT: Final = Verdict(good=False, timed_out=True)
 NEUTRAL: Final = Verdict(good=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """The settings of a CircuitBreaker; their meanings are described there."""
+    """The settings of a CircuitBreaker; `CircuitBreaker` describes each."""
 
     failure_rate: float
     min_calls: int
@@ -54,7 +56,7 @@ class BreakerSettings:
     on: Allowlist | None
 
     def __post_init__(self) -> None:
-        """Validate everything."""
+        """Validate the settings."""
         validation.number("failure_rate", self.failure_rate, above=True, high=1.0)
         validation.integer("min_calls", self.min_calls, low=1)
         validation.number("window", self.window, low=0.001)
@@ -79,7 +81,7 @@ class BreakerSettings:
         return TimeWindow(self.window, now) if self.window_calls is None else CallWindow(self.window_calls)
 
     def verdict(self, ending: Ending) -> Verdict:
-        """Judge an ending by `on`, or else by the pipeline's allowlist. Our own cut counts whatever they list."""
+        """Classify an ending by `on`, or else by the pipeline's allowlist. A timeout counts whatever they list."""
         kind, failure = (ending.kind, ending.failure) if self.on is None else ending.by(self.on)
         if kind is _OK:
             return GOOD
@@ -87,10 +89,10 @@ class BreakerSettings:
             return NEUTRAL
         if failure is not None and failure.retry_after is not None:
             return Verdict(good=False, timed_out=kind is _TIMED_OUT, retry_after=failure.retry_after)
-        return CUT if kind is _TIMED_OUT else BAD
+        return BAD_TIMEOUT if kind is _TIMED_OUT else BAD
 
     def reason(self, totals: tuple[int, int, int], consecutive: int) -> str:
-        """Return why a closed breaker opens, or an empty string.
+        """Return why a closed breaker opens, or an empty string if it stays closed.
 
         Args:
             totals: the calls, failures and slow calls in the window.
@@ -111,11 +113,11 @@ class BreakerSettings:
         return f"calls in the last {self.window:g} s" if self.window_calls is None else "last calls"
 
     def open_time(self, failed: int, hint: float | None) -> float:
-        """Return the seconds to stay open.
+        """Return the seconds to stay open, with jitter.
 
         Args:
-            failed: how many half-open periods have failed in a row.
-            hint: the server's retry-after in seconds, which only lengthens the time; None for no hint.
+            failed: the number of consecutive half-open periods that failed.
+            hint: the server's retry-after in seconds, a lower bound of the time; None for no hint.
         """
         try:
             grown = self.open_for * self.open_growth**failed

@@ -1,6 +1,6 @@
-"""The states of a circuit breaker, and how one follows another.
+"""The states of a circuit breaker and the transitions between them.
 
-Nothing in here reads the clock, takes a lock or publishes an event; `breaker` does.
+Nothing in this module reads the clock, takes a lock or publishes an event; `breaker` does.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from resilience.errors import CircuitOpenError, RejectReason
 from resilience.events._types import BreakerState
 
 LEASE: Final = 60.0
-"""Seconds after which a probe without a deadline is considered lost."""
+"""Seconds after which the place of a probe without a deadline is given to another."""
 # Looking up a member of an enumeration takes 50 ns each time in Python 3.11.
 CLOSED, OPEN, HALF_OPEN, ISOLATED = BreakerState
 
 
 class Trigger(StrEnum):
-    """What makes a breaker change its state."""
+    """The triggers of transitions."""
 
     TRIPPED = "tripped"
     """The failures or slow calls in the window, or the consecutive failures, have reached a limit."""
     TIME = "time is up"
     """The open time has passed."""
     GOOD = "all probes good"
-    """All probes of a half-open period have ended well."""
+    """All probes of a half-open period have succeeded."""
     BAD = "a probe bad"
     """A probe has failed, or was slow."""
     ISOLATE = "isolate()"
@@ -50,17 +50,28 @@ TRANSITIONS: Final[dict[tuple[BreakerState, Trigger], BreakerState]] = {
     **{(state, Trigger.CLOSE): CLOSED for state in BreakerState},
     **{(state, Trigger.RESET): CLOSED for state in BreakerState},
 }
-"""All transitions. A trigger that is not here changes nothing."""
+"""All transitions. A trigger without an entry for the current state has no effect."""
 
 
 _NO_PROBES: Final[dict[Probe, None]] = {}  # never changed: only a half-open period has probes
 
 
 class Generation:
-    """One period in one state; each change of state begins another.
+    """One period in one state; each change of state begins a new generation. Guarded by the breaker's lock.
 
-    `until` is when an open period ends; `failed` counts the half-open periods that failed in a row, `opens` how often
-    the breaker has opened. A half-open period admits `places` probes, of which `good` have ended well.
+    Attributes:
+        state: the state.
+        since: when it began, in seconds of the library's monotonic clock.
+        until: when an open period ends; infinity in other states.
+        window: the window of a closed period; None in other states.
+        counts: the counts of the window at the last opening or isolation.
+        why: why the breaker opened; empty in other states.
+        failed: the number of consecutive half-open periods that failed.
+        opens: how often the breaker has opened.
+        places: how many probes a half-open period needs.
+        good: how many of its probes have succeeded.
+        probes: its probes that are running.
+        rejection: the cached rejection of an open period.
     """
 
     __slots__ = (
@@ -84,7 +95,7 @@ class Generation:
 
     @classmethod
     def closed(cls, settings: BreakerSettings, now: float) -> Generation:
-        """Return a closed one, with an empty window."""
+        """Return a closed generation with an empty window."""
         generation = cls(CLOSED, now)
         generation.window = settings.make_window(now)
         return generation
@@ -92,14 +103,14 @@ class Generation:
     def after(
         self, trigger: Trigger, settings: BreakerSettings, now: float, why: str = "", hint: float | None = None
     ) -> Generation | None:
-        """Return the next generation; None: the trigger changes nothing in this state. Lock held.
+        """Return the next generation; None if the trigger has no effect in this state. Lock held.
 
         Args:
             trigger: what happened.
-            settings: the settings of the next one.
-            now: when it begins.
-            why: why the breaker opens, for messages.
-            hint: the server's retry-after in seconds.
+            settings: the settings of the next generation.
+            now: when the next generation begins.
+            why: why the breaker opens, for messages and events.
+            hint: the server's retry-after in seconds; None for no hint.
         """
         state = TRANSITIONS.get((self.state, trigger))
         if state is None:
@@ -123,7 +134,7 @@ class Generation:
         return new
 
     def take(self, probe: Probe, now: float) -> bool:
-        """Give a probe a place, if there is one; probes whose lease has expired have lost theirs. Lock held."""
+        """Give the probe a place; return whether one was free. Probes with an expired lease lose theirs. Lock held."""
         for late in [one for one in self.probes if one.lease <= now]:
             del self.probes[late]
         if self.good + len(self.probes) >= self.places:
@@ -132,17 +143,17 @@ class Generation:
         return True
 
     def ended(self, probe: Probe, verdict: Verdict, now: float, *, slow: bool) -> Trigger | None:
-        """Take a probe's place back, and return the trigger that its ending is, if any. Lock held."""
+        """Remove a probe that has ended; return the trigger that follows from its ending, or None. Lock held."""
         if probe.generation is not self:
             return None
-        in_time = probe in self.probes and now < probe.lease
+        within_lease = probe in self.probes and now < probe.lease
         self.probes.pop(probe, None)
         if verdict.good is None:
             return None
         if slow or not verdict.good:
-            # A cut by our own Timeout at the call's deadline is not late: this is how a hang ends.
-            return Trigger.BAD if in_time or (probe.due and verdict.timed_out) else None
-        self.good += in_time
+            # A timeout at the call's deadline comes exactly at the end of the lease. It counts: it is how a hang ends.
+            return Trigger.BAD if within_lease or (probe.due and verdict.timed_out) else None
+        self.good += within_lease
         return Trigger.GOOD if self.good >= self.places else None
 
     def message(self, label: str) -> str:
@@ -165,13 +176,13 @@ class Generation:
 
 
 class Rejection:
-    """What all rejections of a generation have in common in one pipeline.
+    """The common part of all rejections by one generation in one pipeline.
 
     Args:
         generation: the generation that rejects.
         pipeline: the pipeline that the calls are in.
         breaker: the breaker.
-        default: the name of the breaker where it has none in the pipeline.
+        default: the name of the breaker if it has none in the pipeline.
     """
 
     __slots__ = ("_facts", "_message", "pipeline")
@@ -186,7 +197,11 @@ class Rejection:
         }
 
     def error(self, retry_after: float | None) -> CircuitOpenError:
-        """Make an error as its constructor does, in half the time: an open breaker rejects many calls."""
+        """Return a new error, in half the time of its constructor, since an open breaker rejects many calls.
+
+        Args:
+            retry_after: the seconds until the breaker becomes half-open; None if unknown.
+        """
         error = CircuitOpenError.__new__(CircuitOpenError, self._message)
         error.__dict__.update(self._facts)
         error.retry_after = retry_after
@@ -204,28 +219,35 @@ class Change(NamedTuple):
 
 
 class TimedCall:
-    """A call that was admitted while closed and whose duration is measured. `took` is None until its head has come."""
+    """A call admitted while closed whose duration is measured.
 
-    __slots__ = ("start", "took", "window")
+    `elapsed` is the time in seconds up to the head of a streamed result; None until the head has arrived.
+    """
+
+    __slots__ = ("elapsed", "start", "window")
 
     def __init__(self, window: Window, start: float) -> None:
         self.window = window
         self.start = start
-        self.took: float | None = None
+        self.elapsed: float | None = None
 
 
 class Probe:
-    """A call of a half-open period. Its place is free again at `lease`; `due`: that is the call's own deadline."""
+    """A call admitted while half-open.
 
-    __slots__ = ("due", "generation", "lease", "start", "took")
+    Its place can be given to another probe from the time `lease` on. `due` is whether that is the call's own deadline.
+    `elapsed` is the time in seconds up to the head of a streamed result; None until the head has arrived.
+    """
+
+    __slots__ = ("due", "elapsed", "generation", "lease", "start")
 
     def __init__(self, generation: Generation, start: float, deadline: float, timeout: float | None) -> None:
         self.generation = generation
         self.start = start
         self.due = timeout is None and deadline < FOREVER
         self.lease = deadline if self.due else start + (LEASE if timeout is None else timeout)
-        self.took: float | None = None
+        self.elapsed: float | None = None
 
 
 Token: TypeAlias = "Window | TimedCall | Probe"
-"""What a call gets when it is admitted: the window, while closed; with `slow_after`, a TimedCall; else a Probe."""
+"""The token of an admitted call: while closed the window, or a TimedCall with `slow_after`; else a Probe."""

@@ -1,7 +1,7 @@
-"""What a circuit breaker counts: the calls of the last seconds, or the last so many calls.
+"""The sliding windows of a circuit breaker: the calls of the last seconds, or the last N calls.
 
-Windows are guarded by the lock of whoever owns them, with one exception: in a `TimeWindow` a success is counted by
-`next(window.count)`, without it.
+A window is guarded by the lock of its breaker, with one exception: a success in a `TimeWindow` is counted by
+`next(window.count)` without the lock.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import deque
 from typing import NamedTuple
 
 BUCKETS = 10
-"""A time window forgets in steps of a tenth of its length."""
+"""The number of buckets of a time window: it moves in steps of a tenth of its length."""
 
 
 class Counts(NamedTuple):
-    """Calls with an outcome that counts; how many of them failed; how many, failed or not, were slow."""
+    """The number of calls that count, of failures among them, and of slow calls, whether failed or not."""
 
     calls: int = 0
     failures: int = 0
@@ -36,26 +36,26 @@ NONE = Counts()
 
 
 class TimeWindow:
-    """Counts the calls of the last seconds, in ten buckets: the one that is being filled, and the nine before it.
+    """Counts the calls of the last seconds, in ten buckets: the current one and the nine before it.
 
     Args:
         span: the length in seconds.
-        now: the time at which it begins.
+        now: the time at which it begins, in seconds of the library's monotonic clock.
 
-    To count a success, read the clock, `turn` under the lock if it is `edge` or later, and then `next(count)`. A
-    counter of `itertools` counts under the interpreter's own lock, so that no success is lost and none waits. (On a
-    free-threaded build that is not tested.)
+    To count a success, read the clock, call `rotate` with the lock held if the time is `bucket_end` or later, and then
+    `next(count)`. An `itertools.count` counts under the GIL, so no success is lost and none waits. (This is not tested
+    on free-threaded builds.)
 
-    All counts grow for ever; `_marks` holds what they were at the beginning of each bucket, so that what the window
-    holds is one subtraction, whatever went through it.
+    All counts grow without limit. `_marks` holds their values at the beginning of each bucket, so that the totals of
+    the window are one subtraction.
     """
 
     __slots__ = (
         "_bucket",
         "_consecutive_at",
         "_failures",
-        "_looks",
         "_marks",
+        "_reads",
         "_slow",
         "_start",
         "bucket_end",
@@ -67,25 +67,27 @@ class TimeWindow:
     def __init__(self, span: float, now: float) -> None:
         self.span = span
         self.count = itertools.count()
-        self._looks = 0
+        self._reads = 0
         self._failures = 0
         self._slow = 0
         self.consecutive = 0
-        """Consecutive failures, however long ago they began, as of the last call that `add` has counted."""
+        """The number of consecutive failures, of whatever age, as of the last call counted by `add`."""
         self._consecutive_at = 0
         self._marks = [(0, 0, 0)]
         self._begin(now)
 
     def _begin(self, now: float) -> None:
+        """Begin the first bucket."""
         self._start = now
         self._bucket = 0
         self.bucket_end = now + self.span / BUCKETS
 
     def rotate(self, now: float) -> None:
-        """Begin the bucket of this moment, and forget those that have become too old. Lock held.
+        """Begin the bucket of the time `now`, and drop buckets that are too old. Lock held.
 
-        A moment that is a little earlier is that of a thread which had to wait for the lock: nothing to do. One
-        that is earlier by a whole window is another clock, and what was counted has no age any more.
+        A time before the current bucket comes from a thread that had to wait for the lock; it changes nothing. If it is
+        before the whole window, the clock was replaced, and the window starts empty, since the ages of the counted
+        calls are unknown.
         """
         bucket = (now - self._start) * BUCKETS // self.span
         steps = bucket - self._bucket
@@ -100,7 +102,7 @@ class TimeWindow:
             self._begin(now)
 
     def add(self, now: float, failed: bool, slow: bool) -> tuple[int, int, int]:
-        """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
+        """Count a call and return the new totals: calls, failures, slow calls. Lock held."""
         if not self.bucket_end - self.span <= now < self.bucket_end:
             self.rotate(now)
         self._slow += slow
@@ -108,11 +110,10 @@ class TimeWindow:
             self._failures += 1
         else:
             next(self.count)
-        self._looks += 1  # as in `_successes`, without a call
-        successes = next(self.count) + 1 - self._looks
+        self._reads += 1  # `_successes` inlined
+        successes = next(self.count) + 1 - self._reads
         if failed:
-            # A success takes no lock, so it cannot end the run of failures itself; the counter tells whether there was
-            # one.
+            # A success takes no lock, so it cannot reset `consecutive`; the counter shows whether there was one.
             self.consecutive = self.consecutive + 1 if successes == self._consecutive_at else 1
             self._consecutive_at = successes
         else:
@@ -121,30 +122,31 @@ class TimeWindow:
         return successes + self._failures - calls, self._failures - failures, self._slow - slow_before
 
     def counts(self, now: float) -> Counts:
-        """Return what the window holds. Lock held."""
+        """Return the counts of the window at the time `now`. Lock held."""
         self.rotate(now)
         return Counts(*self.totals())
 
     def totals(self) -> tuple[int, int, int]:
-        """Return what it held after the last call of `add` or `turn`: calls, failures, slow calls. Lock held."""
+        """Return calls, failures and slow calls as of the last `add` or `rotate`. Lock held."""
         calls, failures, slow = self._marks[0]
         return self._successes() + self._failures - calls, self._failures - failures, self._slow - slow
 
     def _successes(self) -> int:
-        """Return the successes so far. Looking at a counter draws a number from it, which is taken off again."""
-        self._looks += 1
-        return next(self.count) + 1 - self._looks
+        """Return the number of successes. Reading the counter advances it, so the number of reads is subtracted."""
+        self._reads += 1
+        return next(self.count) + 1 - self._reads
 
     def _total(self) -> tuple[int, int, int]:
+        """Return calls, failures and slow calls since the window was made."""
         return self._successes() + self._failures, self._failures, self._slow
 
 
 class CallWindow:
-    """Counts the last so many calls; everything under the lock.
+    """Counts the last `span` calls, always with the lock held.
 
     Args:
-        span: the number of calls.
-        now: the time at which it begins, which makes no difference.
+        span: the number of calls, >= 1.
+        now: ignored; for the same signature as `TimeWindow`.
     """
 
     __slots__ = ("_failures", "_outcomes", "_slow", "consecutive", "span")
@@ -156,10 +158,10 @@ class CallWindow:
         self._failures = 0
         self._slow = 0
         self.consecutive = 0
-        """The number of consecutive failures, up to the last call counted."""
+        """The number of consecutive failures, as of the last call counted."""
 
     def add(self, now: float, failed: bool, slow: bool) -> tuple[int, int, int]:
-        """Count a call of any kind, and return what the window holds then, as `totals` does. Lock held."""
+        """Count a call and return the new totals: calls, failures, slow calls. Lock held."""
         del now
         if len(self._outcomes) == self.span:
             oldest = self._outcomes[0]
@@ -172,10 +174,10 @@ class CallWindow:
         return len(self._outcomes), self._failures, self._slow
 
     def counts(self, now: float) -> Counts:
-        """Return what the window holds. Lock held."""
+        """Return the counts of the window. Lock held."""
         del now
         return Counts(*self.totals())
 
     def totals(self) -> tuple[int, int, int]:
-        """Return what it holds: calls, failures, slow calls. Lock held."""
+        """Return calls, failures and slow calls. Lock held."""
         return len(self._outcomes), self._failures, self._slow

@@ -1,4 +1,4 @@
-"""Retry: try again, if it is worth it, safe, paid for, and in time."""
+"""Retry: retry a failed call if it is retryable, idempotent, within budget, and before the deadline."""
 
 from __future__ import annotations
 
@@ -29,33 +29,35 @@ _ABANDONED = EndingKind.ABANDONED
 
 
 class Retry(Loop):
-    """Call again after a failure.
+    """Retry a failed call if it is retryable, idempotent, within budget, and before the deadline.
 
     Args:
-        attempts: calls in all, the first included, >= 1; None means 3, or no limit where `stop` is given.
-        wait: the wait before each retry; None means full jitter, 0.1 s doubling up to 10 s. A mapping by FailureKind
-            gives each kind its own; one that it does not have keeps the default. tenacity's `wait_*` and their `+`
-            are taken, too, and plain callables that take its state.
-        on: what counts as a failure here; None means the pipeline's failures. For awaited calls it may be an async
-            predicate of exceptions, or an async `retry_if_*` of tenacity.
-        stop: when to give up besides: a `stop_*` of tenacity, their `|` and `&`, or a callable that takes its state.
-            Its times are those of the ambient clock.
-        budget: who pays for retries; by default the pipeline's budget. None: nobody, there is no limit.
-        max_retry_after: the longest hint of a server's, in seconds >= 0, that is waited for. A hint is a floor under
-            the wait; with a longer one, the Retry gives up at once, since coming back early would be refused and
-            sleeping on would be in vain. 0 ignores hints, also one that permits to repeat what is not idempotent.
-        nested: True: retry also what a Retry further in has already given up on. Retries then multiply.
+        attempts: the greatest number of attempts, the first included, >= 1; None for 3, or for no limit with `stop`.
+        wait: the wait before each retry; None for full jitter from 0.1 s, doubling up to 10 s. It is a `backoff`, a
+            `wait_*` of tenacity (their `+` included), a callable that takes a `tenacity.RetryCallState` and returns
+            seconds, or a mapping of FailureKind to those, in which a missing kind has the default.
+        on: what counts as a failure for this Retry; None for the failures of the pipeline. For awaited calls it may be
+            an async predicate of exceptions, or an async `retry_if_*` of tenacity.
+        stop: another condition on which to give up: a `stop_*` of tenacity (their `|` and `&` included), or a callable
+            that takes a `tenacity.RetryCallState`. Its times are on the library's clock.
+        budget: the retry budget; by default that of the pipeline, None for no limit.
+        max_retry_after: the longest retry-after hint of a server to wait for, in seconds, >= 0. A hint is a lower bound
+            of the wait. With a longer hint the Retry gives up at once, since an earlier attempt would be rejected by
+            the server. 0 ignores all hints, also those that permit to repeat a call that is not idempotent.
+        nested: True to retry also failures that an inner Retry has given up on; the attempts then multiply.
         name: see `Policy`.
-        mode: see `Policy`; in shadow mode a retry is reported, not made.
+        mode: see `Policy`. In shadow mode, a retry is reported but not made.
 
     Raises:
-        TypeError, ValueError: a parameter of the wrong type or out of range.
+        TypeError, ValueError: a parameter is of the wrong type or out of range.
 
-    It gives up on: the attempts, a deadline that the wait would reach, an empty budget, a call that is not
-    idempotent, a failure that the server calls final, a request that cannot be sent again, a mark of another Retry.
-    Then the original exception comes out (or the original bad result), with a note that says why.
-    Cancellation and other BaseExceptions are never retried, and neither is a rejection by one of our own policies:
-    if a later attempt is rejected further in, the last real failure comes out.
+    It gives up when no attempts are left, `stop` says so, the wait would end at or past the deadline, the budget is
+    empty, the call is not idempotent, the failure is not retryable, the request cannot be sent again, the hint exceeds
+    `max_retry_after`, or an inner Retry has given up on the failure. Then the original exception is raised (or the
+    original bad result returned), with a note of the reason (PEP 678).
+
+    Cancellation and other BaseExceptions are never retried, nor are rejections by policies: if a later attempt is
+    rejected by an inner policy, the last real failure is raised.
     """
 
     kind = "retry"
@@ -91,21 +93,22 @@ class Retry(Loop):
         self._settings_changed()
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
-        """Return the deposit of the budget: each success pays into it."""
+        """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
         budget = self._budget(info)
         return None if budget is None else budget.deposit
 
     def reset(self) -> None:
-        """Refill a budget of its own, if it has one."""
+        """Reset the budget, if this Retry has a budget of its own."""
         if isinstance(self.settings.budget, RetryBudget):
             self.settings.budget.reset()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the balance of a budget of its own, if it has one."""
+        """Return the state of the budget as `budget`, if this Retry has a budget of its own; else an empty dict."""
         budget = self.settings.budget
         return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
 
     def _settings_changed(self) -> None:
+        """Precompute the values that each failure needs."""
         settings = self.settings
         own: object = settings.on
         self._listed = own if isinstance(own, Allowlist) else None
@@ -115,11 +118,11 @@ class Retry(Loop):
 
     @property
     def failures(self) -> Allowlist | None:
-        """This policy's own allowlist; None: that of the pipeline, or an async predicate."""
+        """The policy's own allowlist; None with the pipeline's allowlist, or with an async predicate."""
         return self._listed
 
     def delay(self, call: Call, ending: Ending, state: RetryState) -> Any:
-        """Return the seconds to wait before another attempt; None to give up. An async predicate makes it awaitable."""
+        """Return the seconds to wait before another attempt, or None to give up; an awaitable with an async `on`."""
         if self._is_async:
             return self._delay_async(call, ending, state)
         if ending.kind is _ABANDONED:  # a rejection by one of our policies
@@ -134,8 +137,8 @@ class Retry(Loop):
         return self._decide(call, ending, state, default_failure(error) if listed else None)
 
     def _decide(self, call: Call, ending: Ending, state: RetryState, failure: Failure | None) -> float | None:
-        """Decide: the cheap and certain reasons come first, the budget last, so that only retries are paid for."""
-        error: Any = ending.error  # an Exception: loops are not asked about anything else
+        """Return the seconds to wait, or None to give up. The budget comes last: only a retry withdraws from it."""
+        error: Any = ending.error  # always an Exception: drivers call loops for nothing else
         info = call.pipeline
         budget = info.budget if self._inherits else self._budget(info)
         if failure is None:
@@ -152,13 +155,13 @@ class Retry(Loop):
             return None
         if budget is not None and budget.counts_failures and failure.counted:
             budget.failed()
-        plain, stopped = self._backoff, False
-        if plain is None:
+        backoff, stopped = self._backoff, False
+        if backoff is None:
             wait, stopped = self._strategy_wait(call, error, failure, state)
         else:
-            wait = plain.seconds(state.attempt_number, state.last_wait)
+            wait = backoff.seconds(state.attempt_number, state.last_wait)
             if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
-                wait = self._with_hint(plain, wait, failure)
+                wait = self._with_hint(backoff, wait, failure)
         reason = self._reason(call, failure, state, wait, stopped)
         if reason is None and budget is not None:
             paid = budget.affordable if state.shadow else budget.withdraw()
@@ -176,7 +179,7 @@ class Retry(Loop):
         return wait
 
     def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, state: RetryState) -> None:
-        """Note on the last real failure why there was no other attempt, and take back what was paid for that."""
+        """Note on the last real failure why the next attempt was not made, and refund its withdrawal to the budget."""
         if state.budget is not None:
             state.budget.refund()
             state.budget = None
@@ -192,7 +195,7 @@ class Retry(Loop):
         return info.budget if isinstance(budget, Inherit) else budget
 
     def _let_through(self, info: PipelineInfo, ending: Ending, error: Exception, budget: RetryBudget | None) -> None:
-        """Let an exception pass that is not a failure: a known answer is a success, another one is logged once."""
+        """Handle an exception that is not a failure: a known answer counts as a success; another is logged once."""
         kind = ending.by(self._listed)[0]
         if budget is not None and kind is EndingKind.OK:
             budget.deposit()
@@ -200,7 +203,7 @@ class Retry(Loop):
             unlisted(info.name, error)
 
     def _strategy_wait(self, call: Call, error: Exception, failure: Failure, state: RetryState) -> tuple[float, bool]:
-        """Ask strategies of tenacity, or a wait for each kind of failure."""
+        """Return the wait, and whether `stop` ends the retries; for tenacity's strategies and waits by failure kind."""
         settings = self.settings
         strategy: Any = settings.only if settings.waits is None else settings.waits[failure.kind]
         stop = settings.stop
@@ -218,7 +221,7 @@ class Retry(Loop):
             retried.forget()
 
     def _with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
-        """Return the wait of a strategy, or the server's hint if that is longer."""
+        """Return the validated wait of a strategy, or the server's hint if that is longer."""
         wait: float = seconds
         if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
             wait = validation.number(f"what {strategy!r} returns", seconds)
@@ -229,7 +232,7 @@ class Retry(Loop):
     def _reason(
         self, call: Call, failure: Failure, state: RetryState, wait: float, stopped: bool
     ) -> GiveUpReason | None:
-        """Return why there is no other attempt; None where there may be one."""
+        """Return why to give up, the budget aside; None if another attempt may be made."""
         settings = self.settings
         if not failure.retryable:
             return GiveUpReason.NOT_RETRYABLE
@@ -250,9 +253,9 @@ class Retry(Loop):
         return None
 
     def _give_up(self, call: Call, error: Exception, state: RetryState, reason: GiveUpReason) -> None:
-        """Publish it, mark the exception, and note the reason on it."""
+        """Publish the event, mark the exception as given up, and note the reason on it."""
         elapsed = self._publish_given_up(call, state, reason)
-        # A Retry of one attempt never meant to retry; another level may.
+        # A Retry with attempts=1 does not retry by configuration, so an outer Retry may.
         if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
             retry_marks.mark(error)
         made = "1 attempt" if state.attempt_number == 1 else f"{state.attempt_number} attempts"
@@ -260,17 +263,18 @@ class Retry(Loop):
         retry_marks.note(error, f"{label} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}")
 
     def _respect_mark(self, call: Call, error: Exception, state: RetryState) -> None:
-        """Let a failure pass that a Retry further in has given up on."""
+        """Give up on a failure that an inner Retry has given up on."""
         if state.shadow:
             return
         self._publish_given_up(call, state, GiveUpReason.NESTED)
         retry_marks.mark(error)
         inner = retry_marks.noted(error).partition(retry_marks.NESTED_REASON)[0]
-        first = inner or "a Retry further in had given up on the cause"
+        first = inner or "an inner Retry had given up on the cause"
         label = call.pipeline.label(self, self.name)
-        retry_marks.note(error, f"{first}{retry_marks.NESTED_REASON}, so {label} did not (nested=True would)")
+        retry_marks.note(error, f"{first}{retry_marks.NESTED_REASON}, so {label} did not retry (nested=True would)")
 
     def _publish_given_up(self, call: Call, state: RetryState, reason: GiveUpReason) -> float:
+        """Publish that this Retry gave up; return the seconds since the first attempt began."""
         elapsed = clock.monotonic() - state.started
         number = state.attempt_number
         call.pipeline.publish(RetryGivenUp, self, call, attempts=number, elapsed=elapsed, reason=reason)

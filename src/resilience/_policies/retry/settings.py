@@ -1,4 +1,4 @@
-"""What a Retry goes by: its settings, and what they are made of."""
+"""The settings of a Retry, and the types of their values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from resilience.backoff import Backoff
 
 
 class Inherit(Enum):
-    """Stands for "what the pipeline has"."""
+    """The default of `budget=`: use what the pipeline has."""
 
     PIPELINE = "the pipeline's"
+    """The budget of the pipeline; a Pipeline makes one of its own."""
 
     def __repr__(self) -> str:
         return self.value
@@ -30,7 +31,7 @@ class Inherit(Enum):
 
 PIPELINE: Final = Inherit.PIPELINE
 AGAIN: Final = Failure(counted=False)
-"""What tenacity's TryAgain means: the function asks for another attempt, and nobody has failed."""
+"""The failure that tenacity's TryAgain stands for: the function requests another attempt; breakers do not count it."""
 Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"
 Stop: TypeAlias = "stop_base | Callable[[RetryCallState], bool]"
 On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
@@ -38,7 +39,7 @@ On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySettings:
-    """What a Retry goes by; see there."""
+    """The settings of a Retry; `Retry` describes each. `waits` and `only` are derived from `wait`: one is None."""
 
     attempts: int | None
     wait: Wait | Mapping[FailureKind, Wait] | None
@@ -51,7 +52,7 @@ class RetrySettings:
     only: Wait | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check everything, and put in what None stands for."""
+        """Validate the settings, and replace None by the defaults."""
         if self.attempts is None and self.stop is None:
             object.__setattr__(self, "attempts", 3)
         if self.attempts is not None:
@@ -78,6 +79,7 @@ DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
 
 
 def _by_kind(waits: Mapping[Any, Any]) -> dict[FailureKind, Any]:
+    """Return a wait for each kind of failure, or raise an error for a key or value that is invalid."""
     by_kind: dict[FailureKind, Any] = dict.fromkeys(FailureKind, DEFAULT_WAIT)
     for kind, wait in waits.items():
         by_kind[validation.choice("a key of wait", kind, FailureKind)] = _checked(wait)
@@ -85,6 +87,7 @@ def _by_kind(waits: Mapping[Any, Any]) -> dict[FailureKind, Any]:
 
 
 def _checked(wait: Any) -> Any:
+    """Return a single wait, or raise a TypeError."""
     if isinstance(wait, type) or not callable(wait):
         raise TypeError(
             "wait must be a backoff, a wait_* of tenacity, a callable that takes its state, or a mapping of "
