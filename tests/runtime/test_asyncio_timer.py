@@ -95,7 +95,7 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
         for cut in cuts:
             timer.add(cut, clock.monotonic())
         cuts[0].victim = cuts[1]
-        timer.cut_due(clock.monotonic() + 1)
+        timer.cancel_due(clock.monotonic() + 1)
 
     asyncio.run(main())
 

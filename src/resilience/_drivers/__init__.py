@@ -1,1 +1,1 @@
-"""The drivers: for each shape of policy, one that calls plain functions and one that awaits coroutines."""
+"""The drivers: for each shape of policy, one for plain functions and one for coroutine functions."""

@@ -1,4 +1,4 @@
-"""The drivers for coroutine functions: `sync` with awaits. A test compares the two."""
+"""The drivers for coroutine functions, one for each shape: `sync` with awaits. A test compares the two."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from resilience.events._types import Mode
 
 Step: TypeAlias = "Callable[[RunningCall], Awaitable[Any]]"
 CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
-"""Counts a call in or out of a nested pipeline; the first argument is the key of its place."""
+"""Counts a call in or out of a nested pipeline; the first argument is the key of its key."""
 
 
 async def invoke(call: RunningCall) -> Any:
-    """Call the user's function, and await what it returns if that is awaitable."""
+    """Call the user's function, and await its result if that is awaitable."""
     if call.deadline != FOREVER:
         return await runtime.call_with_deadline(call)
     call.calls_made += 1
-    named = call.kwargs  # an empty mapping would be copied
-    result = call.function(*call.args, **named) if named else call.function(*call.args)
+    kwargs = call.kwargs  # an empty mapping would be copied
+    result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
     if result.__class__ is CoroutineType:
         return await result
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
@@ -42,7 +42,10 @@ async def invoke(call: RunningCall) -> Any:
 
 
 def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: DeadlineSource | None) -> Step:
-    """Drive a Loop: call again as long as it says so. `source`: that of a Scope right around it, driven with it."""
+    """Drive a Loop: repeat the call while the policy returns a delay.
+
+    `source` is that of the Scope directly around the Loop, which is driven by the same closure; None without one.
+    """
     now = clock
     seconds = FOREVER if source is None or source.seconds is None else source.seconds
     bounds_call = source is not None and source.bounds_call
@@ -97,7 +100,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                 call.deferred = None
             raise last
         finally:
-            last = None  # its traceback holds this frame
+            last = None  # its traceback refers to this frame
             if source is not None:
                 call.deadline = outer
                 call.deadline_source = outer_source
@@ -108,7 +111,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
 
 
 async def await_delay(wait: Any, policy: Loop, call: RunningCall) -> float | None:
-    """Await a decision that takes its time; if it is not there by the deadline, there is no other attempt."""
+    """Await a delay; None, for no other attempt, if the deadline passes first or the awaitable fails."""
     try:
         return hooks.validated_delay(
             await (wait if call.deadline == FOREVER else runtime.call_with_deadline(call, wait))
@@ -121,7 +124,7 @@ async def await_delay(wait: Any, policy: Loop, call: RunningCall) -> float | Non
 
 
 def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step:
-    """Drive a Loop that only reports what it would do."""
+    """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
 
     async def watched(call: RunningCall) -> Any:
         state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
@@ -144,7 +147,7 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
 
 
 def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
-    """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` enforces it."""
+    """Drive a Scope: set its deadline for what is inside, unless an earlier one is in force. `invoke` enforces it."""
     now = clock
     seconds, bounds_call = source.seconds, source.bounds_call
 
@@ -168,25 +171,25 @@ def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
 
 
 def shadow_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
-    """Drive a Scope that only reports when it would have cut."""
+    """Drive a Scope in shadow mode: it reports a passed deadline, and the ending passes through."""
 
     async def watched(call: RunningCall) -> Any:
         deadline = policy.deadline(call, clock.monotonic())
-        dropped = False
+        finalizing = False
         try:
             return await inner(call)
         except GeneratorExit:
-            dropped = True  # the interpreter finalizes the coroutine: listeners must not be called
+            finalizing = True  # the coroutine is being finalized: listeners must not be called
             raise
         finally:
-            if not dropped and clock.monotonic() >= deadline:
+            if not finalizing and clock.monotonic() >= deadline:
                 deadline_errors.publish(call, source, mode=Mode.SHADOW)
 
     return watched
 
 
 def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute: replace an ending that it handles."""
+    """Drive a Substitute: replace the outcome of an ending that it handles."""
 
     async def replacing(call: RunningCall) -> Any:
         try:
@@ -206,13 +209,13 @@ def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step
 
 
 async def await_replacement(value: Any, call: RunningCall, policy: str) -> Any:
-    """Await a substitute, within the deadline that is in force around it."""
+    """Await a replacement, within the deadline that is in force around the Substitute."""
     del policy
     return await (value if call.deadline == FOREVER else runtime.call_with_deadline(call, value))
 
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute that only reports when it would replace an outcome."""
+    """Drive a Substitute in shadow mode: it reports a replacement, and the ending passes through."""
 
     async def watched(call: RunningCall) -> Any:
         try:
@@ -226,7 +229,7 @@ def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) 
 
 
 def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
-    """Raise returned values that are failures as exceptions, so that policies handle one thing only."""
+    """Raise returned values that are failures as BadResult, so that policies handle exceptions only."""
 
     async def raising(call: RunningCall) -> Any:
         result = await inner(call)
@@ -238,7 +241,7 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
 
 def track_given_up_results(inner: Step) -> Step:
-    """Record the bad results that a Retry inside gives up on."""
+    """Record the bad results that an inner Retry gives up on."""
 
     async def tracking(call: RunningCall) -> Any:
         token = hooks.start_given_up_results()
@@ -251,17 +254,17 @@ def track_given_up_results(inner: Step) -> Step:
 
 
 def nested(inner: Step, info: PipelineInfo, enter: CountCall, leave: CountCall) -> Step:
-    """Let a call pass through a pipeline that is part of another one."""
+    """Drive a pipeline that is nested in another one: count the call in and out, and set its pipeline."""
 
     async def passing(call: RunningCall) -> Any:
-        place = object()
+        key = object()
         outer = call.pipeline
         call.pipeline = info
         try:
-            enter(place, call)
+            enter(key, call)
             return await inner(call)
         finally:
             call.pipeline = outer
-            leave(place, call)
+            leave(key, call)
 
     return passing

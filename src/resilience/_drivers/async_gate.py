@@ -15,11 +15,11 @@ from resilience._policies.shapes import Gate
 from resilience._util.log_once import hook_failed
 
 Admit: TypeAlias = "Callable[[RunningCall], Any]"
-"""The `admit` of a gate, or one that publishes its rejections."""
+"""The `admit` of a gate, or a wrapper that publishes its rejections."""
 
 
 def gate(policy: Gate[Any], admit: Admit, inner: Step) -> Step:
-    """Drive a Gate: admit, call, settle exactly once."""
+    """Drive a Gate: admit the call, pass it on, settle the token exactly once."""
     settle = policy.settle
 
     async def gated(call: RunningCall) -> Any:
@@ -44,7 +44,7 @@ def gate(policy: Gate[Any], admit: Admit, inner: Step) -> Step:
 
 
 def gate_pair(outer: Gate[Any], admit_outer: Admit, policy: Gate[Any], admit: Admit, inner: Step) -> Step:
-    """Drive two adjacent Gates: admit, admit, call, settle each exactly once. It costs less than two drivers."""
+    """Drive two adjacent Gates as `gate` drives one. One closure costs less than two."""
     settle, settle_outer = policy.settle, outer.settle
 
     async def gated(call: RunningCall) -> Any:
@@ -83,7 +83,7 @@ def gate_pair(outer: Gate[Any], admit_outer: Admit, policy: Gate[Any], admit: Ad
 
 
 async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:
-    """Wait until the ticket is granted, or raise the gate's rejection."""
+    """Wait until the ticket is granted; otherwise leave the queue, and raise the gate's rejection."""
     try:
         await runtime.park(ticket, min(ticket.until, call.deadline))
         acquired = ticket.acquire()
@@ -95,4 +95,4 @@ async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) 
         try:
             raise rejection
         finally:
-            del rejection  # its traceback holds this frame
+            del rejection  # its traceback refers to this frame

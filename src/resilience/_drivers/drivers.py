@@ -1,4 +1,4 @@
-"""The two families of drivers as data: one function for each way to drive a shape."""
+"""The two families of drivers, for plain and for coroutine functions, as tuples of functions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._runtime import threads
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
-"""A link of a chain: it passes a call on; of the async family, it returns an awaitable."""
+"""One closure of a chain: takes a call and returns its result, or an awaitable of it in the async family."""
 Admit: TypeAlias = "Callable[[RunningCall], Any]"
+"""The `admit` of a gate, or a wrapper that publishes its rejections."""
 CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
+"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 
 class Drivers(NamedTuple):
-    """One family of drivers; see `sync` and `async_`."""
+    """One family of drivers. The modules `sync` and `async_`, and `sync_gate` and `async_gate`, describe each."""
 
     invoke: Step
     invoke_with_deadline: Step

@@ -1,4 +1,4 @@
-"""The gate that publishes how calls and attempts end."""
+"""The gate that publishes AttemptEnded and CallEnded events."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from resilience.events._types import AttemptEnded, Event, Outcome
 
 
 class EventGate(Gate[tuple[RunningCall, float, int]]):
-    """Publishes how attempts or calls end; part of a chain only while something listens for that.
+    """Publishes an event for each attempt or call that ends. A chain contains it only while there is a listener.
 
     Args:
-        info: of the pipeline.
+        info: the pipeline.
         event: AttemptEnded or CallEnded.
     """
 
@@ -27,7 +27,7 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         self._event = event
 
     def admit(self, call: Any) -> tuple[RunningCall, float, int]:
-        """Note the time, and how often the function had been called."""
+        """Return the call, the time, and how often the function has been called by then."""
         return call, clock.monotonic(), call.calls_made
 
     def settle(self, token: tuple[RunningCall, float, int], ending: Ending) -> None:

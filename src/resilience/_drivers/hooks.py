@@ -1,4 +1,4 @@
-"""What both families of drivers do around the hooks of a policy, by shape; nothing here waits."""
+"""The parts of the drivers that call the hooks of a policy, for both families. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from resilience.events._types import FallbackUsed, Mode, Rejected
 
 
 def admit_with_events(gate: Gate[Any]) -> Callable[[RunningCall], Any]:
-    """Return an `admit` that publishes rejections, for a pipeline with listeners for those."""
+    """Return the gate's `admit`, wrapped to publish its rejections."""
     admit = gate.admit
 
     def admitting(call: RunningCall) -> Any:
@@ -42,12 +42,15 @@ def admit_with_events(gate: Gate[Any]) -> Callable[[RunningCall], Any]:
 
 
 def publish_rejection(gate: object, call: Call, error: RejectedError, mode: Mode) -> None:
-    """Publish a rejection."""
+    """Publish a Rejected event."""
     call.pipeline.publish(Rejected, gate, call, reason=error.reason, retry_after=error.retry_after, mode=mode)
 
 
 def acquire_or_leave(ticket: Ticket) -> bool:
-    """Acquire the permit of a ticket whose wait is over, if pending settlements free one; or else leave the queue."""
+    """Run the pending settlements, which may release a permit; acquire it, or else leave the queue.
+
+    Called when the wait of a ticket has timed out. Return whether a permit was acquired.
+    """
     run_pending()
     if ticket.acquire():
         return True
@@ -56,7 +59,7 @@ def acquire_or_leave(ticket: Ticket) -> bool:
 
 
 def leave_after_error(ticket: Ticket, error: BaseException) -> None:
-    """Leave the queue after an exception. A coroutine that is dropped unwinds inside a finalizer."""
+    """Leave the queue after an exception. After a GeneratorExit that is deferred, since it runs inside a finalizer."""
     if error.__class__ is GeneratorExit:
         settle_from_finalizer(ticket.leave)
     else:
@@ -64,7 +67,10 @@ def leave_after_error(ticket: Ticket, error: BaseException) -> None:
 
 
 def rejection_after_wait(gate: Gate[Any], ticket: Ticket, call: RunningCall) -> Exception:
-    """Return the error for a call that waited in vain, and publish it: for the deadline if that came first."""
+    """Return the error for a call whose wait timed out: of its deadline if that passed first, else of the gate.
+
+    The event is published, too.
+    """
     if call.deadline <= ticket.until and clock.monotonic() >= call.deadline:
         return deadline_errors.expired_error(
             call, f"while the call waited for {call.pipeline.name_of(gate) or gate.name}"
@@ -75,7 +81,7 @@ def rejection_after_wait(gate: Gate[Any], ticket: Ticket, call: RunningCall) -> 
 
 
 def rejection_of(gate: Gate[Any], call: Call) -> RejectedError:
-    """Ask a gate for its rejection; if the hook fails, make one."""
+    """Return the gate's rejection; if its hook fails, a plain RejectedError."""
     try:
         return gate.rejection(call)
     except Exception as error:
@@ -89,7 +95,7 @@ def rejection_of(gate: Gate[Any], call: Call) -> RejectedError:
 
 
 def settle_gate(gate: Gate[Any], token: Any, ending: Ending) -> None:
-    """Settle a gate. What its hook raises is logged once."""
+    """Settle a gate. If its hook fails, log that once."""
     try:
         gate.settle(token, ending)
     except Exception as error:
@@ -97,10 +103,10 @@ def settle_gate(gate: Gate[Any], token: Any, ending: Ending) -> None:
 
 
 def settle_gate_after_error(gate: Gate[Any], token: Any, call: RunningCall, error: BaseException) -> None:
-    """Settle a gate after an exception, or have that done when the work has really ended."""
+    """Settle a gate after an exception: now, or when work that the call has left running ends."""
     if call.deferred is not None:
         call.deferred.settle_error(gate, token, call.ending_of(error))
-    elif error.__class__ is GeneratorExit:  # the coroutine was dropped: this runs inside a finalizer
+    elif error.__class__ is GeneratorExit:  # the coroutine was garbage-collected: this runs inside a finalizer
         settle_from_finalizer(partial(settle_gate, gate, token, ABANDONED))
     else:
         settle_gate(gate, token, call.ending_of(error))
@@ -109,7 +115,7 @@ def settle_gate_after_error(gate: Gate[Any], token: Any, call: RunningCall, erro
 def settle_pair_after_error(
     inner: Gate[Any], inner_token: Any, outer: Gate[Any], outer_token: Any, call: RunningCall, error: BaseException
 ) -> None:
-    """Settle two gates after an exception, the outer one also if a Ctrl-C strikes while the inner one is settled."""
+    """Settle two gates after an exception; the outer one also if a Ctrl-C arrives while the inner one is settled."""
     ending: Ending | None = None
     try:
         if call.deferred is None and error.__class__ is not GeneratorExit:
@@ -117,8 +123,8 @@ def settle_pair_after_error(
             inner.settle(inner_token, ending)
         else:
             settle_gate_after_error(inner, inner_token, call, error)
-    except Exception as broken:
-        hook_failed("settle of a policy", inner.settle, broken)
+    except Exception as failure:
+        hook_failed("settle of a policy", inner.settle, failure)
     finally:
         if ending is None:
             settle_gate_after_error(outer, outer_token, call, error)
@@ -129,13 +135,13 @@ def settle_pair_after_error(
 def settle_failed(
     inner: Gate[Any], outer: Gate[Any], outer_token: Any, call: RunningCall, error: BaseException
 ) -> None:
-    """Log that the hook of an inner gate failed. If it was a Ctrl-C instead, settle the outer gate and raise it."""
+    """Log that settling the inner gate failed. If a Ctrl-C arrived instead, settle the outer gate and raise it."""
     try:
         if not isinstance(error, Exception):
             raise error
         hook_failed("settle of a policy", inner.settle, error)
-    except BaseException as struck:
-        settle_gate_after_error(outer, outer_token, call, struck)
+    except BaseException as interrupt:
+        settle_gate_after_error(outer, outer_token, call, interrupt)
         raise
 
 
@@ -143,13 +149,13 @@ def settle_failed(
 
 
 def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryState) -> Any:
-    """Ask a Loop for a delay. If its hook fails, that is logged once and the ending passes through."""
+    """Return the delay of a Loop; None for no other attempt. If its hook fails, log that once and return None."""
     state.attempt_number += 1
     if ending.error.__class__ is LateResult:
-        return None  # the caller gets the value, late as it is
+        return None  # the caller gets the late value
     try:
         if call.retries_stopped and isinstance(ending.error, Exception):
-            state.budget = None  # the attempt that it was paid for was made
+            state.budget = None  # it paid for the attempt that has just ended, so it is not refunded
             loop.on_attempt_rejected(call, OK, ending.error, state)
             return None
         wait: Any = loop.delay(call, ending, state)
@@ -162,20 +168,20 @@ def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryStat
 
 
 def validated_delay(wait: Any) -> float | None:
-    """Return a delay, if it is one."""
+    """Return a delay; raise an error if it is neither None nor a number >= 0."""
     return None if wait is None else validation.number("what delay returns", wait)
 
 
 def is_rejected_attempt(call: RunningCall, error: Exception, calls_made: int) -> bool:
-    """Return whether an error means that an attempt was rejected before the function was called.
+    """Return whether an error means that an attempt was rejected before the function did any work.
 
     Args:
         call: the call.
-        error: what came out of the attempt.
-        calls_made: how often the function had been called before it.
+        error: the exception that the attempt raised.
+        calls_made: how often the function had been called before the attempt.
 
-    Once a function has begun, a rejection that it raises comes from some other pipeline, after unknown work. But the
-    pipeline that decorates the function itself may have rejected the call, and then nothing was done.
+    If the function was called, a rejection that it raises comes from another pipeline, after unknown work. The
+    exception to this is a rejection by the pipeline that decorates the function itself: then no work was done.
     """
     if not isinstance(error, RejectedError) and not (isinstance(error, DeadlineExceededError) and error.unprocessed):
         return False
@@ -192,17 +198,17 @@ def attempt_rejected(loop: Loop, call: RunningCall, ending: Ending, last: Except
     except Exception as error:
         hook_failed("on_attempt_rejected of a policy", loop, error)
     if last.__traceback__ is not None:
-        last.__traceback__ = last.__traceback__.tb_next  # the frame that raises it again is added on top anew
+        last.__traceback__ = last.__traceback__.tb_next  # raising it again adds that frame again
 
 
 def start_given_up_results() -> Token[GivenUpResults | None]:
-    """Start to record the bad results that a Retry inside gives up on."""
+    """Start to record the bad results that an inner Retry gives up on; return the token for the end."""
     return given_up_results.set(GivenUpResults(given_up_results.get()))
 
 
 def end_given_up_results(token: Token[GivenUpResults | None]) -> None:
-    """End the record."""
-    with contextlib.suppress(ValueError):  # a dropped coroutine is closed in another context, without this record
+    """Stop recording."""
+    with contextlib.suppress(ValueError):  # a garbage-collected coroutine is closed in another context
         current = given_up_results.get()
         given_up_results.reset(token)
         if current is not None:
@@ -213,7 +219,10 @@ def end_given_up_results(token: Token[GivenUpResults | None]) -> None:
 
 
 def should_handle(substitute: Substitute[Any], call: RunningCall, ending: Ending) -> bool:
-    """Ask a Substitute. If its hook fails, that is logged once and the ending passes. A late value is a value."""
+    """Return whether a Substitute replaces an ending; False for a late value, which is returned to the caller.
+
+    If the hook fails, log that once and return False.
+    """
     if isinstance(ending.error, LateResult):
         return False
     try:
@@ -224,7 +233,11 @@ def should_handle(substitute: Substitute[Any], call: RunningCall, ending: Ending
 
 
 def settlement_of_replacement(left: DeferredSettlement | None) -> DeferredSettlement:
-    """Return what settles the gates around a substitute; work that was left running may still hold permits."""
+    """Return the settlement of the gates around a Substitute.
+
+    Args:
+        left: the settlement of work that the call has left running, which may hold permits; None if it left none.
+    """
     if left is None or left.ended:
         return REPLACED
     settlement = DeferredSettlement(known=True)
@@ -233,5 +246,5 @@ def settlement_of_replacement(left: DeferredSettlement | None) -> DeferredSettle
 
 
 def publish_replacement(substitute: Substitute[Any], call: RunningCall, info: PipelineInfo, mode: Mode) -> None:
-    """Publish that a substitute replaced an outcome, or would have."""
+    """Publish that a Substitute replaced an outcome, or would have in shadow mode."""
     info.publish(FallbackUsed, substitute, call, mode=mode)

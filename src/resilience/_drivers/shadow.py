@@ -1,4 +1,4 @@
-"""A gate in shadow mode: it decides and is settled as if it were enforced, and rejects no call."""
+"""Gates in shadow mode: they decide and are settled as in enforce mode, but reject no call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from resilience.errors import RejectedError
 from resilience.events._types import Mode
 
 REJECTED: Any = object()
-"""The token of a call that the gate would have rejected: its ending is not reported to the gate."""
+"""The token of a call that the gate would have rejected: the gate does not settle it."""
 
 
 class ShadowGate(Gate[Any]):
-    """Takes the place of a gate in a chain. It never has a call wait, and never rejects one.
+    """Replaces a gate in a chain. It reports rejections and waits of the gate, and admits every call at once.
 
     Args:
-        gate: the gate that decides.
+        gate: the gate in shadow mode.
     """
 
     def __init__(self, gate: Gate[Any]) -> None:
@@ -30,7 +30,7 @@ class ShadowGate(Gate[Any]):
         self.holds_permit = gate.holds_permit
 
     def admit(self, call: Call) -> Any:
-        """Ask the gate; report a rejection, or a wait."""
+        """Return the gate's token; if the call is rejected or would have to wait, report that and return REJECTED."""
         gate = self._gate
         try:
             token = gate.admit(call)
@@ -47,10 +47,10 @@ class ShadowGate(Gate[Any]):
         return token
 
     def on_response_head(self, token: Any) -> Any:
-        """Pass it on to the gate, if that admitted the call."""
+        """Call the gate's `on_response_head`, if it admitted the call."""
         return REJECTED if token is REJECTED else self._gate.on_response_head(token)
 
     def settle(self, token: Any, ending: Ending) -> None:
-        """Pass it on to the gate, if that admitted the call."""
+        """Settle the gate, if it admitted the call."""
         if token is not REJECTED:
             settle_gate(self._gate, token, ending)

@@ -1,7 +1,7 @@
-"""The drivers for plain functions: one per shape. `async_` is the same with awaits; a test compares the two.
+"""The drivers for plain functions, one for each shape. `async_` is the same with awaits; a test compares the two.
 
-A driver is a closure around the next one, built once per pipeline; the call travels through them. The nesting of the
-language brings permits back, whatever is raised where.
+A driver returns a closure that calls the next inner one. The closures are built once per pipeline, and each call is
+passed through them. Permits are released by `try` statements, whatever is raised where.
 """
 
 from __future__ import annotations
@@ -27,23 +27,26 @@ from resilience.events._types import Mode
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
 CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
-"""Counts a call in or out of a nested pipeline; the first argument is the key of its place."""
+"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 
 def invoke(call: RunningCall) -> Any:
-    """Call the user's function."""
+    """Call the user's function; raise an error if it returns an awaitable."""
     if call.deadline != FOREVER:
         return runtime.call_with_deadline(call)
     call.calls_made += 1
-    named = call.kwargs  # an empty mapping would be copied
-    result = call.function(*call.args, **named) if named else call.function(*call.args)
+    kwargs = call.kwargs  # an empty mapping would be copied
+    result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
     return result
 
 
 def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: DeadlineSource | None) -> Step:
-    """Drive a Loop: call again as long as it says so. `source`: that of a Scope right around it, driven with it."""
+    """Drive a Loop: repeat the call while the policy returns a delay.
+
+    `source` is that of the Scope directly around the Loop, which is driven by the same closure; None without one.
+    """
     now = clock
     seconds = FOREVER if source is None or source.seconds is None else source.seconds
     bounds_call = source is not None and source.bounds_call
@@ -98,7 +101,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                 call.deferred = None
             raise last
         finally:
-            last = None  # its traceback holds this frame
+            last = None  # its traceback refers to this frame
             if source is not None:
                 call.deadline = outer
                 call.deadline_source = outer_source
@@ -109,13 +112,13 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
 
 
 def await_delay(wait: Any, policy: Loop, call: RunningCall) -> float | None:
-    """Reject a decision that a plain call cannot await."""
+    """Raise an error: a plain call cannot await a delay."""
     del call
     raise callables.unawaited_delay(wait, policy.name)
 
 
 def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step:
-    """Drive a Loop that only reports what it would do."""
+    """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
 
     def watched(call: RunningCall) -> Any:
         state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
@@ -138,7 +141,7 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
 
 
 def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
-    """Drive a Scope: what is inside has its deadline, or an earlier one that is in force. `invoke` enforces it."""
+    """Drive a Scope: set its deadline for what is inside, unless an earlier one is in force. `invoke` enforces it."""
     now = clock
     seconds, bounds_call = source.seconds, source.bounds_call
 
@@ -162,25 +165,25 @@ def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
 
 
 def shadow_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
-    """Drive a Scope that only reports when it would have cut."""
+    """Drive a Scope in shadow mode: it reports a passed deadline, and the ending passes through."""
 
     def watched(call: RunningCall) -> Any:
         deadline = policy.deadline(call, clock.monotonic())
-        dropped = False
+        finalizing = False
         try:
             return inner(call)
         except GeneratorExit:
-            dropped = True  # the interpreter finalizes the coroutine: listeners must not be called
+            finalizing = True  # the coroutine is being finalized: listeners must not be called
             raise
         finally:
-            if not dropped and clock.monotonic() >= deadline:
+            if not finalizing and clock.monotonic() >= deadline:
                 deadline_errors.publish(call, source, mode=Mode.SHADOW)
 
     return watched
 
 
 def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute: replace an ending that it handles."""
+    """Drive a Substitute: replace the outcome of an ending that it handles."""
 
     def replacing(call: RunningCall) -> Any:
         try:
@@ -200,13 +203,13 @@ def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step
 
 
 def await_replacement(value: Any, call: RunningCall, policy: str) -> Any:
-    """Reject an awaitable replacement for a plain call."""
+    """Raise an error: a plain call cannot await a replacement."""
     del call
     raise callables.unawaited_replacement(value, policy)
 
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute that only reports when it would replace an outcome."""
+    """Drive a Substitute in shadow mode: it reports a replacement, and the ending passes through."""
 
     def watched(call: RunningCall) -> Any:
         try:
@@ -220,7 +223,7 @@ def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) 
 
 
 def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
-    """Raise returned values that are failures as exceptions, so that policies handle one thing only."""
+    """Raise returned values that are failures as BadResult, so that policies handle exceptions only."""
 
     def raising(call: RunningCall) -> Any:
         result = inner(call)
@@ -232,7 +235,7 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
 
 def track_given_up_results(inner: Step) -> Step:
-    """Record the bad results that a Retry inside gives up on."""
+    """Record the bad results that an inner Retry gives up on."""
 
     def tracking(call: RunningCall) -> Any:
         token = hooks.start_given_up_results()
@@ -245,17 +248,17 @@ def track_given_up_results(inner: Step) -> Step:
 
 
 def nested(inner: Step, info: PipelineInfo, enter: CountCall, leave: CountCall) -> Step:
-    """Let a call pass through a pipeline that is part of another one."""
+    """Drive a pipeline that is nested in another one: count the call in and out, and set its pipeline."""
 
     def passing(call: RunningCall) -> Any:
-        place = object()
+        key = object()
         outer = call.pipeline
         call.pipeline = info
         try:
-            enter(place, call)
+            enter(key, call)
             return inner(call)
         finally:
             call.pipeline = outer
-            leave(place, call)
+            leave(key, call)
 
     return passing

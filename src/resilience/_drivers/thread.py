@@ -1,4 +1,4 @@
-"""The driver of a Scope that runs plain calls on a thread of its own; awaited calls do not need one."""
+"""The driver of a Scope that runs plain calls on a thread of their own; awaited calls do not need one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilience.events._types import Mode
 
 
 def thread_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
-    """Drive a Scope whose inside runs on a thread, which is abandoned when time is up."""
+    """Drive a Scope that runs what is inside on a new thread, which is abandoned at the deadline."""
 
     def on_thread(call: RunningCall) -> Any:
         started = clock.monotonic()

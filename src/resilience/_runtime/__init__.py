@@ -1,7 +1,8 @@
-"""Waiting and cutting, for threads, asyncio and trio: the only place, with `testing`, that names them.
+"""Waits and deadlines on threads, asyncio and trio. Only this package and `testing` depend on these.
 
-Each module has `park(waiter, until)` for queues and `sleep(waiter, until)` between attempts: wait until somebody
-wakes the waiter, or until that time; and `in_time(call)`: call the function, until the call's deadline.
+Each module has `park(waiter, until)`, which waits in a queue until the waiter is woken or until that time, and
+`call_with_deadline(call)`, which calls the function and enforces the call's deadline. `threads` and this module also
+have `sleep(waiter, until)` for the waits between attempts. All times are those of the library's monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from resilience._util.clock import FOREVER, clock
 
 
 def in_trio() -> bool:
-    """Return whether trio runs the current task. Trio brings sniffio and sets its thread-local name while it runs."""
+    """Return whether trio is running in this thread. Trio sets the thread-local name of sniffio while it runs."""
     sniffio = sys.modules.get("sniffio")
     return sniffio is not None and sniffio.thread_local.name == "trio"
 
 
 class _Loops:
-    """The modules for event loops, imported when first needed: asyncio takes 45 ms, and trio may not be there."""
+    """The modules for event loops, imported on first use: asyncio takes 45 ms, and trio may not be installed."""
 
     asyncio: Any = None
     trio: Any = None
 
 
 def current_backend() -> Any:
-    """Return the module for the event loop that is running."""
+    """Return the module for the running event loop."""
     if in_trio():
         if _Loops.trio is None:
             _Loops.trio = importlib.import_module("resilience._runtime.trio")
@@ -41,41 +42,41 @@ def current_backend() -> Any:
 
 
 async def park(waiter: Wakeable, until: float) -> None:
-    """Wait in whichever event loop is running."""
+    """Wait in the running event loop until woken, or until that time."""
     await current_backend().park(waiter, until)
 
 
 async def sleep(waiter: Wakeable, until: float) -> None:
-    """Sleep between two attempts in whichever event loop is running."""
+    """Sleep between two attempts in the running event loop until that time, or until woken."""
     clock.sleeping(until - clock.monotonic())
     await current_backend().park(waiter, until)
 
 
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
-    """Call the user's function and cut it at the call's deadline; or have `value` awaited instead."""
+    """Call and await the user's function, or await `value` instead, and cancel it at the call's deadline."""
     attempt: Awaitable[Any] = current_backend().call_with_deadline(call, value)
     return attempt
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
-    """Await something until that time; TIME_IS_UP if it was not there by then."""
+    """Await a value until that time; return TIMED_OUT if it was cancelled then."""
     return await current_backend().await_until(until, value)
 
 
 def current_owner() -> object:
-    """Return the running task, or else the number of the thread."""
+    """Return the running task; outside of tasks, the identifier of the thread."""
     return current_backend().current_task() if in_a_task() else threading.get_ident()
 
 
 def in_a_task() -> bool:
-    """Return whether a task of an event loop runs in this thread; between two tasks, where finalisers may run, not."""
+    """Return whether a task of an event loop is running in this thread; False between tasks, also in finalizers."""
     if in_trio() or "asyncio" in sys.modules:
         return bool(current_backend().in_a_task())
     return False
 
 
 def effective_deadline() -> float:
-    """Return when the cancel scopes around the running task end, on the ambient clock; FOREVER outside of tasks."""
+    """Return the deadline of the cancel scopes around the running task, on the library's clock; FOREVER without one."""
     if in_trio() or "anyio" in sys.modules:
         at: float = current_backend().effective_deadline()
         return at

@@ -1,4 +1,4 @@
-"""Waiting in an asyncio task, on any event loop, and cutting it."""
+"""Waits in asyncio tasks, on any event loop, and their cancellation at a deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resilience._util.locks import members
 
 
 class _Waiter:
-    """A wait in a loop, until woken from whatever thread, or until some time."""
+    """A wait in an event loop, until woken from any thread, or until a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
         self._loop = loop
@@ -26,8 +26,8 @@ class _Waiter:
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
-        # A signal handler or a finaliser may interrupt the loop itself, which may be about to sleep: then only a call
-        # that is meant for other threads wakes it.
+        # A signal handler or a finalizer may run in the loop itself just before its select(): then only
+        # call_soon_threadsafe wakes it.
         if asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None:
             self.done()
         else:
@@ -39,7 +39,7 @@ class _Waiter:
 
     def arm(self) -> None:
         left = self._until - clock.monotonic()
-        if left > 0:  # timers of an event loop may come early by the clock's resolution
+        if left > 0:  # a timer of an event loop may fire early by the clock's resolution
             self._timer = clock.alarm(self._until, self.arm) or self._loop.call_later(left, self.arm)
         else:
             self.done()
@@ -51,56 +51,56 @@ class _Waiter:
 
 
 async def park(waiter: Wakeable, until: float) -> None:
-    """Wait until woken, from whatever thread, or until that time."""
-    nap = _Waiter(asyncio.get_running_loop(), until)
-    if waiter.add_waker(nap.wake):
+    """Wait until woken, from any thread, or until that time."""
+    wait = _Waiter(asyncio.get_running_loop(), until)
+    if waiter.add_waker(wait.wake):
         if until != FOREVER:
-            nap.arm()
+            wait.arm()
         try:
-            await nap.future
+            await wait.future
         finally:
-            nap.disarm()
+            wait.disarm()
 
 
 class _DeadlineCancel:
-    """The cut that hangs over one attempt."""
+    """The cancellation of one attempt at its deadline."""
 
     __slots__ = ("_before", "_task", "fired")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
-        self._task = ref(task)  # weak: a task that is dropped with its loop must not be kept by its own timer
+        self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
         self._before = task.cancelling()
         self.fired = False
 
     def fire(self) -> None:
-        """Cancel the task. If somebody else is cancelling it, too, their message is kept: anyio knows its own by it."""
+        """Cancel the task. Keep the message of a cancellation from outside: anyio recognizes its own by it."""
         task = self._task()
         if task is not None:
             self.fired = True
             other = task.cancelling() > self._before
             task.cancel(getattr(task, "_cancel_message", None) if other else None)
 
-    def ours(self, error: BaseException | None) -> bool:
-        """Take the cancellation back; returns whether it is the reason for `error`, and not one from outside."""
+    def caused(self, error: BaseException | None) -> bool:
+        """Uncancel the task; return whether `error` was caused by this cancellation, not by one from outside."""
         task = self._task()
         left = 0 if task is None else task.uncancel()
-        ours = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
-        return ours and left <= self._before
+        possible = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
+        return possible and left <= self._before
 
 
 class _DeadlineTimer:
-    """The one timer of a loop for all attempts under one limit.
+    """The single timer of a loop for all attempts whose deadlines have the same source.
 
-    Their deadlines mostly come in the order in which the attempts start, so the first one is the next to be cut; where
-    that does not hold, they are sorted when the timer rings. It is armed lazily: an attempt that is over in time, as
-    most are, costs an entry in a dict.
+    Deadlines mostly come in the order in which attempts start, so the first entry is usually the next to be cancelled;
+    otherwise the entries are sorted when the timer fires. The timer is armed lazily: an attempt that ends before its
+    deadline, as most do, costs only an entry in a dict.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_armed", "_cuts", "_last", "_ordered", "_waited", "busy_until", "loop")
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_last", "_ordered", "_waited", "busy_until", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
-        self._cuts: dict[_DeadlineCancel, float] = {}
+        self._cancels: dict[_DeadlineCancel, float] = {}
         self._armed = FOREVER
         self._alarm: Callable[[], TimerHandle | None] = _nothing
         self._last = 0.0
@@ -108,19 +108,19 @@ class _DeadlineTimer:
         self._waited = False
         self.busy_until = 0.0
 
-    def add(self, cut: _DeadlineCancel, at: float) -> None:
-        """Cut at that time."""
-        if at < self._last and self._cuts:
+    def add(self, cancel: _DeadlineCancel, at: float) -> None:
+        """Cancel an attempt at that time."""
+        if at < self._last and self._cancels:
             self._ordered = False
         self._last = at
-        self._cuts[cut] = at
+        self._cancels[cancel] = at
         if at < self._armed:
             self._arm(at)
 
-    def discard(self, cut: _DeadlineCancel) -> None:
-        """The attempt is over. Virtual time must not run on to a deadline that nobody has any more."""
-        self._cuts.pop(cut, None)
-        if not self._cuts and not clock.real:
+    def discard(self, cancel: _DeadlineCancel) -> None:
+        """Remove an attempt that has ended. Virtual time must not advance to a deadline without an attempt."""
+        self._cancels.pop(cancel, None)
+        if not self._cancels and not clock.real:
             self._disarm()
 
     def _arm(self, at: float) -> None:
@@ -141,41 +141,42 @@ class _DeadlineTimer:
             alarm.cancel()
 
     def _ring(self) -> None:
-        """Cut what is due. Those further in, whose deadline is an inherited one, go first, and get a moment to unwind.
+        """Cancel what is due: first inner calls with an inherited deadline, then, after MOMENT, the calls around them.
 
-        Otherwise the cut of the call around them would reach them as cancellation from outside, which nobody scores.
+        Without the delay, an inner call would see the cancellation of the outer one as one from outside, which is
+        neutral and not scored as a timeout.
         """
         self._armed = FOREVER
         self._alarm = _nothing
         now = clock.monotonic()
-        inside = _timer_of(INHERITED)
-        inside.cut_due(now)
-        if inside is not self and not self._waited and now < inside.busy_until:
+        inner = _timer_of(INHERITED)
+        inner.cancel_due(now)
+        if inner is not self and not self._waited and now < inner.busy_until:
             self._arm(now + MOMENT)
             self._waited = True
             return
         self._waited = False
-        if inside is not self:
-            self.cut_due(now)
+        if inner is not self:
+            self.cancel_due(now)
 
-    def cut_due(self, now: float) -> None:
-        """Cut what is due, and arm for the next."""
+    def cancel_due(self, now: float) -> None:
+        """Cancel what is due, and arm the timer for the next deadline."""
         if not self._ordered:
-            self._cuts = dict(sorted(members(self._cuts.items()), key=_when))
+            self._cancels = dict(sorted(members(self._cancels.items()), key=_when))
             self._ordered = True
-            self._last = max(self._cuts.values(), default=0.0)
-        for cut, at in members(self._cuts.items()):
+            self._last = max(self._cancels.values(), default=0.0)
+        for cancel, at in members(self._cancels.items()):
             if at > now:
                 self._arm(at)
                 break
-            # To cut one task may finalise another that was dropped, and whose cut is then gone.
-            if self._cuts.pop(cut, None) is not None:
-                cut.fire()
+            # Cancelling one task may finalize another one, whose entry is removed then.
+            if self._cancels.pop(cancel, None) is not None:
+                cancel.fire()
                 self.busy_until = now + MOMENT
 
 
 MOMENT = 0.001
-"""Seconds for the calls further in to unwind."""
+"""Seconds that inner calls get to unwind."""
 
 
 def _nothing() -> None:
@@ -183,7 +184,7 @@ def _nothing() -> None:
 
 
 def _weakly(alarm: TimerHandle) -> Callable[[], TimerHandle | None]:
-    """Refer to an alarm without keeping its loop alive; some loops' alarms cannot be referred to like that."""
+    """Return a weak reference to a timer, so that its loop is not kept alive; a strong one if it supports no other."""
     try:
         return ref(alarm)
     except TypeError:
@@ -199,18 +200,19 @@ _timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Deadline
 )
 
 
-def _timer_of(limit: DeadlineSource) -> _DeadlineTimer:
+def _timer_of(source: DeadlineSource) -> _DeadlineTimer:
+    """Return the timer of the running loop for deadlines of one source."""
     loop = asyncio.get_running_loop()
-    known: ReferenceType[_DeadlineTimer] | None = limit.timer
+    known: ReferenceType[_DeadlineTimer] | None = source.timer
     timer = None if known is None else known()
     if timer is None or timer.loop() is not loop:
-        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(limit, _DeadlineTimer(loop))
-        limit.timer = ref(timer)
+        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(source, _DeadlineTimer(loop))
+        source.timer = ref(timer)
     return timer
 
 
 async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Any:
-    """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    """Call and await the user's function, or await `value`, and cancel it at the call's deadline."""
     if call.cancel_via_anyio:
         return await _call_in_anyio_scope(call, value)
     started = clock.monotonic()
@@ -219,16 +221,16 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise deadline_errors.expired_error(call)
     task = asyncio.current_task()
     assert task is not None, "an asyncio coroutine runs in a task"
-    cut = _DeadlineCancel(task)
+    cancel = _DeadlineCancel(task)
     timer = _timer_of(call.deadline_source)
     before = ambient_deadline.get()
     try:
         ambient_deadline.set(deadline)
-        timer.add(cut, deadline)
+        timer.add(cancel, deadline)
         if value is None:
             call.calls_made += 1
-            named = call.kwargs  # an empty mapping would be copied
-            result = call.function(*call.args, **named) if named else call.function(*call.args)
+            kwargs = call.kwargs  # an empty mapping would be copied
+            result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
         else:
             result = value
         if result.__class__ is CoroutineType or (
@@ -236,18 +238,18 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         ):
             result = await result
     except BaseException as error:
-        if cut.fired:
-            if cut.ours(error):
+        if cancel.fired:
+            if cancel.caused(error):
                 raise deadline_errors.cut_error(call, started) from error
         elif isinstance(error, Exception) and clock.monotonic() >= deadline and call.caused_by_deadline(error):
-            raise deadline_errors.cut_error(call, started) from error  # what is further in had our deadline
+            raise deadline_errors.cut_error(call, started) from error  # an inner call had this deadline
         raise
     finally:
-        timer.discard(cut)
-        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+        timer.discard(cancel)
+        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
             ambient_deadline.set(before)
-    if cut.fired:
-        cut.ours(None)
+    if cancel.fired:
+        cancel.caused(None)
         raise deadline_errors.late_result(call, started, result)
     if clock.monotonic() >= deadline:
         raise deadline_errors.late_result(call, started, result)
@@ -255,7 +257,7 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
 
 
 async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) -> Any:
-    """Do the same with a cancel scope of anyio, for clients that shield their clean-up with one."""
+    """Do as `call_with_deadline` with a cancel scope of anyio, for clients that shield their clean-up with one."""
     import anyio
 
     started = clock.monotonic()
@@ -276,11 +278,11 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
     except Exception as error:
         if scope.cancel_called or (
             clock.monotonic() >= deadline and call.caused_by_deadline(error)
-        ):  # it came of the cut
+        ):  # caused by the deadline
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
             ambient_deadline.set(before)
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
@@ -290,7 +292,7 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
-    """Await something until that time."""
+    """Await a value until that time; return TIMED_OUT if it was cancelled then."""
     import anyio
 
     with anyio.CancelScope(deadline=anyio.current_time() + until - clock.monotonic()):
@@ -299,7 +301,7 @@ async def await_until(until: float, value: Awaitable[Any]) -> Any:
 
 
 def effective_deadline() -> float:
-    """Return when anyio's cancel scopes around the running task end, on the ambient clock."""
+    """Return the deadline of anyio's cancel scopes around the running task, on the library's clock."""
     anyio: Any = sys.modules.get("anyio")
     if anyio is None or not in_a_task():
         return FOREVER
@@ -313,5 +315,5 @@ def current_task() -> object:
 
 
 def in_a_task() -> bool:
-    """Return whether a task of an event loop runs in this thread."""
+    """Return whether a task of an event loop is running in this thread."""
     return asyncio._get_running_loop() is not None and asyncio.current_task() is not None

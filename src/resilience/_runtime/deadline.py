@@ -1,4 +1,4 @@
-"""The ambient deadline: until when whoever called us wants an answer. It only shrinks on its way in."""
+"""The ambient deadline: by when the caller needs an answer. An inner deadline can only shorten it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ T = TypeVar("T")
 
 
 def current_deadline() -> float | None:
-    """Return the point in time by which an answer is wanted, on the ambient monotonic clock; None: no deadline.
+    """Return the deadline in force, in seconds of the library's monotonic clock; None if there is none.
 
-    Cancel scopes of anyio and trio around the running task count, too.
+    It is the earliest of the ambient deadline and the deadlines of the cancel scopes of anyio or trio around the
+    running task.
     """
     at = min(ambient_deadline.get(), _runtime.effective_deadline())
     return None if at == FOREVER else at
@@ -30,19 +31,29 @@ def remaining() -> float | None: ...
 @overload
 def remaining(default: T) -> float | T: ...
 def remaining(default: object = None) -> object:
-    """Return the seconds left until the deadline, never less than 0; `default` where there is no deadline."""
+    """Return the seconds left until `current_deadline()`, >= 0.
+
+    Args:
+        default: the value to return if no deadline is in force.
+    """
     at = current_deadline()
     return default if at is None else max(0.0, at - clock.monotonic())
 
 
 @contextmanager
 def deadline_after(seconds: float) -> Generator[float]:
-    """Set the ambient deadline for what is called inside, unless an earlier one is in force; gives that deadline.
+    """Set the ambient deadline for the calls in the `with` block, unless an earlier one is in force.
 
     Args:
-        seconds: from now, >= 0.
+        seconds: the time from now, in seconds, >= 0.
 
-    It cuts nothing by itself: guarded calls inside obey it, and whatever asks `remaining()`.
+    Yields:
+        The deadline in force in the block, in seconds of the library's monotonic clock.
+
+    Raises:
+        TypeError, ValueError: `seconds` is not a finite number >= 0.
+
+    It cancels nothing by itself. Guarded calls in the block obey it, and `remaining()` returns the time left.
     """
     before = ambient_deadline.get()
     at = min(clock.monotonic() + validation.number("seconds", seconds), before)
@@ -50,14 +61,14 @@ def deadline_after(seconds: float) -> Generator[float]:
         ambient_deadline.set(at)
         yield at
     finally:
-        if ambient_deadline.get() == at:  # else it is left in another context, or out of turn, by a generator
+        if ambient_deadline.get() == at:  # not if a generator leaves it in another context, or in another order
             ambient_deadline.set(before)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` with the deadline of this moment, to be run elsewhere, such as in a thread pool.
+    """Return a function that calls `function` with the ambient deadline of this moment, such as in a thread pool.
 
-    Where it runs, a deadline that is in force there and earlier still counts.
+    If an earlier deadline is in force where it is called, that one applies.
     """
     at = ambient_deadline.get()
 

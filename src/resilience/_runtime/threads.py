@@ -1,4 +1,4 @@
-"""Waiting in a thread, and calling in one that can be left behind."""
+"""Waits in threads, and calls on threads that can be abandoned."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def sleep(waiter: Wakeable, until: float) -> None:
 
 
 def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until: float) -> None:
+    """Wait by the clock's function `wait`; a StopToken of this context may end it."""
     lock = threading.Lock()
     lock.acquire()
     if waiter.add_waker(lock.release):
@@ -41,54 +42,61 @@ def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until
 
 
 class Stopped(BaseException):
-    """The thread was told to stop, as a task is that is cancelled: nobody's failure, and never retried."""
+    """The thread was stopped by its StopToken, like a cancelled task. It is not a failure and never retried."""
 
 
 class StopToken:
-    """Ends the waits of threads of our own from outside: those that wait, now or later, raise `Stopped`."""
+    """Stops the waits of threads that this library started: each wait, current or later, raises `Stopped`."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._bells: set[threading.Lock] = set()
+        self._locks: set[threading.Lock] = set()
         self.stopped = False
 
     def stop(self) -> None:
-        """Have them stop."""
+        """End the current waits, and let later ones raise at once."""
         with self._mutex:
             self.stopped = True
-            bells = list(self._bells)
-        for bell in bells:
-            with contextlib.suppress(RuntimeError):  # it has just been woken by what it waited for
-                bell.release()
+            locks = list(self._locks)
+        for lock in locks:
+            with contextlib.suppress(RuntimeError):  # the wait has just ended by itself
+                lock.release()
 
-    def wait(self, wait: Callable[[threading.Lock, float], bool], bell: threading.Lock, seconds: float) -> None:
-        """Wait, unless told to stop."""
+    def wait(self, wait: Callable[[threading.Lock, float], bool], lock: threading.Lock, seconds: float) -> None:
+        """Wait until `lock` is released or for `seconds`.
+
+        Raises:
+            Stopped: `stop` was called, before or during the wait.
+        """
         try:
             with self._mutex:
-                told = self.stopped
-                self._bells.add(bell)
-            if not told:
-                wait(bell, seconds)
+                stopped = self.stopped
+                self._locks.add(lock)
+            if not stopped:
+                wait(lock, seconds)
         finally:
             with self._mutex:
-                self._bells.discard(bell)
+                self._locks.discard(lock)
         if self.stopped:
             raise Stopped
 
 
 stopping: ContextVar[StopToken | None] = ContextVar("resilience_stop", default=None)
-"""What ends the waits in this context; None in threads that are not ours."""
+"""The StopToken of this context; None in threads that this library did not start."""
 
 
 def start(function: Callable[[], object], stop: StopToken) -> None:
-    """Run a function on a thread of its own, in a copy of this context. It does not keep the process from ending."""
+    """Run a function on a new daemon thread, in a copy of this context; `stop` ends its waits."""
     context = contextvars.copy_context()
     context.run(stopping.set, stop)
     threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
 
 
 def call_with_deadline(call: RunningCall) -> Any:
-    """Call the user's function with the call's deadline as the ambient one. Nobody can cut it: it may be late."""
+    """Call the user's function with the call's deadline as the ambient one.
+
+    A plain function cannot be cancelled. If it returns after the deadline, its result is raised as a LateResult.
+    """
     started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline:
@@ -96,14 +104,14 @@ def call_with_deadline(call: RunningCall) -> Any:
     try:
         ambient_deadline.set(deadline)
         call.calls_made += 1
-        named = call.kwargs  # an empty mapping would be copied
-        result = call.function(*call.args, **named) if named else call.function(*call.args)
+        kwargs = call.kwargs  # an empty mapping would be copied
+        result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
     except Exception as error:
-        if clock.monotonic() >= call.deadline and call.caused_by_deadline(error):  # what is further in had our deadline
+        if clock.monotonic() >= call.deadline and call.caused_by_deadline(error):  # an inner call had this deadline
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        # Not reset(): a Ctrl-C between set() and the assignment of its token would lose that.
+        # Not reset(): a Ctrl-C between set() and the assignment of its token would lose the token.
         ambient_deadline.set(call.entry_deadline)
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
@@ -113,16 +121,16 @@ def call_with_deadline(call: RunningCall) -> Any:
 
 
 def effective_deadline() -> float:
-    """Threads have no cancel scopes."""
+    """Return FOREVER: threads have no cancel scopes."""
     return FOREVER
 
 
 class ThreadCall:
-    """A part of a call that a thread of its own does, so that it can be left behind.
+    """The inner part of a call, run on a thread of its own so that it can be abandoned at the deadline.
 
     Args:
-        step: what is to be done with the call.
-        call: the call; the thread works on a copy.
+        step: the chain inside, which is called with a copy of the call.
+        call: the call.
     """
 
     def __init__(self, step: Callable[[RunningCall], Any], call: RunningCall) -> None:
@@ -132,25 +140,26 @@ class ThreadCall:
         self._result: Any = None
         self._error: BaseException | None = None
         self.abandoned: DeferredSettlement | None = None
-        """What ends with the thread, if it was abandoned."""
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        """The settlement that ends with the thread, if it was abandoned; else None."""
+        self._done = threading.Lock()
+        self._done.acquire()
         self._mutex = threading.Lock()
         self._finished = False
 
     def start(self) -> None:
-        """Start the thread, in a copy of this context. It does not keep the process from ending."""
+        """Start the daemon thread, in a copy of this context."""
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-thread-call", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            raise  # the system has no thread for it
+            raise  # the system cannot start another thread
         except BaseException:
-            self._abandon()  # a Ctrl-C came as it started
+            self._abandon()  # a Ctrl-C arrived while it started
             raise
 
     def _work(self) -> None:
+        """Run the step, and settle if the thread was abandoned in the meantime."""
         try:
             self._result = self._step(self._copy)
         except BaseException as error:
@@ -158,8 +167,8 @@ class ThreadCall:
         with self._mutex:
             self._finished = True
             abandoned = self.abandoned
-            self._copy.ending = None  # it holds the exception, whose frames hold the call
-        self._bell.release()
+            self._copy.ending = None  # it refers to the exception, whose frames refer to the call
+        self._done.release()
         if abandoned is not None:
             if isinstance(self._error, CarriedResult):
                 self._result = self._error.result
@@ -167,32 +176,32 @@ class ThreadCall:
             try:
                 self._copy.dispose(self._result)
             finally:
-                further = self._copy.deferred  # a thread further in may still hang
-                if further is None or further.ended:
+                inner = self._copy.deferred  # an abandoned thread of an inner Timeout may still be running
+                if inner is None or inner.ended:
                     abandoned.end(Ending(EndingKind.TIMED_OUT))
                 else:
-                    further.add(abandoned.end)
+                    inner.add(abandoned.end)
 
     def wait(self, until: float) -> bool:
-        """Wait for it to be done until that time; returns whether it is. Otherwise it is left behind."""
+        """Wait for the thread until that time, then abandon it; return whether it has finished."""
         if not self._call.add_waker(self._copy.stop_retrying):  # a drain ends the waits of the thread, too
             self._copy.stop_retrying()
         try:
-            clock.park(self._bell, FOREVER if until == FOREVER else until - clock.monotonic())
+            clock.park(self._done, FOREVER if until == FOREVER else until - clock.monotonic())
         finally:
             self._abandon()
             self._call.calls_made = self._copy.calls_made
         return self.abandoned is None
 
     def _abandon(self) -> None:
-        """Let it go on alone, unless it is done."""
-        abandoned = DeferredSettlement(known=True)  # made outside of the mutex: nothing may be finalized within
+        """Mark the thread as abandoned, unless it has finished."""
+        abandoned = DeferredSettlement(known=True)  # made without the mutex: a finalizer may run here
         with self._mutex:
             if not self._finished:
                 self._call.deferred = self.abandoned = abandoned
 
     def outcome(self) -> Any:
-        """Return, or raise, what came of it."""
+        """Return the result of the thread, or raise its exception."""
         self._call.deferred = self._copy.deferred
         error = self._error
         if error is None:
@@ -201,4 +210,4 @@ class ThreadCall:
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame
+            del error  # its traceback refers to this frame

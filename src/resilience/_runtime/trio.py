@@ -1,4 +1,4 @@
-"""Waiting in a trio task, and cutting it."""
+"""Waits in trio tasks, and their cancellation at a deadline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilience._util.clock import FOREVER, TIMED_OUT, ambient_deadline, clock
 
 
 async def park(waiter: Wakeable, until: float) -> None:
-    """Wait until woken, from whatever thread, or until that time."""
+    """Wait until woken, from any thread, or until that time."""
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
     sleeping = True
@@ -28,7 +28,7 @@ async def park(waiter: Wakeable, until: float) -> None:
             trio.lowlevel.reschedule(task)
 
     def wake() -> None:
-        # Not at once, not even in this thread: it may be a signal handler or a finaliser that calls, at any moment.
+        # Not rescheduled at once, even in this thread: a signal handler or a finalizer may be the caller.
         token.run_sync_soon(done)
 
     def abort(_: Callable[[], Any]) -> trio.lowlevel.Abort:
@@ -39,7 +39,7 @@ async def park(waiter: Wakeable, until: float) -> None:
     alarm = None
     try:
         if not waiter.add_waker(wake):
-            return  # and yet it may be woken: who was about to do so does not know
+            return  # `wake` may still be called, and then has no effect
         alarm = None if until == FOREVER else clock.alarm(until, done)
         seconds = math.inf if until == FOREVER or alarm is not None else max(0.0, until - clock.monotonic())
         with trio.move_on_after(seconds):
@@ -51,12 +51,12 @@ async def park(waiter: Wakeable, until: float) -> None:
 
 
 async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Any:
-    """Call the user's function, or await `value`, and cut it at the call's deadline."""
+    """Call and await the user's function, or await `value`, and cancel it at the call's deadline."""
     started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
         raise deadline_errors.expired_error(call)
-    # Given at once: to set the deadline of a scope later costs as much again.
+    # The deadline is passed to the constructor, since setting it later costs as much as the scope itself.
     scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
     alarm = None if clock.real or deadline == FOREVER else clock.alarm(deadline, scope.cancel)
     before = ambient_deadline.get()
@@ -66,8 +66,8 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         with scope:
             if value is None:
                 call.calls_made += 1
-                named = call.kwargs  # an empty mapping would be copied
-                result = call.function(*call.args, **named) if named else call.function(*call.args)
+                kwargs = call.kwargs  # an empty mapping would be copied
+                result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
             else:
                 result = value
             if result.__class__ is CoroutineType or (
@@ -75,20 +75,20 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
             ):
                 result = await result
     except trio.Cancelled as error:
-        # The deadline is that of somebody around us, whose cut it is, too: so this is no cancellation from outside.
+        # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
         if call.deadline_source is INHERITED and scope.cancel_called:
             raise deadline_errors.cut_error(call, started) from error
         raise
     except Exception as error:
         if scope.cancel_called or (
             clock.monotonic() >= deadline and call.caused_by_deadline(error)
-        ):  # it came of the cut
+        ):  # caused by the deadline
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
         if alarm is not None:
             alarm.cancel()
-        if ambient_deadline.get() == deadline:  # else a dropped coroutine is closed in another context
+        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
             ambient_deadline.set(before)
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
@@ -98,7 +98,7 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
-    """Await something until that time."""
+    """Await a value until that time; return TIMED_OUT if it was cancelled then."""
     scope = trio.CancelScope()
     alarm = None if clock.real else clock.alarm(until, scope.cancel)
     if alarm is None:
@@ -113,7 +113,7 @@ async def await_until(until: float, value: Awaitable[Any]) -> Any:
 
 
 def effective_deadline() -> float:
-    """Return when the cancel scopes around the running task end, on the ambient clock."""
+    """Return the deadline of the cancel scopes around the running task, on the library's clock."""
     at = trio.current_effective_deadline()
     return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + clock.monotonic()
 
@@ -124,7 +124,7 @@ def current_task() -> object:
 
 
 def in_a_task() -> bool:
-    """Return whether a task runs in this thread at this moment."""
+    """Return whether a task is running in this thread."""
     try:
         trio.lowlevel.current_task()
     except RuntimeError:
