@@ -13,29 +13,31 @@ from resilience import Bulkhead, CircuitBreaker, Pipeline, ResilienceWarning, Re
 WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
     (
         lambda: Pipeline(Timeout(1), Retry(), Timeout(1)),
-        "timeout_2 (1 s) stands inside timeout (1 s), which always ends first; give the inner one less time",
+        "timeout_2 (1 s) is inside timeout (1 s), which always ends first; give the inner one less time",
     ),
     (
         lambda: Pipeline(Timeout(1), Pipeline(Retry(), Timeout(3, name="attempt"))),
-        "attempt (3 s) stands inside timeout (1 s), which always ends first; give the inner one less time",
+        "attempt (3 s) is inside timeout (1 s), which always ends first; give the inner one less time",
     ),
     (
         lambda: Pipeline(CircuitBreaker(), Retry()),
-        "breaker stands outside retry: it sees only what is left after all retries, and does not stop them while it is "
+        "breaker is outside retry: it sees only the outcome after all retries, and does not stop them while it is "
         "open; put it inside",
     ),
     (
         lambda: Pipeline(CircuitBreaker(slow_after=2), Timeout(1)),
-        "breaker calls slow what takes 2 s (slow_after), but timeout cuts after 1 s; make slow_after less than that",
+        "breaker counts a call as slow from slow_after=2 s on, but timeout ends it after 1 s; set slow_after to less "
+        "than that",
     ),
     (
         lambda: Pipeline(Timeout(2), CircuitBreaker(slow_after=2)),
-        "breaker calls slow what takes 2 s (slow_after), but timeout cuts after 2 s; make slow_after less than that",
+        "breaker counts a call as slow from slow_after=2 s on, but timeout ends it after 2 s; set slow_after to less "
+        "than that",
     ),
     (
         lambda: Pipeline(CircuitBreaker(min_calls=20, window_calls=10)),
-        "breaker wants min_calls=20 before it judges, but its window holds only window_calls=10; its failure rate "
-        "never opens it",
+        "breaker needs min_calls=20 calls to open by a rate, but its window holds only window_calls=10; set min_calls "
+        "to that or less",
     ),
 ]
 
@@ -52,7 +54,7 @@ def test_a_contradiction_warns_where_the_pipeline_is_built(make: Callable[[], Pi
 
 
 def test_the_warning_names_the_pipeline() -> None:
-    with pytest.warns(ResilienceWarning, match="in pipeline 'contradictory': breaker stands outside retry"):
+    with pytest.warns(ResilienceWarning, match="in pipeline 'contradictory': breaker is outside retry"):
         Pipeline(CircuitBreaker(), Retry(), name="contradictory")
 
 

@@ -111,7 +111,7 @@ def test_the_function_sees_the_deadline(virtual_time: VirtualClock) -> None:
         seen.append(remaining())
 
     Pipeline(Timeout(5), Timeout(2)).call(look)
-    with pytest.warns(ResilienceWarning, match=r"timeout_2 \(5 s\) stands inside timeout \(2 s\)"):
+    with pytest.warns(ResilienceWarning, match=r"timeout_2 \(5 s\) is inside timeout \(2 s\)"):
         Pipeline(Timeout(2), Timeout(5)).call(look)
     with deadline_after(1):
         Pipeline(Timeout(2)).call(look)

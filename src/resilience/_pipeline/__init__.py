@@ -1,1 +1,1 @@
-"""Pipelines: composition of policies, calls in flight, blocks guarded by hand, checks of a configuration."""
+"""Pipelines: composition of policies, calls in flight, guarded blocks, checks of the configuration."""

@@ -1,4 +1,4 @@
-"""Passing a gate by hand, for `with` and `async with`: what the drivers do around a call, in two halves."""
+"""Entering a block guarded by a gate, for `with` and `async with`: the first half of what a gate driver does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from resilience.events._types import Mode
 
 
 def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
-    """Pass a gate, waiting in a thread if need be; an event loop is not blocked."""
+    """Admit a block through a gate, waiting in the thread if necessary.
+
+    Raises:
+        RejectedError: the gate or a drain rejects the block.
+        UsageError: the gate would have to wait in a task, which would block its event loop.
+    """
     call = _count_in(in_flight, options)
     try:
         entry = _admit(gate, call, mode)
@@ -35,7 +40,11 @@ def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode
 
 
 async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
-    """Pass a gate, waiting in a task if need be."""
+    """Admit a block through a gate, waiting in the task if necessary.
+
+    Raises:
+        RejectedError: the gate or a drain rejects the block.
+    """
     call = _count_in(in_flight, options)
     try:
         entry = _admit(gate, call, mode)
@@ -48,6 +57,7 @@ async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOption
 
 
 def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
+    """Return a call that stands for the block, counted in; raise a rejection during a drain."""
     run_pending()
     call = RunningCall(options, _block, (), {})
     in_flight.calls.add(call)
@@ -58,6 +68,7 @@ def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
 
 
 def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
+    """Call the gate's `admit` in a mode."""
     owner = _runtime.current_owner()
     if mode is Mode.OFF:
         return BlockEntry(call, owner, False, None)
@@ -72,4 +83,4 @@ def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
 
 
 def _block() -> None:
-    """The function of a block: it has none."""
+    """Stand-in for the function of a call: a block has none."""

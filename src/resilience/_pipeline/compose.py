@@ -1,4 +1,4 @@
-"""How policies become a chain of closures, in three passes: resolve modes, fuse neighbours, fold."""
+"""Composition of policies into a chain of closures, in three passes: resolve modes, fuse neighbours, fold."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ def more_lenient(one: Mode, other: Mode) -> Mode:
 
 
 class ChainBuild(NamedTuple):
-    """What is the same for all of one chain, nested pipelines included.
+    """The common data of one chain, nested pipelines included.
 
-    `rewarded` has the `on_success` of the loops further in: two Retries with one budget pay into it once.
+    Attributes:
+        drivers: the family of drivers.
+        lists_results: whether an allowlist in the chain classifies returned values.
+        success_hooks: the `on_success` of the inner loops, so that two Retries with one budget deposit in it once.
     """
 
     drivers: Drivers
     lists_results: bool
-    rewarded: list[OnSuccess]
+    success_hooks: list[OnSuccess]
 
 
 class Part(NamedTuple):
-    """A policy of a chain, in the mode that holds for it: enforce or shadow. `looped`: a Loop is further out."""
+    """A policy of a chain and the mode that applies: enforce or shadow. `looped` is whether a Loop is outside it."""
 
     policy: Policy[Any]
     mode: Mode
@@ -48,14 +51,14 @@ class Part(NamedTuple):
 
 
 class GatePair(NamedTuple):
-    """Two adjacent gates that one closure drives."""
+    """Two adjacent gates that are driven by one closure."""
 
     outer: Gate[Any]
     inner: Gate[Any]
 
 
 class ScopedLoop(NamedTuple):
-    """A Loop and the Scope right around it, which one closure drives. `looped`: a Loop is further out."""
+    """A Loop and the Scope directly around it, driven by one closure. `looped` is whether a Loop is outside them."""
 
     scope: Scope
     loop: Loop
@@ -70,10 +73,10 @@ class Composer:
 
     Args:
         policies: outermost first.
-        info: what they know about the pipeline.
+        info: the part of the pipeline that policies can read.
 
     Raises:
-        TypeError: a policy is of a shape that has no driver.
+        TypeError: a policy has a shape without a driver.
     """
 
     __slots__ = ("_lists", "info", "mode", "policies")
@@ -88,7 +91,7 @@ class Composer:
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
 
     def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
-        """Return the allowlists of this pipeline, and of those nested in it, that list returned values.
+        """Return the allowlists of this pipeline and of nested ones that classify returned values.
 
         Args:
             default: the allowlist of a pipeline that was given none.
@@ -107,11 +110,11 @@ class Composer:
         return lists[default]
 
     def forget_result_lists(self) -> None:
-        """Look for the allowlists anew, since a policy has changed."""
+        """Clear the cache of `result_lists`, since a policy has changed."""
         self._lists = {}
 
     def always_has_deadline(self) -> bool:
-        """Return whether a Scope is in force in this pipeline, so that each call has a deadline."""
+        """Return whether a Scope in this pipeline is in enforce mode, so that each call has a deadline."""
         return self.mode is Mode.ENFORCE and any(
             policy.composer.always_has_deadline() if isinstance(policy, Composite) else isinstance(policy, Scope)
             for policy in self.policies
@@ -119,7 +122,7 @@ class Composer:
         )
 
     def chain(self, drivers: Drivers, process_mode: Mode) -> Step:
-        """Compose the chain of this pipeline for calls from outside."""
+        """Return the chain of this pipeline as the outermost one."""
         bounded = self.always_has_deadline() and process_mode is Mode.ENFORCE
         step = drivers.invoke_with_deadline if bounded else drivers.invoke
         allowlists = self.result_lists()
@@ -128,13 +131,13 @@ class Composer:
         return self.compose(ChainBuild(drivers, bool(allowlists), []), step, process_mode, looped=False)
 
     def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
-        """Wrap `step` in the drivers of all policies, the last one innermost.
+        """Return `step` wrapped in the drivers of all policies, the last one innermost.
 
         Args:
-            build: what is the same for the whole chain.
-            step: what is inside all policies.
-            mode: the mode outside; a policy does what it, its pipeline and this allow.
-            looped: whether a Loop is outside, so that what passes here is an attempt and not a whole call.
+            build: the common data of the chain.
+            step: the step inside all policies.
+            mode: the mode outside; the most lenient of it and the modes of the pipeline and the policy applies.
+            looped: whether a Loop is outside, so that this part of the chain sees attempts and not whole calls.
         """
         step = self.with_events(build.drivers, AttemptEnded, step)
         for link in fuse(self._resolve(more_lenient(self.mode, mode), looped=looped), scopes=not build.lists_results):
@@ -142,14 +145,14 @@ class Composer:
         return self.with_events(build.drivers, CallEnded, step)
 
     def with_events(self, drivers: Drivers, event: type[Event], step: Step) -> Step:
-        """Publish how `step` ends, if anything listens for that."""
+        """Return `step`, wrapped to publish how it ends if there is a listener for the event."""
         if not self.info.bus.wants(event):
             return step
         gate = EventGate(self.info, event)
         return drivers.gate(gate, gate.admit, step)
 
     def _resolve(self, mode: Mode, *, looped: bool) -> list[Part]:
-        """Return the policies that are not off, outermost first."""
+        """Return the policies that are not off, and all nested pipelines, outermost first."""
         parts: list[Part] = []
         for policy in self.policies:
             own = more_lenient(policy.mode, mode)
@@ -159,7 +162,7 @@ class Composer:
         return parts
 
     def _fold(self, build: ChainBuild, link: Link, step: Step) -> Step:
-        """Wrap `step` in the driver of one link."""
+        """Return `step` wrapped in the driver of one link."""
         drivers = build.drivers
         if isinstance(link, GatePair):
             return drivers.gate_pair(link.outer, self._admit(link.outer), link.inner, self._admit(link.inner), step)
@@ -191,13 +194,15 @@ class Composer:
         return drivers.gate(gate, self._admit(gate), step)
 
     def _admit(self, gate: Gate[Any]) -> Callable[[RunningCall], Any]:
+        """Return the gate's `admit`, wrapped to publish rejections if there is a listener for them."""
         return admit_with_events(gate) if self.info.bus.wants(Rejected) else gate.admit
 
     def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
+        """Return the loop's `on_success`; None if it has none, or if an inner loop calls the same one."""
         on_success = loop.on_success(self.info)
-        if on_success is None or on_success in build.rewarded:
+        if on_success is None or on_success in build.success_hooks:
             return None
-        build.rewarded.append(on_success)
+        build.success_hooks.append(on_success)
         return on_success
 
     def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
@@ -205,20 +210,20 @@ class Composer:
 
 
 class Composite(Policy[D_co]):
-    """A policy that is made of policies: a pipeline, which may be nested in another one."""
+    """A policy that consists of policies: a pipeline, which may be nested in another one."""
 
     @property
     @abstractmethod
     def composer(self) -> Composer:
-        """What composes its policies."""
+        """The composer of its policies."""
 
     @property
     @abstractmethod
     def in_flight(self) -> InFlight:
-        """The calls that are in flight in it."""
+        """The calls in flight in this pipeline."""
 
     def _shortest_timeout(self) -> float | None:
-        """Return the seconds of the shortest Timeout; without one, of the shortest `slow_after`; else None."""
+        """Return the seconds of the shortest Timeout; without one, the shortest `slow_after`; else None."""
         found: list[tuple[bool, float]] = []
         for policy in self.composer.policies:
             seconds = policy._shortest_timeout() if isinstance(policy, Composite) else policy._expected_seconds
@@ -228,11 +233,11 @@ class Composite(Policy[D_co]):
 
 
 def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:
-    """Join neighbours that one closure can drive; the result is innermost first.
+    """Join adjacent policies that one closure can drive, and return the links, innermost first.
 
     Args:
         parts: the policies, outermost first.
-        scopes: whether a Loop may be joined with the Scope right around it.
+        scopes: whether a Loop may be joined with the Scope directly around it.
     """
     links: list[Link] = []
     for part in reversed(parts):
@@ -246,6 +251,7 @@ def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:
 
 
 def _joined(outer: Part, inner: Part, *, scopes: bool) -> Link | None:
+    """Return the link of two adjacent parts, or None if no closure can drive both."""
     if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
         return None
     first, second = outer.policy, inner.policy
@@ -257,6 +263,7 @@ def _joined(outer: Part, inner: Part, *, scopes: bool) -> Link | None:
 
 
 def _has_loop(policies: Iterable[Policy[Any]]) -> bool:
+    """Return whether there is a Loop among the policies, or in a nested pipeline."""
     return any(
         _has_loop(policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, Loop)
         for policy in policies

@@ -1,4 +1,4 @@
-"""The inside of a pipeline: its composed chains, its calls in flight, the process-wide mode."""
+"""The engine of a pipeline: its composed chains and its calls in flight; and the process-wide mode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _composing = new_lock()
 
 
 class ProcessMode:
-    """The process-wide mode."""
+    """Holds the process-wide mode."""
 
     mode = Mode.ENFORCE
 
@@ -41,14 +41,17 @@ process = ProcessMode()
 
 
 def set_mode(mode: ModeName) -> None:
-    """Set the process-wide mode: no policy does more than it allows.
+    """Set the process-wide mode. Of it and the modes of pipeline and policy, the most lenient applies.
 
     Args:
-        mode: "enforce": each policy's own mode counts. "shadow": all policies only decide and report. "off": all calls
-            pass straight through.
+        mode: "enforce": the modes of pipelines and policies apply. "shadow": all policies only decide and report.
+            "off": all calls pass through without any policy.
 
     Raises:
-        TypeError, ValueError: it is none of these.
+        TypeError: `mode` is not a string.
+        ValueError: `mode` is not one of the three modes.
+
+    The environment variable RESILIENCE_MODE sets the mode at import.
     """
     process.mode = validation.choice("mode", mode, Mode)
     for engine in engines():
@@ -56,16 +59,16 @@ def set_mode(mode: ModeName) -> None:
 
 
 class Engine(Generic[PipelineT]):
-    """The inside of one pipeline: has its chains composed, counts its calls, and drains it.
+    """The engine of one pipeline: composes its chains, counts its calls in flight, and drains it.
 
     Args:
-        policies: outermost first.
+        policies: the policies, outermost first.
         name: the name of the pipeline; empty until it has one.
-        failures: its allowlist, if it was given one.
-        budget: its retry budget.
-        pipeline: the pipeline.
-        recomposed: called with the pipeline after the chains were composed anew.
-        named: called with the name once there is one, and with the pipeline.
+        failures: the allowlist of the pipeline; None if it was given none.
+        budget: the retry budget of the pipeline; None for no limit.
+        pipeline: a weak reference to the pipeline.
+        recomposed: called with the pipeline after each `recompose`.
+        named: called with the name and the pipeline when the pipeline is named after a function.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Engine(Generic[PipelineT]):
         self.info.bus.open()
 
     def recompose(self) -> None:
-        """Compose the chains anew with the next call of each family; calls in flight finish in the old ones."""
+        """Let the next call of each family compose its chain again; calls in flight finish in the old chains."""
         with _composing:
             self.composer.forget_result_lists()
             self.chain = self._first_call
@@ -97,7 +100,7 @@ class Engine(Generic[PipelineT]):
         self._recomposed(self._pipeline())
 
     def _first_call(self, call: RunningCall) -> Any:
-        """Compose the chain for plain functions, and pass its first call."""
+        """Compose the chain for plain functions, and pass the call through it."""
         with _composing:
             if self.chain == self._first_call:
                 self.chain = self._chain(SYNC, self.reject)
@@ -105,7 +108,7 @@ class Engine(Generic[PipelineT]):
         return chain(call)
 
     async def _first_acall(self, call: RunningCall) -> Any:
-        """Compose the chain for coroutine functions, and pass its first call."""
+        """Compose the chain for coroutine functions, and pass the call through it."""
         with _composing:
             if self.achain == self._first_acall:
                 self.achain = self._chain(ASYNC, self._areject)
@@ -113,34 +116,35 @@ class Engine(Generic[PipelineT]):
         return await chain(call)
 
     def _chain(self, drivers: Drivers, reject: Step) -> Step:
+        """Return a new chain; during a drain, one that rejects all calls."""
         if self.in_flight.draining:
             return self.composer.with_events(drivers, CallEnded, reject)
         return self.composer.chain(drivers, process.mode)
 
     def name_after(self, function: Callable[..., Any]) -> None:
-        """Take the name of the first function that is decorated, if there is none yet."""
+        """Name the pipeline after the decorated function, if it has no name yet."""
         if not self.info.name:
             self.info.name = name_of(function)
             self._named(self.info.name, self._pipeline())
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
-        """Return the allowlists that list returned values; `default` is that of pipelines without one."""
+        """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
         return self.composer.result_lists(default)
 
     def current_owner(self) -> object:
-        """Return the running task, or else the thread."""
+        """Return the running task; outside of tasks, the identifier of the thread."""
         return current_owner()
 
     def enter_block(self, gate: Gate[Any], options: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a thread may have to wait."""
+        """Admit a block through a gate; a thread may wait."""
         return blocks.enter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode))
 
     async def aenter_block(self, gate: Gate[Any], options: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a task may have to wait."""
+        """Admit a block through a gate; a task may wait."""
         return await blocks.aenter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode))
 
     def reject(self, call: RunningCall) -> NoReturn:
-        """Reject a call because of a drain."""
+        """Raise the rejection of a call that arrives during a drain, and publish it."""
         error = RejectedError(
             f"{self.info.name or 'the pipeline'} is being drained and takes no new calls",
             pipeline=self.info.name,
@@ -150,13 +154,13 @@ class Engine(Generic[PipelineT]):
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame
+            del error  # its traceback refers to this frame
 
     async def _areject(self, call: RunningCall) -> Any:
         self.reject(call)
 
     def reset(self) -> None:
-        """Forget the state of all policies and of the budget, and take calls again."""
+        """Reset all policies and the budget, and accept calls again after a drain."""
         for policy in self.composer.policies:
             policy.reset()
         if self.info.budget is not None:
@@ -165,13 +169,13 @@ class Engine(Generic[PipelineT]):
 
 
 def engines() -> list[Engine[Any]]:
-    """Return the engines of all pipelines that are alive."""
+    """Return the engines of all live pipelines."""
     owners = [bus.owner for bus in members(everywhere.buses)]
     return [owner for owner in owners if isinstance(owner, Engine)]
 
 
 def _forget_calls_in_child() -> None:
-    """The threads that made them do not exist in a forked child."""
+    """Clear the calls in flight in a forked child, where the threads that made them do not exist."""
     for engine in engines():
         engine.in_flight.forget()
 

@@ -1,4 +1,4 @@
-"""The calls that are in flight in a pipeline, and how to drain it."""
+"""The calls in flight in a pipeline, and draining."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from resilience._util.locks import members
 
 
 class Host(Protocol):
-    """What calls are in flight in."""
+    """The pipeline that the calls are in flight in."""
 
     def recompose(self) -> None:
-        """Have new calls rejected while a drain goes on, and let in otherwise."""
+        """Compose chains that reject calls during a drain, and that admit them otherwise."""
 
     def reject(self, call: RunningCall) -> NoReturn:
-        """Raise the rejection of a call that comes during a drain."""
+        """Raise the rejection of a call that arrives during a drain."""
         ...
 
 
 class InFlight:
-    """Counts calls in and out: those of the pipeline itself, those of outer pipelines, streams and abandoned threads.
-
-    `waiting` are the wakers of drains; they are called when the last of the `awaited` calls has left.
+    """The calls in flight in one pipeline.
 
     Args:
         host: composes the chains, and rejects calls during a drain.
+
+    Attributes:
+        calls: the calls of the pipeline itself.
+        nested: the calls of outer pipelines, each by a key for its passage.
+        streams: streamed results and abandoned threads that calls have left running.
+        draining: whether new calls are rejected.
+        awaited: the keys of the calls that drains wait for.
+        waiting: the wakers of drains, called when no awaited call and no stream is left.
     """
 
     __slots__ = ("awaited", "calls", "draining", "host", "nested", "streams", "waiting")
@@ -48,24 +54,24 @@ class InFlight:
         self.draining = False
 
     def __len__(self) -> int:
-        """How many calls are running, streamed results included; for a moment also one that is being rejected."""
+        """Return the number of calls in flight, streamed results included; briefly also calls being rejected."""
         return len(self.calls) + len(self.nested) + len(self.streams)
 
-    def enter(self, place: object, call: RunningCall) -> None:
-        """Count in a call that comes from an outer pipeline, or reject it."""
-        self.nested[place] = call  # before the look, so that a drain which begins now sees it
+    def enter(self, key: object, call: RunningCall) -> None:
+        """Count in a call from an outer pipeline, or raise its rejection during a drain."""
+        self.nested[key] = call  # before the check, so that a drain that begins now sees it
         if self.draining:
             self.host.reject(call)
 
-    def exit(self, place: object, call: RunningCall) -> None:
-        """Count out a call of an outer pipeline, or have its stream do so."""
+    def exit(self, key: object, call: RunningCall) -> None:
+        """Count out a call from an outer pipeline; work that it has left running is counted until it ends."""
         self._follow(call)
-        self.nested.pop(place, None)
+        self.nested.pop(key, None)
         if self.waiting:
-            self.left(place)
+            self.left(key)
 
     def leave(self, call: RunningCall) -> None:
-        """Count a call out, or have its stream do so."""
+        """Count out a call; work that it has left running is counted until it ends."""
         try:
             self._follow(call)
         finally:
@@ -74,8 +80,8 @@ class InFlight:
             self.left(ref(call))
 
     def _follow(self, call: RunningCall) -> None:
-        """Count the work that the call has left running."""
-        # Not the call itself: it holds the settlement of that work, which then would never be dropped.
+        """Count the work that the call has left running, until it ends."""
+        # Not the call itself: it refers to the settlement of that work, which would then never be garbage-collected.
         if call.deferred is not None and not call.deferred.ended:
             stream = object()
             self.streams[stream] = None
@@ -87,15 +93,15 @@ class InFlight:
         self.left(None)
 
     def left(self, one: object) -> None:
-        """Wake the drains if none of the calls that they wait for is left."""
+        """Remove an awaited call; wake the drains if no awaited call and no stream is left."""
         self.awaited.pop(one, None)
         if not self.awaited and not self.streams:
             while self.waiting:
-                with contextlib.suppress(IndexError, RuntimeError):  # another was faster; its event loop is closed
+                with contextlib.suppress(IndexError, RuntimeError):  # emptied by another thread; event loop closed
                     self.waiting.pop(0)()
 
     def drain(self, timeout: float) -> bool:
-        """Drain from a thread; returns whether that ended in time, in seconds."""
+        """Drain from a thread; return whether nothing is in flight within `timeout` seconds."""
         until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
@@ -107,7 +113,7 @@ class InFlight:
         return True
 
     async def adrain(self, timeout: float) -> bool:
-        """Drain from a task; returns whether that ended in time, in seconds."""
+        """Drain from a task; return whether nothing is in flight within `timeout` seconds."""
         until = clock.monotonic() + validation.number("timeout", timeout)
         drain = Drain(self)
         while drain.unfinished():
@@ -119,12 +125,12 @@ class InFlight:
         return True
 
     def set_draining(self, draining: bool) -> None:
-        """Reject new calls from now on, or let them in again."""
+        """Reject new calls from now on, or accept them again."""
         self.draining = draining
         self.host.recompose()
 
     def forget(self) -> None:
-        """Forget all calls; for a forked child, where the threads that made them do not exist."""
+        """Clear all calls; for a forked child, where the threads that made them do not exist."""
         self.calls.clear()
         self.nested.clear()
         self.streams.clear()
@@ -133,10 +139,10 @@ class InFlight:
 
 
 class Drain:
-    """One drain: new calls are rejected, waits between attempts end, and the calls in flight by now are awaited.
+    """One drain: rejects new calls, ends the waits between attempts, and waits for the calls in flight at its start.
 
-    Calls that come later are rejected, but are counted while that is done: so it is not enough to look whether any are
-    counted. A call is counted in before it looks whether it is let in, so that none is missed.
+    Later calls are counted briefly while they are rejected, so a drain waits for the calls of its start, not for an
+    empty count. A call is counted in before it checks `draining`, so that none is missed.
     """
 
     def __init__(self, in_flight: InFlight) -> None:
@@ -145,34 +151,34 @@ class Drain:
         in_flight.set_draining(True)
         calls = members(in_flight.calls)
         nested = members(in_flight.nested.items())
-        # Weakly: a call holds the settlement of its stream, and a stream that is dropped has ended, too.
+        # Weak references: a call refers to the settlement of its stream, which ends also by garbage collection.
         in_flight.awaited.update({ref(call): ref(call) for call in calls})
-        in_flight.awaited.update({place: None for place, _ in nested})
+        in_flight.awaited.update({key: None for key, _ in nested})
         for call in (*calls, *(call for _, call in nested)):
             call.stop_retrying()
 
     def unfinished(self) -> bool:
-        """Whether an awaited call is still in flight."""
+        """Return whether an awaited call or a stream is still in flight."""
         in_flight = self._in_flight
         for one, call in members(in_flight.awaited.items()):
-            # Until a drain waits, a call that leaves does not take itself off this list.
+            # While no drain waits, a call that leaves does not remove itself from `awaited`.
             still_in = one in in_flight.nested if call is None else call() in in_flight.calls
             if not still_in:
                 in_flight.left(one)  # for other drains, too
         return bool(in_flight.awaited or in_flight.streams)
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Wait until all have left."""
+        """Register a waker; return whether there is anything to wait for."""
         run_pending()
         self._wakers.append(wake)
         self._in_flight.waiting.append(wake)
         return self.unfinished()
 
     def __enter__(self) -> None:
-        """Begin to wait."""
+        """Do nothing; `add_waker` registers the wakers."""
 
     def __exit__(self, *exc_info: object) -> None:
-        """Do not wait any more."""
+        """Remove the wakers that were registered."""
         while self._wakers:
             with contextlib.suppress(ValueError):
                 self._in_flight.waiting.remove(self._wakers.pop())

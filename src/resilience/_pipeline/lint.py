@@ -1,4 +1,4 @@
-"""What is wrong with a pipeline whose parts are right, each by itself."""
+"""Checks of a pipeline: policies that are valid one by one, but cannot work together."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from resilience._policies.timeout import Timeout
 
 
 def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
-    """Yield a sentence for each thing that cannot work together, with what to do about it.
+    """Yield a sentence for each contradiction between policies, with what to do about it.
 
     Args:
         policies: the policies with their names, outermost first.
     """
-    for place, (name, policy) in enumerate(policies):
-        further_in = policies[place + 1 :]
+    for index, (name, policy) in enumerate(policies):
+        inside = policies[index + 1 :]
         if isinstance(policy, Timeout):
-            yield from _too_long_inside(name, policy, further_in)
+            yield from _too_long_inside(name, policy, inside)
         elif isinstance(policy, CircuitBreaker):
-            yield from _breaker(name, policy, policies[:place], further_in)
+            yield from _breaker(name, policy, policies[:index], inside)
 
 
-def _too_long_inside(name: str, timeout: Timeout, further_in: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
+def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
+    """Yield a sentence for each inner Timeout that is not shorter."""
     total = timeout.settings.seconds
-    for inner_name, inner in further_in:
+    for inner_name, inner in inside:
         seconds = inner.settings.seconds if isinstance(inner, Timeout) else None
         if total is not None and seconds is not None and seconds >= total:
             yield (
-                f"{inner_name} ({seconds:g} s) stands inside {name} ({total:g} s), which always ends first; "
+                f"{inner_name} ({seconds:g} s) is inside {name} ({total:g} s), which always ends first; "
                 "give the inner one less time"
             )
 
@@ -39,31 +40,32 @@ def _too_long_inside(name: str, timeout: Timeout, further_in: list[tuple[str, Po
 def _breaker(
     name: str,
     breaker: CircuitBreaker,
-    further_out: list[tuple[str, Policy[Any]]],
-    further_in: list[tuple[str, Policy[Any]]],
+    outside: list[tuple[str, Policy[Any]]],
+    inside: list[tuple[str, Policy[Any]]],
 ) -> Iterator[str]:
+    """Yield a sentence for each contradiction between a breaker and its settings or other policies."""
     settings = breaker.settings
-    for inner_name, inner in further_in:
+    for inner_name, inner in inside:
         if isinstance(inner, Retry):
             yield (
-                f"{name} stands outside {inner_name}: it sees only what is left after all retries, and does not stop "
+                f"{name} is outside {inner_name}: it sees only the outcome after all retries, and does not stop "
                 "them while it is open; put it inside"
             )
     if settings.window_calls is not None and settings.min_calls > settings.window_calls:
         yield (
-            f"{name} wants min_calls={settings.min_calls} before it judges, but its window holds only "
-            f"window_calls={settings.window_calls}; its failure rate never opens it"
+            f"{name} needs min_calls={settings.min_calls} calls to open by a rate, but its window holds only "
+            f"window_calls={settings.window_calls}; set min_calls to that or less"
         )
     if settings.slow_after is None:
         return
-    for other_name, other in (*further_out, *further_in):
+    for other_name, other in (*outside, *inside):
         if (
             isinstance(other, Timeout)
             and other.settings.seconds is not None
             and settings.slow_after >= other.settings.seconds
         ):
             yield (
-                f"{name} calls slow what takes {settings.slow_after:g} s (slow_after), but {other_name} cuts after "
-                f"{other.settings.seconds:g} s; make slow_after less than that"
+                f"{name} counts a call as slow from slow_after={settings.slow_after:g} s on, but {other_name} ends it "
+                f"after {other.settings.seconds:g} s; set slow_after to less than that"
             )
             return

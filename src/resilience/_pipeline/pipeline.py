@@ -1,4 +1,4 @@
-"""Pipeline: policies around a call, described once, used from everywhere."""
+"""Pipeline: a sequence of policies around calls, and the mapping of all named pipelines."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from resilience.events._types import Event, Mode, ModeName
 
 PolicyT = TypeVar("PolicyT", bound=Policy[Any])
 _all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
-_ages = itertools.count()
-_warned: set[str] = set()
+_numbers = itertools.count()
+_warned_names: set[str] = set()
 
 
 class _Pipelines(Mapping[str, "Pipeline[Any]"]):
-    """A live, weak view of all named pipelines; of two with one name, the newest."""
+    """A live, weak view of all named pipelines; of two with the same name, the newest."""
 
     def __getitem__(self, name: str) -> Pipeline[Any]:
         return _all_by_name()[name]
@@ -53,7 +53,7 @@ class _Pipelines(Mapping[str, "Pipeline[Any]"]):
 
 
 def _all_by_name() -> dict[str, Pipeline[Any]]:
-    found = (_all.get(age) for age in sorted(members(_all)))
+    found = (_all.get(number) for number in sorted(members(_all)))
     return {pipeline.name: pipeline for pipeline in found if pipeline is not None}
 
 
@@ -61,27 +61,28 @@ _view = _Pipelines()
 
 
 def pipelines() -> Mapping[str, Pipeline[Any]]:
-    """Return a live mapping of all named pipelines; it keeps none of them alive."""
+    """Return a live mapping of all named pipelines by name; it keeps none alive. Of equal names, the newest counts."""
     return _view
 
 
 class Pipeline(Composite[D_co]):
-    """Policies around a call, outermost first.
+    """A sequence of policies around calls, outermost first.
 
     Args:
-        *policies: the policies; a Pipeline is one, too. One object in two pipelines shares its state.
-        name: for events, metrics and `pipelines()`; without one, it is called after the first function decorated.
-        failures: which outcomes are failures of the dependency; None means NETWORK_ERRORS.
-        budget: who pays for the retries and hedges of all policies in it; by default a `RetryBudget()` of its own.
-            None: no limit, for batch jobs. One budget may be shared by many pipelines.
-        mode: what all its policies may do at most: "shadow" lets them only watch, "off" leaves them out.
+        *policies: the policies, also Pipelines. One object in two pipelines shares its state.
+        name: the name in events, metrics and `pipelines()`; None for the name of the first decorated function.
+        failures: which outcomes are failures of the dependency; None for those of an integration, or NETWORK_ERRORS.
+        budget: the retry budget of all retries in it; by default a `RetryBudget()` of its own, None for no limit, as
+            for batch jobs. Several pipelines may share one budget.
+        mode: "enforce"; "shadow", in which its policies only decide and report; or "off", which leaves them out.
 
     Raises:
-        TypeError: something in `policies` is no policy, or of a shape that nothing drives.
-        ValueError: two policies were given the same name.
+        TypeError: one of `policies` is not a policy or has a shape without a driver, or a value has a wrong type.
+        ValueError: two policies were given the same name, the name is empty, or `mode` is not one of the three modes.
 
-    It decorates functions, coroutine functions, methods and other callables, and `call` and `acall` call through
-    it. The same object may be used by many threads, asyncio loops and trio runs at once.
+    It can decorate functions, coroutine functions, methods and other callables; `call` and `acall` pass single calls
+    through it. Threads, asyncio loops and trio runs may use the same object concurrently. Policies that cannot work
+    together give a ResilienceWarning.
     """
 
     kind = "pipeline"
@@ -124,7 +125,7 @@ class Pipeline(Composite[D_co]):
 
     @staticmethod
     def _names(policies: tuple[Policy[Any], ...]) -> dict[str, Policy[Any]]:
-        """Give each policy a name: its own, or its kind, numbered when repeated."""
+        """Return the policies by name: the given name, or the kind, numbered when repeated."""
         named: dict[str, Policy[Any]] = {}
         for policy in policies:
             if policy._has_name and named.setdefault(policy.name, policy) is not policy:
@@ -141,22 +142,22 @@ class Pipeline(Composite[D_co]):
 
     @property
     def engine(self) -> Engine[Any]:
-        """Its inside: the composed chains and the calls in flight."""
+        """The engine: the composed chains and the calls in flight. Internal."""
         return self._engine
 
     @property
     def composer(self) -> Composer:
-        """What composes its policies."""
+        """The composer of its policies. Internal."""
         return self._engine.composer
 
     @property
     def in_flight(self) -> InFlight:
-        """The calls that are in flight in it."""
+        """The calls in flight in this pipeline. Internal."""
         return self._engine.in_flight
 
     @property
     def name(self) -> str:
-        """The given name, or that of the first function decorated; empty before that."""
+        """The given name, or that of the first decorated function; empty before that."""
         return self._engine.info.name
 
     @property
@@ -166,7 +167,7 @@ class Pipeline(Composite[D_co]):
 
     @property
     def budget(self) -> RetryBudget | None:
-        """The budget of its retries and hedges; None for no limit."""
+        """The retry budget; None for no limit."""
         return self._engine.info.budget
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
@@ -177,26 +178,26 @@ class Pipeline(Composite[D_co]):
         return found
 
     def entry(self) -> tuple[Entry, CallOptions]:
-        """Return what guards the calls, and what is known about them beforehand."""
+        """Return the engine and the call options. Internal."""
         return self._engine, self._options
 
     def _recompose(self) -> None:
-        """Compose the chains anew, and have every pipeline that this one is part of do so."""
+        """Recompose the chains of this pipeline and of every pipeline that contains it."""
         self._engine.composer.mode = self.mode
         self._engine.recompose()
 
     @staticmethod
     def _recomposed(pipeline: Pipeline[Any] | None) -> None:
-        """Update what depends on the settings, and have the pipelines that this one is part of composed anew."""
+        """Update the values derived from settings, and recompose the pipelines that contain this one."""
         if pipeline is not None:
             pipeline._engine.info.shortest_timeout = pipeline._shortest_timeout()
             Policy._recompose(pipeline)
 
     def __getitem__(self, name: str) -> Any:
-        """Return the policy of that name, such as "retry", also one of a nested pipeline.
+        """Return the policy with that name, such as "retry", also of a nested pipeline.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such policy.
         """
         if name in self._by_name:
             return self._by_name[name]
@@ -209,10 +210,10 @@ class Pipeline(Composite[D_co]):
         raise KeyError(f"{name!r}; there are {', '.join(self._by_name) or 'no policies'}")
 
     def get(self, kind: type[PolicyT]) -> PolicyT:
-        """Return the policy of that type, such as `CircuitBreaker`, also one of a nested pipeline.
+        """Return the policy of that type, such as `CircuitBreaker`, also of a nested pipeline.
 
         Raises:
-            LookupError: there is none, or more than one.
+            LookupError: there is no such policy, or more than one.
         """
         found = [(name, policy) for name, policy in self.flattened() if isinstance(policy, kind)]
         if len(found) == 1:
@@ -225,33 +226,33 @@ class Pipeline(Composite[D_co]):
     def subscribe(
         self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
     ) -> Subscription:
-        """Listen to this pipeline; see `resilience.subscribe`."""
+        """Call `listener` with the events of this pipeline. The parameters are those of `resilience.subscribe`."""
         return self._engine.info.bus.add(listener, events, when)
 
     def drain(self, timeout: float) -> bool:
-        """Shut down gracefully: refuse new calls, end the waits of retries, and wait for the calls in flight.
+        """Shut down gracefully: reject new calls, end the waits of retries, and wait for the calls in flight.
 
         Args:
-            timeout: the longest to wait, in seconds, >= 0.
+            timeout: the longest time to wait, in seconds, >= 0.
 
         Returns:
-            True when nothing was in flight any more in time.
+            True if nothing was in flight any more within `timeout`, else False.
 
-        It blocks; in async code use `adrain`. Refused calls raise a RejectedError with reason "draining". The
-        pipeline keeps refusing calls until `resume`.
+        It blocks the thread; use `adrain` in async code. Rejected calls raise a RejectedError with the reason
+        "draining". The pipeline rejects calls until `resume` is called.
         """
         return self._engine.in_flight.drain(timeout)
 
     async def adrain(self, timeout: float) -> bool:
-        """Do what `drain` does, without blocking the event loop."""
+        """Drain as `drain` does, without blocking the event loop."""
         return await self._engine.in_flight.adrain(timeout)
 
     def resume(self) -> None:
-        """Take calls again after a drain."""
+        """Accept calls again after a drain."""
         self._engine.in_flight.set_draining(False)
 
     def describe(self) -> dict[str, Any]:
-        """Return the policies and their settings as plain data."""
+        """Return the policies and their settings as plain data, outermost first."""
         info = self._engine.info
         return {
             "kind": self.kind,
@@ -263,7 +264,7 @@ class Pipeline(Composite[D_co]):
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the live state as plain data: calls in flight, the budget, the state of each policy."""
+        """Return the current state as plain data: calls in flight, the budget, the state of each policy."""
         info = self._engine.info
         return {
             "name": self.name,
@@ -274,7 +275,7 @@ class Pipeline(Composite[D_co]):
         }
 
     def reset(self) -> None:
-        """Forget the state of all policies and of the budget, and take calls again."""
+        """Reset all policies and the budget, and accept calls again after a drain."""
         self._engine.reset()
 
     def __repr__(self) -> str:
@@ -285,10 +286,10 @@ class Pipeline(Composite[D_co]):
 def _register(name: str, pipeline: Pipeline[Any] | None) -> None:
     if pipeline is None:
         return
-    if name in _view and name not in _warned:
-        _warned.add(name)
+    if name in _view and name not in _warned_names:
+        _warned_names.add(name)
         warn(f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up")
-    _all[next(_ages)] = pipeline
+    _all[next(_numbers)] = pipeline
 
 
 def _alone(policy: Policy[Any]) -> tuple[Entry, CallOptions]:

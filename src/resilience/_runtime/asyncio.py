@@ -143,8 +143,7 @@ class _DeadlineTimer:
     def _ring(self) -> None:
         """Cancel what is due: first inner calls with an inherited deadline, then, after MOMENT, the calls around them.
 
-        Without the delay, an inner call would see the cancellation of the outer one as one from outside, which is
-        neutral and not scored as a timeout.
+        Without the delay, an inner call would take the cancellation of the outer one for one from outside.
         """
         self._armed = FOREVER
         self._alarm = _nothing
@@ -201,7 +200,6 @@ _timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Deadline
 
 
 def _timer_of(source: DeadlineSource) -> _DeadlineTimer:
-    """Return the timer of the running loop for deadlines of one source."""
     loop = asyncio.get_running_loop()
     known: ReferenceType[_DeadlineTimer] | None = source.timer
     timer = None if known is None else known()

@@ -1,10 +1,10 @@
-"""A testing kit: virtual time, seeded chance, recorded events.
+"""Tools for tests: virtual time, seeded randomness, recorded events.
 
     with virtual_time() as clock:
         quotes.call(flaky)            # retry waits take no time
     assert clock.elapsed < 10
 
-Virtual time is for code without sockets: it jumps ahead whenever nothing can run.
+Virtual time is for code without sockets: it advances to the next timer whenever no task can run.
 """
 
 from resilience._util.exports import set_public_module as _set_public_module

@@ -1,4 +1,4 @@
-"""Events as a list, for tests."""
+"""Recorder: events in a list, for tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ EventT = TypeVar("EventT", bound=Event)
 
 
 class Recorder:
-    """Records events in a list while its block runs.
+    """A context manager that records events in a list.
 
     Args:
-        pipeline: whose events; None for those of all pipelines.
-        events: the event types wanted; none given means all.
+        pipeline: the pipeline whose events to record; None for all pipelines.
+        events: the event types to record, those of derived types included; empty for all types.
+
+    Attributes:
+        events: the recorded events, in the order in which they were published.
+
+    Raises:
+        TypeError: `pipeline` is not a Pipeline.
     """
 
     def __init__(self, pipeline: Pipeline[Any] | None = None, *, events: Iterable[type[Event]] = ()) -> None:
@@ -38,5 +44,5 @@ class Recorder:
             self._subscription()
 
     def of(self, kind: type[EventT]) -> list[EventT]:
-        """Return the recorded events of one type, those of derived types included."""
+        """Return the recorded events of a type, those of derived types included."""
         return [event for event in self.events if isinstance(event, kind)]

@@ -1,4 +1,4 @@
-"""Virtual time under trio; imported only where trio is there."""
+"""Virtual time under trio; imported only if trio is installed."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from resilience._util.clock import TimerHandle
 
 
 class JumpingClock(Protocol):
-    """What is needed of a `VirtualClock`."""
+    """The part of `VirtualClock` that this module uses."""
 
     trio_alarms: list[float]
-    rung: int
+    fired_count: int
 
     def monotonic(self) -> float:
         """Return the virtual time now."""
         ...
 
     def jump(self, at: float) -> None:
-        """Move the time on to a moment."""
+        """Advance the time to `at`."""
 
 
 class VirtualTrioClock(trio.abc.Clock):
-    """A clock for `trio.run` that jumps to the next deadline when every task waits. For code without sockets."""
+    """A clock for `trio.run` that advances to the next deadline when every task waits. For code without sockets."""
 
     def __init__(self, clock: JumpingClock) -> None:
         self._clock = clock
 
     def start_clock(self) -> None:
-        """Nothing to start."""
+        """Do nothing: the clock needs no start."""
 
     def current_time(self) -> float:
-        """Return the virtual time."""
+        """Return the virtual time, in seconds."""
         return self._clock.monotonic()
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Jump to the deadline. Trio asks only when no task can run, but one may be about to be woken."""
+        """Advance to the deadline. Trio calls this only if no task can run; but a task may be about to be woken."""
         if deadline == math.inf:
             return math.inf
         if trio.lowlevel.current_statistics().run_sync_soon_queue_size:
@@ -50,24 +50,28 @@ class VirtualTrioClock(trio.abc.Clock):
 
 
 def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> TimerHandle | None:
-    """Ring when every task of this run waits; None if the run is in virtual time as a whole."""
+    """Call `callback` at the virtual time `at`, once every task of this run waits.
+
+    Return None if the whole run is in virtual time, so that a deadline of trio does the same.
+    """
     if isinstance(trio.lowlevel.current_clock(), VirtualTrioClock):
         return None
     scope = trio.CancelScope()
 
-    async def ring() -> None:
+    async def fire() -> None:
         with scope:
             while clock.monotonic() < at:
-                rung = clock.rung
+                fired_count = clock.fired_count
                 await trio.testing.wait_all_tasks_blocked()
-                if at <= min(waiting) and rung == clock.rung:  # else somebody else has just been woken
-                    clock.rung += 1
+                # Not if another alarm is due first, or has just fired.
+                if at <= min(waiting) and fired_count == clock.fired_count:
+                    clock.fired_count += 1
                     clock.jump(at)
             callback()
 
     async def counted() -> None:
         try:
-            await ring()
+            await fire()
         finally:
             waiting.remove(at)
 

@@ -1,11 +1,4 @@
-"""A testing kit: virtual time, seeded chance, recorded events.
-
-    with virtual_time() as clock:
-        quotes.call(flaky)            # retry waits take no time
-    assert clock.elapsed < 10
-
-Virtual time is for code without sockets: it jumps ahead whenever nothing can run.
-"""
+"""Virtual time, seeded randomness, and the reset of all pipelines."""
 
 from __future__ import annotations
 
@@ -31,52 +24,58 @@ __all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtua
 
 T = TypeVar("T")
 QUIET_ROUNDS = 5
-"""Rounds in which an event loop has nothing to do before virtual time goes on."""
+"""Consecutive iterations of an event loop without a ready task before virtual time advances."""
 PATIENCE = 0.02
-"""Real seconds that a thread in a queue waits for other threads, before virtual time goes on."""
+"""Real seconds that a thread in a queue waits for other threads before virtual time advances."""
 
 
 class VirtualClock:
-    """A clock that moves only when somebody sleeps, or by hand.
+    """A clock that advances only by sleeps and by `advance`. `virtual_time` makes one.
 
-    Sleeps in threads advance it at once. In an event loop it jumps to the next due moment when every task waits;
-    tasks keep their order. `sleeps` lists the sleeps between attempts, `elapsed` the seconds gone by in all.
+    A sleep in a thread advances it at once. In an event loop it advances to the next timer when every task waits; tasks
+    keep their order.
+
+    Attributes:
+        sleeps: the waits between attempts so far, in seconds each.
     """
 
     def __init__(self) -> None:
         self._start = float(round(clock.monotonic()))
         self._elapsed = 0.0
         self._lock = threading.RLock()
-        self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+        self._loop_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopAlarms] = WeakKeyDictionary()
         self.trio_alarms: list[float] = []
-        self.rung = 0
+        self.fired_count = 0
         self.sleeps: list[float] = []
 
     @property
     def elapsed(self) -> float:
-        """Seconds of virtual time since the start."""
+        """The virtual seconds since the clock was made."""
         return self._elapsed
 
     def monotonic(self) -> float:
-        """Return the virtual time now."""
+        """Return the current virtual time, in seconds."""
         return self._start + self._elapsed
 
     def advance(self, seconds: float) -> None:
-        """Move the time on by hand.
+        """Advance the time.
+
+        Args:
+            seconds: the seconds to advance, >= 0.
 
         Raises:
-            ValueError: `seconds` is negative or no finite number.
+            TypeError, ValueError: `seconds` is not a finite number >= 0.
         """
         with self._lock:
             self._elapsed += validation.number("seconds", seconds)
 
     def jump(self, at: float) -> None:
-        """Move the time on to a moment; one in the past changes nothing."""
+        """Advance the time to `at`; a time in the past has no effect."""
         with self._lock:
             self._elapsed = max(self._elapsed, at - self._start)
 
     def sleep(self, lock: threading.Lock, seconds: float) -> bool:
-        """Sleep in no time."""
+        """Advance by `seconds` at once; return True without advancing if `lock` has been released."""
         self.sleeps.append(seconds)
         if lock.acquire(blocking=False):
             return True
@@ -84,11 +83,11 @@ class VirtualClock:
         return False
 
     def sleeping(self, seconds: float) -> None:
-        """Note a sleep in an event loop."""
+        """Record a sleep in an event loop, in `sleeps`."""
         self.sleeps.append(round(seconds, 9))
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
-        """Give other threads a moment, then let the time pass."""
+        """Wait PATIENCE real seconds for `lock`, then advance by `seconds`; return whether `lock` was released."""
         if seconds == FOREVER:
             return lock.acquire()
         if lock.acquire(timeout=PATIENCE):
@@ -97,7 +96,7 @@ class VirtualClock:
         return lock.acquire(blocking=False)
 
     def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
-        """Arrange for a callback in the running event loop, if that loop has real timers."""
+        """Call `callback` in the running event loop at `at`; return None if its own timers are virtual."""
         if in_trio():
             from resilience.testing import _trio
 
@@ -105,12 +104,12 @@ class VirtualClock:
         loop = asyncio.get_running_loop()
         if isinstance(loop, VirtualLoop):
             return None
-        if loop not in self._watches:
-            self._watches[loop] = _Watch(self, loop)
-        return self._watches[loop].add(at, callback)
+        if loop not in self._loop_alarms:
+            self._loop_alarms[loop] = _LoopAlarms(self, loop)
+        return self._loop_alarms[loop].add(at, callback)
 
     def trio(self) -> Any:
-        """Make a clock for `trio.run(..., clock=...)`, so that `trio.sleep` takes no time either."""
+        """Return a clock for `trio.run(..., clock=...)`, with which `trio.sleep` takes no real time either."""
         from resilience.testing import _trio
 
         return _trio.VirtualTrioClock(self)
@@ -130,8 +129,8 @@ class _Alarm:
         return (self.at, self.number) < (other.at, other.number)
 
 
-class Heap:
-    """The alarms of one event loop; the first is due when every task waits."""
+class AlarmQueue:
+    """The alarms of one event loop, ordered by time."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
@@ -145,7 +144,7 @@ class Heap:
         return alarm
 
     def fire(self) -> bool:
-        """Jump to the first alarm, and ring it; False when there was none."""
+        """Advance to the first alarm, and fire it; return False if there is none."""
         while self._alarms:
             alarm = heapq.heappop(self._alarms)
             if not alarm.cancelled:
@@ -159,27 +158,27 @@ class Heap:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop in virtual time: when no task can run, it jumps to the next timer.
+    """An asyncio event loop in virtual time: it advances to the next timer when no task can run.
 
-    For code without sockets. Make it with `virtual_loop`.
+    It is for code without sockets. `virtual_loop` makes one.
     """
 
     def __init__(self) -> None:
         super().__init__(_JumpingSelector())
 
     def time(self) -> float:
-        """Return the ambient time."""
+        """Return the time of the library's clock, in seconds."""
         return clock.monotonic()
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for threads as long as they take: virtual time runs past any timeout at once."""
+        """Wait for the threads without a timeout, which would end at once in virtual time."""
         del timeout
         await super().shutdown_default_executor()
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
-        """Look for I/O without waiting; if there is none, let the time until the next timer pass at once."""
+        """Poll for I/O without waiting; if there is none, advance the time to the next timer."""
         virtual = clock.time
         if timeout is None or timeout <= 0 or not isinstance(virtual, VirtualClock):
             return super().select(timeout)
@@ -190,9 +189,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 def virtual_loop() -> VirtualLoop:
-    """Make an asyncio loop that runs in virtual time inside `virtual_time()`.
+    """Return a new asyncio event loop that runs in virtual time within `virtual_time()`.
 
-    It is a loop factory, as `asyncio.Runner(loop_factory=...)` and anyio's backend option take one.
+    It is a loop factory for `asyncio.Runner(loop_factory=...)`, and for the backend option `loop_factory` of anyio.
     """
     return VirtualLoop()
 
@@ -204,21 +203,21 @@ if sys.version_info < (3, 14):
             return VirtualLoop()
 
 
-class _Watch(Heap):
-    """The alarms of an asyncio loop that has real timers: rung when the loop has nothing else to do."""
+class _LoopAlarms(AlarmQueue):
+    """The alarms of an asyncio loop with real timers: they fire when the loop has no ready task."""
 
     def __init__(self, clock: VirtualClock, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(clock)
         self._loop = loop
-        self._looking = False
+        self._scheduled = False
 
     def add(self, at: float, callback: Callable[[], object]) -> _Alarm:
-        if not self._looking:
-            self._looking = True
-            self._loop.call_soon(self._look, 0)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._poll, 0)
         return self.put(at, callback)
 
-    def _look(self, quiet: int) -> None:
+    def _poll(self, quiet: int) -> None:
         if quiet >= QUIET_ROUNDS:
             quiet = 0
             self.fire()
@@ -226,31 +225,32 @@ class _Watch(Heap):
             quiet += 1
         else:
             quiet = 0
-        self._looking = bool(self)
-        if self._looking:
-            self._loop.call_soon(self._look, quiet)
+        self._scheduled = bool(self)
+        if self._scheduled:
+            self._loop.call_soon(self._poll, quiet)
 
 
 @contextmanager
 def virtual_time() -> Generator[VirtualClock]:
-    """Run what is inside in virtual time: threads, asyncio, trio, and pipelines that exist already.
+    """Replace the library's clock in a `with` block by a `VirtualClock`, which the block gets.
 
-    Waits of the library pass in no time in every event loop. Loops that `asyncio.run` makes inside are virtual as a
-    whole (up to Python 3.13; later, use `virtual_loop` as the loop factory), so that `asyncio.sleep` takes no time
-    either; for trio, give `trio.run` the clock that `clock.trio()` makes.
+    It applies to all pipelines, also to existing ones, on threads, asyncio and trio. Waits of the library take no real
+    time in any event loop. Loops that `asyncio.run` makes in the block are completely virtual, so that `asyncio.sleep`
+    takes no real time either; from Python 3.14 on, pass `virtual_loop` as the loop factory instead. With trio, pass
+    `clock.trio()` to `trio.run` as the clock. Blocks may be nested or overlap: the newest active one applies.
     """
     virtual = VirtualClock()
-    with _in_force(_clocks, virtual, clock.use), _virtual_asyncio_run():
+    with _active(_clocks, virtual, clock.use), _virtual_asyncio_run():
         yield virtual
 
 
 _clocks: list[Clock] = [clock.time]
-_chances: list[random.Random] = [clock.random]
+_sources: list[random.Random] = [clock.random]
 
 
 @contextmanager
-def _in_force(stack: list[T], one: T, use: Callable[[T], object]) -> Generator[None]:
-    """Have the newest of those that are in force used, in whatever order they end."""
+def _active(stack: list[T], one: T, use: Callable[[T], object]) -> Generator[None]:
+    """Use `one` while active; of several, the newest active one is used, in whatever order they end."""
     stack.append(one)
     use(one)
     try:
@@ -276,18 +276,22 @@ def _virtual_asyncio_run() -> Generator[None]:
 
 @contextmanager
 def seeded(seed: int | random.Random) -> Generator[random.Random]:
-    """Make chance repeatable inside: all jitter comes from this seed, or from this `random.Random`."""
-    chance = seed if isinstance(seed, random.Random) else random.Random(seed)
-    with _in_force(_chances, chance, _draw_from):
-        yield chance
+    """Make all randomness of the library, such as jitter, repeatable in a `with` block.
+
+    Args:
+        seed: the seed of a new `random.Random`, or one to use; the block gets the one in use.
+    """
+    source = seed if isinstance(seed, random.Random) else random.Random(seed)
+    with _active(_sources, source, _draw_from):
+        yield source
 
 
-def _draw_from(chance: random.Random) -> None:
-    clock.random = chance
+def _draw_from(source: random.Random) -> None:
+    clock.random = source
 
 
 def reset() -> None:
-    """Forget the state of all live pipelines: budgets, policies, drains, and what was said once."""
+    """Reset all live pipelines: policies, budgets and drains; and let messages that are logged once be logged again."""
     for engine in engines():
         engine.reset()
     log_once.forget()

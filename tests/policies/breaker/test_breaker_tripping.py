@@ -94,7 +94,7 @@ class TestTripping:
         assert rig.seen("state", "calls", "rate") == ("open", 10, 0.5)
         assert "5 of 10 last calls failed" in str(rig.refused())
 
-    @pytest.mark.filterwarnings("ignore:in pipeline 'quotes'. breaker wants min_calls")
+    @pytest.mark.filterwarnings("ignore:in pipeline 'quotes'. breaker needs min_calls")
     def test_a_window_that_cannot_hold_min_calls_is_left_with_the_row(self) -> None:
         rig = Rig(window_calls=5)
         rig.run(*["failed"] * 9)
