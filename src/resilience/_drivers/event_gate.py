@@ -45,6 +45,7 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         self._publish(call, attempts=call.calls_made - calls_made, outcome=outcome, elapsed=elapsed)
 
     def _publish(self, call: RunningCall, **facts: Any) -> None:
+        """Publish the event with the facts of the call."""
         info = self._info
         info.bus.publish(
             self._event, pipeline=info.name, policy="", operation=call.operation, target=call.target, **facts

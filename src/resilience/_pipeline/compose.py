@@ -206,6 +206,7 @@ class Composer:
         return on_success
 
     def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
+        """Return the source of the deadlines that a Scope sets."""
         return DeadlineSource(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.info, scope, scope.seconds)
 
 

@@ -157,6 +157,7 @@ class Engine(Generic[PipelineT]):
             del error  # its traceback refers to this frame
 
     async def _areject(self, call: RunningCall) -> Any:
+        """Do what `reject` does, for the family of coroutine functions."""
         self.reject(call)
 
     def reset(self) -> None:

@@ -88,6 +88,7 @@ class InFlight:
             call.deferred.add(partial(self._stream_ended, stream))
 
     def _stream_ended(self, stream: object, ending: object) -> None:
+        """Count out work that a call had left running."""
         del ending
         self.streams.pop(stream, None)
         self.left(None)

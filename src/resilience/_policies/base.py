@@ -189,6 +189,7 @@ class Policy(Caller[D_co]):
         raise self._not_copied()
 
     def _not_copied(self) -> TypeError:
+        """Return the error for an attempt to copy or pickle the policy."""
         name = type(self).__name__
         return TypeError(
             f"a {name} cannot be copied or pickled: its state, such as counts and permits, would exist twice; share "

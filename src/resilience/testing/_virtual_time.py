@@ -262,6 +262,7 @@ def _active(stack: list[T], one: T, use: Callable[[T], object]) -> Generator[Non
 
 @contextmanager
 def _virtual_asyncio_run() -> Generator[None]:
+    """Let `asyncio.run` make virtual loops, up to Python 3.13."""
     if sys.version_info >= (3, 14):
         yield
     else:

@@ -110,6 +110,7 @@ class BreakerSettings:
 
     @property
     def _calls(self) -> str:
+        """The window in words, for `reason`."""
         return f"calls in the last {self.window:g} s" if self.window_calls is None else "last calls"
 
     def open_time(self, failed: int, hint: float | None) -> float:

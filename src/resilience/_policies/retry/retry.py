@@ -131,6 +131,7 @@ class Retry(Loop):
         return self._decide(call, ending, state, ending.failure if own is None else ending.by(own)[1])
 
     async def _delay_async(self, call: Call, ending: Ending, state: RetryState) -> float | None:
+        """Decide as `delay` does, with an async predicate."""
         error = ending.error
         assert isinstance(error, Exception)
         listed = not isinstance(error, RejectedError) and await tenacity_adapter.ask_async(self.settings.on, error)
@@ -191,6 +192,7 @@ class Retry(Loop):
         retry_marks.note(error, f"attempt {state.attempt_number + 1} not made: {reason}")
 
     def _budget(self, info: PipelineInfo) -> RetryBudget | None:
+        """Return the budget that pays for retries in a pipeline; None for no limit."""
         budget = self.settings.budget
         return info.budget if isinstance(budget, Inherit) else budget
 
