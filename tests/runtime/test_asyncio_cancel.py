@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Timeout
-from resilience._runtime import asyncio as on_loops
+from resilience._runtime import asyncio_timer
 from resilience.testing import virtual_time
 from tests.support.functions import AppError, hang
 from tests.support.loops import on_asyncio, uncancelled
@@ -52,20 +52,20 @@ def test_outside_cancellation_in_the_tick_of_our_cut_wins(ours_first: bool) -> N
         task = asyncio.ensure_future(pipeline.acall(hang))
         await asyncio.sleep(0.5)
         if ours_first:
-            fire = on_loops._DeadlineCancel.fire
+            fire = asyncio_timer.DeadlineCancel.fire
 
             def both(cut: Any) -> None:
                 fire(cut)
                 task.cancel()
         else:
-            fire = on_loops._DeadlineCancel.fire
+            fire = asyncio_timer.DeadlineCancel.fire
 
             def both(cut: Any) -> None:
                 task.cancel()
                 fire(cut)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(on_loops._DeadlineCancel, "fire", both)
+            patch.setattr(asyncio_timer.DeadlineCancel, "fire", both)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert task.cancelling() == 1
@@ -111,14 +111,14 @@ def test_a_cancellation_that_the_function_converts_in_a_tie_is_not_ours() -> Non
     async def main() -> None:
         task = asyncio.ensure_future(Pipeline(Timeout(1)).acall(converts))
         await asyncio.sleep(0.5)
-        fire = on_loops._DeadlineCancel.fire
+        fire = asyncio_timer.DeadlineCancel.fire
 
         def both(cut: Any) -> None:
             fire(cut)
             task.cancel()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(on_loops._DeadlineCancel, "fire", both)
+            patch.setattr(asyncio_timer.DeadlineCancel, "fire", both)
             with pytest.raises(KeyError):
                 await task
 

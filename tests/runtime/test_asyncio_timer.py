@@ -11,7 +11,7 @@ import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
 from resilience._call.running_call import INHERITED
-from resilience._runtime import asyncio as on_loops
+from resilience._runtime import asyncio_timer
 from resilience._util.clock import clock
 
 
@@ -75,8 +75,8 @@ def test_an_alarm_that_cannot_be_referred_to_weakly_is_held() -> None:
 def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> None:
     fired: list[str] = []
 
-    class Cut(on_loops._DeadlineCancel):
-        def __init__(self, task: asyncio.Task[Any], timer: on_loops._DeadlineTimer, name: str) -> None:
+    class Cut(asyncio_timer.DeadlineCancel):
+        def __init__(self, task: asyncio.Task[Any], timer: asyncio_timer.DeadlineTimer, name: str) -> None:
             super().__init__(task)
             self.timer = timer
             self.name = name
@@ -90,7 +90,7 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
-        timer = on_loops._timer_of(INHERITED)
+        timer = asyncio_timer.timer_of(INHERITED)
         cuts = [Cut(task, timer, name) for name in ("first", "second", "third")]
         for cut in cuts:
             timer.add(cut, clock.monotonic())

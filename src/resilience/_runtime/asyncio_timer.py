@@ -1,0 +1,160 @@
+"""The cancellation of asyncio tasks at their deadlines: one timer for many attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from resilience._call.running_call import INHERITED, DeadlineSource
+from resilience._util.clock import FOREVER, TimerHandle, clock
+from resilience._util.locks import members
+
+
+class DeadlineCancel:
+    """The cancellation of one attempt at its deadline."""
+
+    __slots__ = ("_before", "_task", "fired")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
+        self._before = task.cancelling()
+        self.fired = False
+
+    def fire(self) -> None:
+        """Cancel the task. Keep the message of a cancellation from outside: anyio recognizes its own by it."""
+        task = self._task()
+        if task is not None:
+            self.fired = True
+            other = task.cancelling() > self._before
+            task.cancel(getattr(task, "_cancel_message", None) if other else None)
+
+    def caused(self, error: BaseException | None) -> bool:
+        """Uncancel the task; return whether `error` was caused by this cancellation, not by one from outside."""
+        task = self._task()
+        left = 0 if task is None else task.uncancel()
+        possible = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
+        return possible and left <= self._before
+
+
+class DeadlineTimer:
+    """The single timer of a loop for all attempts whose deadlines have the same source.
+
+    Deadlines mostly come in the order in which attempts start, so the first entry is usually the next to be cancelled;
+    otherwise the entries are sorted when the timer fires. The timer is armed lazily: an attempt that ends before its
+    deadline, as most do, costs only an entry in a dict.
+    """
+
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_last", "_ordered", "_waited", "busy_until", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
+        self._cancels: dict[DeadlineCancel, float] = {}
+        self._armed = FOREVER
+        self._alarm: Callable[[], TimerHandle | None] = _nothing
+        self._last = 0.0
+        self._ordered = True
+        self._waited = False
+        self.busy_until = 0.0
+
+    def add(self, cancel: DeadlineCancel, at: float) -> None:
+        """Cancel an attempt at that time."""
+        if at < self._last and self._cancels:
+            self._ordered = False
+        self._last = at
+        self._cancels[cancel] = at
+        if at < self._armed:
+            self._arm(at)
+
+    def discard(self, cancel: DeadlineCancel) -> None:
+        """Remove an attempt that has ended. Virtual time must not advance to a deadline without an attempt."""
+        self._cancels.pop(cancel, None)
+        if not self._cancels and not clock.real:
+            self._disarm()
+
+    def _arm(self, at: float) -> None:
+        self._disarm()
+        self._waited = False
+        self._armed = at
+        alarm = clock.alarm(at, self._ring)
+        if alarm is None:
+            left = max(0.0, at - clock.monotonic())
+            alarm = asyncio.get_running_loop().call_later(left, self._ring)
+        self._alarm = _weakly(alarm)
+
+    def _disarm(self) -> None:
+        alarm = self._alarm()
+        self._alarm = _nothing
+        self._armed = FOREVER
+        if alarm is not None:
+            alarm.cancel()
+
+    def _ring(self) -> None:
+        """Cancel what is due: first inner calls with an inherited deadline, then, after MOMENT, the calls around them.
+
+        Without the delay, an inner call would take the cancellation of the outer one for one from outside.
+        """
+        self._armed = FOREVER
+        self._alarm = _nothing
+        now = clock.monotonic()
+        inner = timer_of(INHERITED)
+        inner.cancel_due(now)
+        if inner is not self and not self._waited and now < inner.busy_until:
+            self._arm(now + MOMENT)
+            self._waited = True
+            return
+        self._waited = False
+        if inner is not self:
+            self.cancel_due(now)
+
+    def cancel_due(self, now: float) -> None:
+        """Cancel what is due, and arm the timer for the next deadline."""
+        if not self._ordered:
+            self._cancels = dict(sorted(members(self._cancels.items()), key=_when))
+            self._ordered = True
+            self._last = max(self._cancels.values(), default=0.0)
+        for cancel, at in members(self._cancels.items()):
+            if at > now:
+                self._arm(at)
+                break
+            # Cancelling one task may finalize another one, whose entry is removed then.
+            if self._cancels.pop(cancel, None) is not None:
+                cancel.fire()
+                self.busy_until = now + MOMENT
+
+
+MOMENT = 0.001
+"""Seconds that inner calls get to unwind."""
+
+
+def _nothing() -> None:
+    return None
+
+
+def _weakly(alarm: TimerHandle) -> Callable[[], TimerHandle | None]:
+    """Return a weak reference to a timer, so that its loop is not kept alive; a strong one if it supports no other."""
+    try:
+        return ref(alarm)
+    except TypeError:
+        return lambda: alarm
+
+
+def _when(item: tuple[DeadlineCancel, float]) -> float:
+    return item[1]
+
+
+_timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[DeadlineSource, DeadlineTimer]] = (
+    WeakKeyDictionary()
+)
+
+
+def timer_of(source: DeadlineSource) -> DeadlineTimer:
+    """Return the timer of the running loop for deadlines from this source; it is made when it is first needed."""
+    loop = asyncio.get_running_loop()
+    known: ReferenceType[DeadlineTimer] | None = source.timer
+    timer = None if known is None else known()
+    if timer is None or timer.loop() is not loop:
+        timer = _timers.setdefault(loop, WeakKeyDictionary()).setdefault(source, DeadlineTimer(loop))
+        source.timer = ref(timer)
+    return timer
