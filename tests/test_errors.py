@@ -30,7 +30,7 @@ WAYS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("kind", REJECTIONS)
-def test_a_rejection_knows_who_refused_and_why(kind: type[RejectedError]) -> None:
+def test_a_rejection_has_its_policy_and_reason(kind: type[RejectedError]) -> None:
     error = kind("no", policy="breaker", pipeline="payments", reason=RejectReason.OPEN, retry_after=2.5)
 
     assert str(error) == "no"
@@ -43,7 +43,7 @@ def test_a_rejection_knows_who_refused_and_why(kind: type[RejectedError]) -> Non
 def test_a_rejection_needs_no_arguments(kind: type[RejectedError]) -> None:
     error = kind()
 
-    assert str(error) == "the call was refused"
+    assert str(error) == "the call was rejected"
     assert (error.policy, error.pipeline, error.reason, error.retry_after) == ("", "", None, None)
     assert error.unprocessed is True
 

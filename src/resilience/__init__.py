@@ -1,4 +1,7 @@
-"""Client-side resilience: policies around calls, for threads, asyncio and trio."""
+"""Client-side resilience: retries, circuit breakers, bulkheads and timeouts for threads, asyncio and trio.
+
+Policies are composed into a `Pipeline`, through which functions, httpx clients and gRPC channels are called.
+"""
 
 from __future__ import annotations
 
@@ -96,18 +99,18 @@ __all__ = [
 
 
 _LAZY = frozenset({"grpc", "httpx", "testing"})
-"""Parts that most programs do not need, or that want an optional package; imported when first asked for."""
+"""Submodules that need an optional package, or that most programs do not use: imported on first access."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a part that is imported when first asked for."""
+    """Import a submodule on first access (PEP 562)."""
     if name in _LAZY:
         return importlib.import_module(f"resilience.{name}")
     raise AttributeError(f"module 'resilience' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Show the public names, lazy parts included."""
+    """Return the public names, those of lazily imported submodules included."""
     return sorted({*__all__, *_LAZY})
 
 

@@ -1,7 +1,9 @@
-"""How long to wait before a retry. Never above the cap, jitter included; no overflow at any attempt number.
+"""Backoff strategies: how long to wait before a retry.
 
-`full_jitter` is the default for a reason: it needs no memory, makes the fewest calls, and takes no longer than the
-others once many clients compete (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+No wait exceeds the cap, jitter included, and no attempt number causes an overflow. All times are in seconds.
+
+`full_jitter` is the default because it keeps no state, makes the fewest calls, and takes no longer than the other
+strategies when many clients compete (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
@@ -16,22 +18,26 @@ from resilience._util.clock import clock
 
 
 class Backoff(wait_base):
-    """A way to compute waits. Subclass it and write `seconds` to make your own.
+    """Base class of backoff strategies. A subclass implements `seconds`.
 
-    It is a `wait_base` of tenacity: it works in a plain `@tenacity.retry(wait=...)`, and `+` adds others to it.
+    It is a `wait_base` of tenacity: it can be passed to `@tenacity.retry(wait=...)`, and `+` adds other strategies.
     """
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the seconds to wait, in the way in which tenacity asks."""
+        """Return the wait in seconds; this is the interface of tenacity's strategies.
+
+        Args:
+            retry_state: the state of the call; its `attempt_number` and `upcoming_sleep` are used.
+        """
         return self.seconds(retry_state.attempt_number, retry_state.upcoming_sleep or None)
 
     @abstractmethod
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the seconds to wait before a retry.
+        """Return the wait before a retry, in seconds >= 0.
 
         Args:
-            retry: 1 for the first retry.
-            previous: the wait before the previous retry of this call; None for the first.
+            retry: the number of the retry; 1 for the first.
+            previous: the wait before the previous retry of this call, in seconds; None for the first.
         """
 
 
@@ -42,7 +48,7 @@ class _Exponential(Backoff):
         self.factor = validation.number("factor", factor, low=1.0)
 
     def ceiling(self, retry: int) -> float:
-        """min(cap, base x factor^(retry - 1)), without computing a power that is past the cap."""
+        """Return min(cap, base x factor^(retry - 1)), also where the power overflows."""
         try:
             return min(self.cap, self.base * self.factor ** (retry - 1))
         except OverflowError:
@@ -56,42 +62,59 @@ class _Exponential(Backoff):
 
 
 class full_jitter(_Exponential):
-    """U(0, 1) x min(cap, base x factor^(n - 1)) before retry n.
+    """Exponential backoff with full jitter: U(0, 1) x min(cap, base x factor^(n - 1)) before retry n.
 
     Args:
-        base: seconds, > 0: the ceiling of the first wait.
-        cap: seconds, >= base: the ceiling of every wait.
-        factor: how much the ceiling grows with each retry, >= 1.
+        base: the longest first wait, in seconds > 0.
+        cap: the longest wait, in seconds >= base.
+        factor: the factor by which the longest wait grows with each retry, >= 1.
+
+    Raises:
+        TypeError, ValueError: a parameter has the wrong type or is out of range.
     """
 
     def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0) -> None:
         super().__init__(base, cap, factor=factor)
 
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the wait in seconds."""
+        """Return the wait before a retry, in seconds."""
         return clock.random.random() * self.ceiling(retry)
 
 
 class equal_jitter(_Exponential):
-    """Half of min(cap, base x factor^(n - 1)), plus U(0, 1) x the other half. The parameters are `full_jitter`'s."""
+    """Exponential backoff with equal jitter: half of min(cap, base x factor^(n - 1)), plus U(0, 1) x the other half.
+
+    Args:
+        base: the longest first wait, in seconds > 0.
+        cap: the longest wait, in seconds >= base.
+        factor: the factor by which the longest wait grows with each retry, >= 1.
+
+    Raises:
+        TypeError, ValueError: a parameter has the wrong type or is out of range.
+    """
 
     def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0) -> None:
         super().__init__(base, cap, factor=factor)
 
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the wait in seconds."""
+        """Return the wait before a retry, in seconds."""
         half = self.ceiling(retry) / 2
         return half + clock.random.random() * half
 
 
 class proportional(_Exponential):
-    """base x factor^(n - 1), give or take `ratio` of it, and then the cap.
+    """Exponential backoff with proportional jitter: min(cap, base x factor^(n - 1)) x U(1 - ratio, 1 + ratio).
+
+    The result is limited to `cap` again.
 
     Args:
-        base: seconds, > 0: the middle of the first wait.
-        cap: seconds, >= base: the most that any wait is, jitter included.
-        factor: how much the middle grows with each retry, >= 1.
-        ratio: the share by which a wait may differ from the middle, in (0, 1]. gRFC A6 has 0.2.
+        base: the mean of the first wait, in seconds > 0.
+        cap: the longest wait, jitter included, in seconds >= base.
+        factor: the factor by which the mean grows with each retry, >= 1.
+        ratio: the share of the mean by which a wait may differ from it, in (0, 1]. gRFC A6 uses 0.2.
+
+    Raises:
+        TypeError, ValueError: a parameter has the wrong type or is out of range.
     """
 
     def __init__(self, base: float = 0.1, cap: float = 10.0, *, factor: float = 2.0, ratio: float = 0.25) -> None:
@@ -99,7 +122,7 @@ class proportional(_Exponential):
         self.ratio = validation.number("ratio", ratio, above=True, high=1.0)
 
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the wait in seconds."""
+        """Return the wait before a retry, in seconds."""
         return min(self.cap, self.ceiling(retry) * (1.0 + self.ratio * (2.0 * clock.random.random() - 1.0)))
 
     def _settings(self) -> str:
@@ -107,11 +130,14 @@ class proportional(_Exponential):
 
 
 class decorrelated_jitter(Backoff):
-    """min(cap, U(base, 3 x previous wait)), where the wait before the first is `base`.
+    """Decorrelated jitter: min(cap, U(base, 3 x previous wait)); for the first wait, the previous one is `base`.
 
     Args:
-        base: seconds, > 0: the least wait.
-        cap: seconds, >= base: the most.
+        base: the shortest wait, in seconds > 0.
+        cap: the longest wait, in seconds >= base.
+
+    Raises:
+        TypeError, ValueError: a parameter has the wrong type or is out of range.
     """
 
     def __init__(self, base: float = 0.1, cap: float = 10.0) -> None:
@@ -119,7 +145,7 @@ class decorrelated_jitter(Backoff):
         self.cap = validation.number("cap", cap, low=self.base)
 
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the wait in seconds."""
+        """Return the wait before a retry, in seconds."""
         last = max(self.base, self.base if previous is None else previous)
         return min(self.cap, self.base + clock.random.random() * (3.0 * last - self.base))
 
@@ -128,17 +154,20 @@ class decorrelated_jitter(Backoff):
 
 
 class fixed(Backoff):
-    """The same wait each time, without jitter: for a single client, or where something else spreads the load.
+    """The same wait before each retry, without jitter: for a single client, or where the load is spread otherwise.
 
     Args:
-        seconds: the wait, >= 0.
+        seconds: the wait, in seconds >= 0.
+
+    Raises:
+        TypeError, ValueError: `seconds` has the wrong type or is out of range.
     """
 
     def __init__(self, seconds: float) -> None:
         self.wait = validation.number("seconds", seconds)
 
     def seconds(self, retry: int, previous: float | None) -> float:
-        """Return the wait in seconds."""
+        """Return the wait before a retry, in seconds."""
         return self.wait
 
     def __repr__(self) -> str:
@@ -146,5 +175,5 @@ class fixed(Backoff):
 
 
 def none() -> Backoff:
-    """No wait at all: the next attempt follows at once. Only a budget then stands between you and a storm."""
+    """Return a strategy without waits: each retry follows at once. Only a retry budget then limits the load."""
     return fixed(0.0)

@@ -1,15 +1,16 @@
-"""The errors that `resilience` raises.
+"""The exceptions that `resilience` raises.
 
     ResilienceError(Exception)
-      RejectedError                  a policy refused the call: the dependency was not called
+      RejectedError                  a policy rejected the call: the dependency was not called
         CircuitOpenError             the circuit breaker is open
         BulkheadFullError            no permit was free, or the wait for one was too long
-        RateLimitedError             the rate limit leaves no slot in time
-      DeadlineExceededError          time ran out; also a TimeoutError
-    BadResult(Exception)             a returned value that an allowlist calls a failure, inside the pipeline
-    ResilienceWarning(UserWarning)   the parts of a pipeline cannot work together
+        RateLimitedError             the rate limit has no slot in time
+      DeadlineExceededError          the deadline passed; also a TimeoutError
+    BadResult(Exception)             inside a pipeline: a returned value that an allowlist lists as a failure
+    UsageError(TypeError)            the function or hook cannot be used in this way
+    ResilienceWarning(UserWarning)   the configuration cannot have the intended effect
 
-Every failure of the dependency itself reaches the caller as the dependency's own exception, never wrapped.
+A failure of the dependency itself is raised as the dependency's own exception, never wrapped.
 """
 
 from __future__ import annotations
@@ -19,50 +20,59 @@ from typing import Any
 
 
 class RejectReason(StrEnum):
-    """Why a policy refused a call."""
+    """Why a policy rejected a call."""
 
     OPEN = "open"
+    """The circuit breaker is open, or half-open with all its probes in flight."""
     ISOLATED = "isolated"
+    """The circuit breaker was opened manually, by `isolate()`."""
     FULL = "full"
+    """All permits are in use, and the queue is full or there is none."""
     QUEUE_TIMEOUT = "queue_timeout"
+    """The call waited in the queue for its longest allowed time (`max_wait`)."""
     ABANDONED_FULL = "abandoned_full"
+    """As many threads as `max_abandoned` allows were abandoned at their deadline and still run."""
     RATE = "rate"
+    """The rate limit has no slot in time."""
     DRAINING = "draining"
+    """The pipeline is drained, or the client was closed."""
     DEADLINE = "deadline"
+    """The deadline is too near for the call to be admitted in time."""
 
 
 class ResilienceError(Exception):
-    """Base of every error that the library itself raises.
+    """Base class of the exceptions that mean that the library ended a call.
 
-    `unprocessed` answers "was my payment sent?": True when the dependency was certainly not called.
+    Attributes:
+        unprocessed: True if the dependency was certainly not called; False if it may have processed the call.
     """
 
     unprocessed: bool = False
 
 
 class RejectedError(ResilienceError):
-    """A policy refused the call, so the dependency was not called.
+    """A policy rejected the call. The dependency was not called, so `unprocessed` is True.
 
     Args:
         message: what happened, why, and what to do.
-        policy: name of the policy that refused.
-        pipeline: name of the pipeline that the policy stands in.
-        reason: why, as a fixed word; None where a policy of your own gives none.
-        retry_after: seconds after which another try may be let in; None where nobody knows.
+        policy: the name of the policy that rejected the call.
+        pipeline: the name of the pipeline that the policy is part of.
+        reason: why the call was rejected; None if a custom policy gives no reason.
+        retry_after: the seconds after which another call may be admitted; None if unknown.
     """
 
     unprocessed = True
 
     def __init__(
         self,
-        message: str = "the call was refused",
+        message: str = "the call was rejected",
         *,
         policy: str = "",
         pipeline: str = "",
         reason: RejectReason | None = None,
         retry_after: float | None = None,
     ) -> None:
-        if not self.args:  # else it is there already: an exception keeps what it is made with
+        if not self.args:  # otherwise `BaseException.__new__` has set the message already
             super().__init__(message)
         self.policy = policy
         self.pipeline = pipeline
@@ -71,27 +81,33 @@ class RejectedError(ResilienceError):
 
 
 class CircuitOpenError(RejectedError):
-    """The circuit breaker is open. `retry_after` is the time left until it lets a probe through, in seconds."""
+    """The circuit breaker is open, isolated, or half-open with all its probes in flight.
+
+    `retry_after` is the time in seconds until an open breaker admits a probe; None in the other states.
+    """
 
 
 class BulkheadFullError(RejectedError):
-    """Every permit is taken, and the queue is full or the wait in it was too long."""
+    """All permits are in use, and the queue is full or the wait in it was too long.
+
+    Also raised by a Timeout with `thread=True` when `max_abandoned` abandoned threads still run.
+    """
 
 
 class RateLimitedError(RejectedError):
-    """The rate limit has no slot in time. `retry_after` is when the next one comes, in seconds."""
+    """The rate limit has no slot in time. `retry_after` is the time in seconds until the next slot."""
 
 
 class DeadlineExceededError(ResilienceError, TimeoutError):
-    """The time for the call ran out.
+    """The deadline of the call passed.
 
     Args:
-        message: which limit ran out, and when.
-        unprocessed: True when time ran out before the dependency was called (at entry, or in a queue).
-        policy: name of the policy whose limit it was; empty for an inherited deadline.
-        pipeline: name of the pipeline that the call was in.
-        scored: whether it says something about the dependency's health. False where the caller had so little time
-            left that even a healthy dependency could not have answered.
+        message: which deadline passed, and when.
+        unprocessed: True if the deadline passed before the dependency was called (on entry, or in a queue).
+        policy: the name of the policy that set the deadline; empty for an inherited deadline.
+        pipeline: the name of the pipeline of that policy; for an inherited deadline, the one that the call was in.
+        scored: whether a circuit breaker counts it as a failure. False if the caller's deadline cut the call before it
+            had run for half of the pipeline's shortest Timeout: even a healthy dependency might not have answered.
     """
 
     def __init__(
@@ -111,15 +127,18 @@ class DeadlineExceededError(ResilienceError, TimeoutError):
 
 
 class CarriedResult(Exception):
-    """A returned value that travels as an exception, so that every policy deals with one thing only.
+    """A returned value that is raised as an exception, so that all policies handle exceptions only.
 
-    It exists only inside a pipeline, and turns into the value again on the way out.
+    It exists only inside a pipeline, which returns the value to the caller.
+
+    Args:
+        result: the value.
     """
 
-    words = "a result"
+    _description = "a result"
 
     def __init__(self, result: Any) -> None:
-        super().__init__(f"{self.words} of type {type(result).__name__}")
+        super().__init__(f"{self._description} of type {type(result).__name__}")
         self.result: Any = result
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,21 +146,26 @@ class CarriedResult(Exception):
 
 
 class BadResult(CarriedResult):
-    """A returned value that an allowlist counts as a failure, such as an HTTP 503.
+    """A returned value that an allowlist lists as a failure, such as an HTTP 503 response.
 
-    A fallback's `compute` meets it; `result` is the value.
+    It exists only inside a pipeline: hooks of policies see it as `Ending.error`.
+
+    Args:
+        result: the value.
     """
 
-    words = "a bad result"
+    _description = "a bad result"
 
 
 class LateResult(CarriedResult):
-    """A value that came after the deadline. The caller gets it; breakers and metrics score it as timed out.
+    """A value that was returned after the deadline. The caller gets it; policies and metrics see a timed out call.
 
-    `scored` is False where the caller had so little time left that this says nothing about the dependency's health.
+    Args:
+        result: the value.
+        scored: whether a circuit breaker counts it as a failure; see `DeadlineExceededError`.
     """
 
-    words = "a late result"
+    _description = "a late result"
 
     def __init__(self, result: Any, *, scored: bool = True) -> None:
         super().__init__(result)
@@ -149,8 +173,11 @@ class LateResult(CarriedResult):
 
 
 class UsageError(TypeError):
-    """The guarded function is of a kind that cannot be guarded. It is nobody's failure and is never retried."""
+    """A function or hook cannot be used in this way, such as a generator function or an async hook in a plain call.
+
+    It is a programming error: it is never a failure of the dependency and never retried.
+    """
 
 
 class ResilienceWarning(UserWarning):
-    """Something is set up in a way that cannot do what it seems to promise."""
+    """A configuration that is valid, but cannot have the effect that it appears to have."""

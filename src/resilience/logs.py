@@ -1,7 +1,7 @@
-"""Rare events as lines of the standard library's logger `resilience`; on by default.
+"""Logging of infrequent events through the standard library's logger `resilience`; enabled by default.
 
-The message is in words, the facts are in `extra`, with keys that begin with `resilience_`. Lines never hold
-arguments, bodies, headers or URLs.
+The details of an event are also in the `extra` of its record, with keys that begin with `resilience_`. Records never
+contain arguments, bodies, headers or URLs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from resilience.events import (
 )
 
 logger = logging.getLogger("resilience")
+"""The logger of the library. Set its level to choose what is logged."""
 
 
-def _where(event: Event) -> str:
+def _label(event: Event) -> str:
     return f"{event.operation} ({event.pipeline}/{event.policy})"
 
 
-def _facts(event: Event, **more: object) -> dict[str, object]:
+def _extra(event: Event, **more: object) -> dict[str, object]:
     return {
         "resilience_pipeline": event.pipeline,
         "resilience_policy": event.policy,
@@ -38,16 +39,16 @@ def _facts(event: Event, **more: object) -> dict[str, object]:
 
 
 def log_retry(event: RetryScheduled) -> None:
-    """Log a retry: the first of a call at INFO, the others at DEBUG."""
+    """Log that a retry was scheduled: the first retry of a call at INFO, the others at DEBUG."""
     logger.log(
         logging.INFO if event.attempt == 1 else logging.DEBUG,
         "%s failed in attempt %d (%s); the next one %s in %.3g s",
-        _where(event),
+        _label(event),
         event.attempt,
         event.failure.kind,
         "follows" if event.mode is Mode.ENFORCE else "would follow",
         event.wait,
-        extra=_facts(event, attempt=event.attempt, wait=event.wait, kind=str(event.failure.kind), mode=str(event.mode)),
+        extra=_extra(event, attempt=event.attempt, wait=event.wait, kind=str(event.failure.kind), mode=str(event.mode)),
     )
 
 
@@ -55,16 +56,16 @@ def log_given_up(event: RetryGivenUp) -> None:
     """Log at WARNING that a Retry gave up."""
     logger.warning(
         "%s given up after %s in %.3g s: %s",
-        _where(event),
+        _label(event),
         "1 attempt" if event.attempts == 1 else f"{event.attempts} attempts",
         event.elapsed,
         event.reason,
-        extra=_facts(event, attempts=event.attempts, elapsed=event.elapsed, reason=str(event.reason)),
+        extra=_extra(event, attempts=event.attempts, elapsed=event.elapsed, reason=str(event.reason)),
     )
 
 
 def log_breaker(event: BreakerChanged) -> None:
-    """Log at WARNING that a breaker opened, or was isolated; at INFO that it closed."""
+    """Log a state change of a circuit breaker: at WARNING open and isolated, at INFO closed, at DEBUG half-open."""
     level = {
         BreakerState.OPEN: logging.WARNING,
         BreakerState.ISOLATED: logging.WARNING,
@@ -77,8 +78,8 @@ def log_breaker(event: BreakerChanged) -> None:
         event.policy,
         "is" if event.mode is Mode.ENFORCE else "would be",
         str(event.state).replace("_", "-"),
-        " (by hand)" if event.manual else f" since {event.why}" if event.why else "",
-        extra=_facts(
+        " (manually)" if event.manual else f" since {event.why}" if event.why else "",
+        extra=_extra(
             event,
             previous=str(event.previous),
             state=str(event.state),
@@ -90,7 +91,11 @@ def log_breaker(event: BreakerChanged) -> None:
 
 
 def install() -> tuple[Subscription, ...]:
-    """Log the rare events of all pipelines; `import resilience` does it once."""
+    """Subscribe the log functions to the events of all pipelines. `import resilience` calls it once.
+
+    Returns:
+        The subscriptions; call them to unsubscribe.
+    """
     return (
         subscribe(log_retry, events=(RetryScheduled,), when=partial(logger.isEnabledFor, logging.INFO)),
         subscribe(log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.WARNING)),

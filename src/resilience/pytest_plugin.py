@@ -1,4 +1,4 @@
-"""Fixtures for pytest. Nothing changes unless one is used."""
+"""The pytest plugin: the fixtures `virtual_time` and `recorder`. Tests that use neither are not affected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(name="virtual_time")
 def virtual_time_fixture() -> Generator[VirtualClock]:
-    """Run the test in virtual time; the fixture is the clock."""
+    """Run the test in virtual time, and provide the VirtualClock."""
     from resilience.testing import virtual_time
 
     with virtual_time() as clock:
@@ -22,7 +22,7 @@ def virtual_time_fixture() -> Generator[VirtualClock]:
 
 @pytest.fixture
 def recorder() -> Generator[Recorder]:
-    """Record the events of all pipelines during the test."""
+    """Record the events of all pipelines during the test, and provide the Recorder."""
     from resilience.testing import Recorder
 
     with Recorder() as recording:
