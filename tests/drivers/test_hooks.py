@@ -88,7 +88,7 @@ def test_the_outcome_stays(
     with pytest.raises(ConnectionError, match="down"):
         asyncio.run(pipeline.acall(down))
 
-    assert len([record for record in caplog.records if "said once" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "logged once" in record.getMessage()]) == 1
 
 
 def test_a_broken_result_predicate_lets_the_value_through() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from resilience._util import finalizers, log_once
-from resilience._util.locks import here, new_lock
+from resilience._util.locks import new_lock, thread_state
 
 PATIENCE = 60.0
 
@@ -15,7 +15,7 @@ PATIENCE = 60.0
 @pytest.fixture(autouse=True)
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finalizers, "pending", deque[Callable[[], object]]())
-    monkeypatch.setattr(log_once, "_said", set())
+    monkeypatch.setattr(log_once, "_logged", set())
 
 
 def test_where_no_lock_is_held_it_is_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +72,13 @@ def test_while_it_is_settled_the_thread_knows_that_a_finalizer_is_at_work(monkey
     known: list[bool] = []
 
     def outer() -> None:
-        finalizers.settle_from_finalizer(lambda: known.append(here.finalising))
-        known.append(here.finalising)
+        finalizers.settle_from_finalizer(lambda: known.append(thread_state.finalizing))
+        known.append(thread_state.finalizing)
 
     finalizers.settle_from_finalizer(outer)
 
     assert known == [True, True]
-    assert not here.finalising
+    assert not thread_state.finalizing
 
 
 def test_what_raises_is_logged_and_the_rest_is_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,7 +90,7 @@ def test_what_raises_is_logged_and_the_rest_is_run(caplog: pytest.LogCaptureFixt
 
     assert ran == ["rest"]
     assert len(caplog.messages) == 1
-    assert "what a finalizer has left" in caplog.text
+    assert "deferred work of a finalizer" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 

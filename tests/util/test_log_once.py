@@ -8,8 +8,8 @@ from resilience._util import log_once
 
 
 @pytest.fixture(autouse=True)
-def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_once, "_said", set())
+def _nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_once, "_logged", set())
 
 
 class Hook:
@@ -33,7 +33,7 @@ def test_a_complaint_names_the_hook_and_the_error(caplog: pytest.LogCaptureFixtu
         (
             "resilience",
             logging.ERROR,
-            "listener listener raised KeyError; the guarded call is not affected, and this is said once",
+            "listener listener raised KeyError; the guarded call is not affected, and this is logged once",
         )
     ]
     assert caplog.records[0].exc_info is not None
@@ -56,7 +56,7 @@ def test_the_same_complaint_is_said_once_and_counted_each_time(caplog: pytest.Lo
     assert complained(before) == 3
 
 
-def test_a_different_complaint_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_different_complaint_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     log_once.hook_failed("listener", listener, KeyError())
     log_once.hook_failed("predicate", listener, KeyError())
     log_once.hook_failed("listener", Hook(), KeyError())
@@ -75,7 +75,7 @@ def test_forgotten_complaints_are_said_again(caplog: pytest.LogCaptureFixture) -
 
 
 def test_there_is_an_end_to_complaining(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_once, "MOST_KINDS", 3)
+    monkeypatch.setattr(log_once, "MAX_MESSAGES", 3)
     before = next(log_once.count)
 
     for number in range(5):
@@ -86,10 +86,10 @@ def test_there_is_an_end_to_complaining(caplog: pytest.LogCaptureFixture, monkey
 
 
 def test_the_most_kinds_bound_the_memory() -> None:
-    for number in range(log_once.MOST_KINDS + 10):
+    for number in range(log_once.MAX_MESSAGES + 10):
         log_once.hook_failed(f"hook {number}", listener, KeyError())
 
-    assert len(log_once._said) == log_once.MOST_KINDS == 1000
+    assert len(log_once._logged) == log_once.MAX_MESSAGES == 1000
 
 
 def test_a_library_does_not_print_by_itself() -> None:
@@ -104,7 +104,7 @@ def test_what_no_allowlist_lists_comes_with_the_advice_to_list_it(caplog: pytest
     assert caplog.messages == [
         "shop let builtins.KeyError through: no allowlist lists it, so it is neither retried nor counted. If it is a "
         "failure of the dependency, give failures=NETWORK_ERRORS | KeyError to the pipeline, or on= to the policy; if "
-        "it is a known answer, answers=(KeyError,) (this is said once)"
+        "it is a known answer, answers=(KeyError,) (this is logged once)"
     ]
 
 

@@ -1,1 +1,1 @@
-"""What everything else needs: the clock, locks, finalizers, validation, and messages that are logged once."""
+"""Utilities without dependencies on other packages: clock, locks, finalizers, validation, one-time log messages."""

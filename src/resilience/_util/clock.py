@@ -1,7 +1,7 @@
-"""Ambient time and randomness: the one place where the library reads a clock, sleeps or draws a random number.
+"""The process-wide clock and random source: the library reads the time, sleeps and draws random numbers here only.
 
-Everything asks `ambient` at the moment of need, so a test or a simulation that swaps its parts (see
-`resilience.testing`) changes the time of every pipeline there is, also of those made at import.
+All code accesses them through `clock` each time. A test or a simulation that replaces its source (see
+`resilience.testing`) so changes the time of all existing pipelines, including those created at import.
 """
 
 from __future__ import annotations
@@ -16,58 +16,58 @@ from typing import Protocol
 
 FOREVER = float("inf")
 TIMED_OUT = object()
-"""What comes in the place of a value that was not there in time."""
+"""Returned in place of a value that was not available in time."""
 ambient_deadline: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
-"""The ambient deadline: until when whoever called us wants an answer, on the ambient clock."""
+"""The ambient deadline: by when the caller needs the result, in seconds of the monotonic clock."""
 
 
 class TimerHandle(Protocol):
-    """A callback that will be called later, unless cancelled."""
+    """A scheduled callback."""
 
     def cancel(self) -> object:
-        """Do not call back."""
+        """Cancel the callback."""
 
 
 class Clock(Protocol):
-    """A source of time. All times are seconds on a clock that never goes backwards."""
+    """A source of time. All times are in seconds on a clock that never goes backwards."""
 
     def monotonic(self) -> float:
-        """Return the time now."""
+        """Return the current time."""
         ...
 
     def sleep(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait `seconds`, or less if somebody releases `lock`; return True in that case."""
+        """Sleep in a thread between two attempts; return True if `lock` was released before that, which ends it."""
         ...
 
     def sleeping(self, seconds: float) -> None:
-        """Hear that a task of an event loop is about to sleep; `alarm` follows."""
+        """Called before a task sleeps between two attempts, for so many seconds; a call of `alarm` follows."""
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait at most `seconds` for somebody to release `lock`; return whether that happened."""
+        """Wait in a thread, at most for so many seconds, until `lock` is released; return whether it was."""
         ...
 
     def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
-        """Arrange for `callback` in the running event loop at time `at`; None: the loop's own timers will do."""
+        """Schedule `callback` in the running event loop at time `at`; None: the caller uses the loop's own timers."""
 
 
 class SystemClock:
-    """The machine's monotonic clock (PEP 418): no jumps, no daylight saving, no leap seconds."""
+    """The system's monotonic clock (PEP 418), which changes of the system time do not affect."""
 
     monotonic = staticmethod(time.monotonic)
 
     def sleep(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait on the lock, so that a drain can end a sleep early and Ctrl-C is heard at once."""
+        """Wait for the lock, so that a drain can end the sleep and Ctrl-C interrupts it."""
         return _acquire(lock, seconds)
 
     def sleeping(self, seconds: float) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait on the lock."""
+        """Wait for the lock."""
         return _acquire(lock, seconds)
 
     def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
-        """Leave it to the event loop."""
+        """Return None: event loops have timers for this clock."""
         del at, callback
         return None
 
@@ -79,10 +79,14 @@ def _acquire(lock: threading.Lock, seconds: float) -> bool:
 
 
 class ProcessClock:
-    """What the whole process uses as time and as chance.
+    """The clock and the random source of the process.
 
-    `monotonic` and the other parts of `Time` are bound here one by one: the success path reads the clock, and one
-    attribute less to look up is worth it.
+    Attributes:
+        time: the source of time in use.
+        real: whether that is the system's clock.
+        random: the random source.
+
+    The methods of the source are bound one by one, which saves the success path an attribute lookup.
     """
 
     __slots__ = ("alarm", "monotonic", "park", "random", "real", "sleep", "sleeping", "time")
@@ -92,7 +96,7 @@ class ProcessClock:
         self.use(SystemClock())
 
     def use(self, source: Clock) -> None:
-        """Take time from `source` from now on."""
+        """Use another source of time from now on."""
         self.time = source
         self.real = isinstance(source, SystemClock)
         self.monotonic: Callable[[], float] = source.monotonic
@@ -106,7 +110,7 @@ clock = ProcessClock()
 
 
 def _reseed_in_child() -> None:
-    """Let forked children draw different numbers: equal jitter in many workers is no jitter."""
+    """Reseed the random source in a forked child: the same jitter in many workers would not spread their retries."""
     clock.random.seed()
 
 

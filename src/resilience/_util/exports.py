@@ -1,4 +1,4 @@
-"""Public names of what lives in private modules."""
+"""Public names of objects that are defined in private modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FunctionType
 
 
 def set_public_module(module: str, names: Iterable[str], namespace: Mapping[str, object]) -> None:
-    """Give classes and functions the module that users import them from, for tracebacks, reprs and pickles.
+    """Set the `__module__` of classes and functions to a public module, for tracebacks, reprs and pickles.
 
     Args:
         module: the name of the public module.
@@ -15,6 +15,6 @@ def set_public_module(module: str, names: Iterable[str], namespace: Mapping[str,
         namespace: its globals.
     """
     for name in names:
-        one = namespace[name]
-        if isinstance(one, type | FunctionType):
-            one.__module__ = module
+        exported = namespace[name]
+        if isinstance(exported, type | FunctionType):
+            exported.__module__ = module

@@ -1,7 +1,7 @@
-"""What finalizers leave to be done: they may interrupt anything, also a region that their own thread has locked.
+"""Work that finalizers defer, since they may interrupt any code, also a region that is locked by the same thread.
 
-A finalizer appends a callable without arguments to `pending`. It is run at once where no lock of the library is held,
-and else by a thread of its own, or by the next call, drain or end of a wait, whichever comes first.
+A finalizer appends a callable without arguments to `pending`. It is run at once if no lock of the library is held;
+otherwise by a new thread, or by the next call, drain or end of a wait, whichever comes first.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from resilience._util.locks import any_locked, here, run_in_thread
+from resilience._util.locks import any_locked, run_in_thread, thread_state
 from resilience._util.log_once import hook_failed
 
 pending: deque[Callable[[], object]] = deque()
-"""What dropped streams and coroutines have left to do; every entry into a pipeline runs it."""
+"""The deferred work of garbage-collected streams and coroutines; each call through a pipeline runs it first."""
 
 
 def settle_from_finalizer(settle: Callable[[], object]) -> None:
-    """Settle something, for a finalizer: it may run inside a locked region of this very thread.
+    """Run `settle` for a finalizer, at once or as soon as no lock of the library is held.
 
-    Events that this publishes are delivered by the next call: a listener may have been interrupted while it held a
+    Events that it publishes are delivered by the next call: the finalizer may have interrupted a listener that holds a
     lock of its own.
     """
     pending.append(settle)
@@ -27,25 +27,25 @@ def settle_from_finalizer(settle: Callable[[], object]) -> None:
 
 
 def settle_pending() -> None:
-    """Run what is pending, if that can be done here and now; see `settle_from_finalizer`."""
+    """Run the deferred work: in this thread, or in a new one if a lock of the library is held."""
     if any_locked():
         run_in_thread(run_pending)
         return
-    outer, here.finalising = here.finalising, True  # what is settled may drop more
+    outer, thread_state.finalizing = thread_state.finalizing, True  # the work may run further finalizers
     try:
         for _ in range(len(pending)):
             _run_next()
     finally:
-        here.finalising = outer
+        thread_state.finalizing = outer
 
 
 def run_later(function: Callable[[], object]) -> None:
-    """Have the next call run a function."""
+    """Defer a function to the next call through a pipeline."""
     pending.append(function)
 
 
 def run_pending() -> None:
-    """Run what finalizers have left."""
+    """Run the deferred work of finalizers in this thread."""
     while pending:
         _run_next()
 
@@ -53,9 +53,9 @@ def run_pending() -> None:
 def _run_next() -> None:
     try:
         function = pending.popleft()
-    except IndexError:  # another thread was faster
+    except IndexError:  # another thread has run the last one
         return
     try:
         function()
     except Exception as error:
-        hook_failed("what a finalizer has left", function, error)
+        hook_failed("deferred work of a finalizer", function, error)

@@ -1,4 +1,4 @@
-"""Locks that a forked child can use, whatever thread of the parent held them at that moment."""
+"""Locks that are usable in a forked child, even if a thread of the parent held them at the time of the fork."""
 
 from __future__ import annotations
 
@@ -15,42 +15,46 @@ _locks: WeakSet[threading.Lock] = WeakSet()
 
 
 def new_lock() -> threading.Lock:
-    """Return a lock that `os.fork()` leaves unlocked in the child.
+    """Return a new `threading.Lock` that is released in the child after `os.fork()`.
 
-    The threads that held it do not exist there, so nobody would ever release it.
+    The thread that held it does not exist in the child, so it would never be released there.
     """
     lock = threading.Lock()
     _locks.add(lock)
     return lock
 
 
-class _Here(threading.local):
-    """What is so in one thread."""
+class _ThreadState(threading.local):
+    """The state of one thread.
 
-    finalising = False
+    Attributes:
+        finalizing: whether a finalizer of the library runs. It may have interrupted any code, so no callback of the
+            user may be called.
+    """
+
+    finalizing = False
 
 
-here = _Here()
-"""`finalising`: a finaliser of ours is at work, and has interrupted anything: nothing of the user may run now."""
+thread_state = _ThreadState()
 
 
 def run_in_thread(function: Callable[[], object]) -> None:
-    """Run a function soon, on a thread of its own; for finalisers, so not by way of `threading`, which takes locks."""
-    with contextlib.suppress(RuntimeError):  # the system has no thread for it, or the interpreter is about to end
+    """Run a function in a new thread. For finalizers: `threading.Thread` takes locks, so it is not used."""
+    with contextlib.suppress(RuntimeError):  # no thread can be started, or the interpreter is shutting down
         _thread.start_new_thread(function, ())
 
 
 def any_locked() -> bool:
-    """Return whether somebody, perhaps this very thread, is inside a locked region."""
+    """Return whether any thread, including this one, holds a lock of the library."""
     return any(lock.locked() for lock in members(_locks))
 
 
-def members(those: Iterable[T]) -> list[T]:
-    """List a weak set, or the keys of a weak mapping, that other threads may add to at the same time."""
+def members(collection: Iterable[T]) -> list[T]:
+    """Return the members of a set or mapping, weak or not, that may change while it is iterated over."""
     while True:
         try:
-            return list(those)
-        except RuntimeError:  # it changed under our hands
+            return list(collection)
+        except RuntimeError:  # it changed during the iteration
             continue
 
 

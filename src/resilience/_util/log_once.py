@@ -1,4 +1,4 @@
-"""Say once that a hook, predicate or listener of the user's failed. Its error never reaches the call."""
+"""Messages that are logged once: errors of hooks, predicates and listeners, which never reach the call."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from resilience.errors import ResilienceWarning, UsageError
 logger = logging.getLogger("resilience")
 logger.addHandler(logging.NullHandler())
 
-MOST_KINDS = 1000
-"""After so many different complaints there is a pattern; more lines would not help."""
+MAX_MESSAGES = 1000
+"""The number of different messages that are logged in all; it bounds the memory for them."""
 
 count = itertools.count()
-_said: set[tuple[str, ...]] = set()
+"""The number of errors of hooks so far, logged or not."""
+_logged: set[tuple[str, ...]] = set()
 
 
 def first_time(*subject: str) -> bool:
-    """Return whether something is to be said for the first time."""
-    if subject in _said or len(_said) >= MOST_KINDS:
+    """Return whether a message about this subject has not been logged yet, and note it as logged."""
+    if subject in _logged or len(_logged) >= MAX_MESSAGES:
         return False
-    _said.add(subject)
+    _logged.add(subject)
     return True
 
 
 def hook_failed(what: str, hook: object, error: Exception) -> None:
-    """Log that `hook` raised `error`, once for each kind of hook and of error.
+    """Log that `hook` raised `error`, once for each hook (by its name) and type of error.
 
     Args:
-        what: what the hook was for, such as "listener".
-        hook: the callable or object at fault.
-        error: what it raised.
+        what: the purpose of the hook, such as "listener".
+        hook: the callable, or the object that it is a method of.
+        error: the exception that it raised.
     """
     next(count)
     while isinstance(hook, partial):
@@ -47,9 +48,9 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
     if not first_time(what, name, type(error).__qualname__):
         return
     with contextlib.suppress(Exception):
-        error.__suppress_context__ = True  # what it was asked about may hold what no log should show
+        error.__suppress_context__ = True  # the exception that the hook was called for may contain confidential data
     logger.error(
-        "%s %s raised %s; the guarded call is not affected, and this is said once",
+        "%s %s raised %s; the guarded call is not affected, and this is logged once",
         what,
         name,
         type(error).__qualname__,
@@ -58,25 +59,24 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
 
 
 KNOWN = "_resilience_known"
-"""The attribute that an integration gives to an exception which it knows to be nobody's failure: of that, nothing is
-said."""
+"""The attribute of an exception that an integration knows not to be a failure of the dependency: it is not logged."""
 _ADVICE = {
     "grpc.RpcError": "If its status code is that of a failure of the dependency, give "
     "failures=resilience.grpc.RPC_FAILURES to the pipeline, or resilience.grpc.rpc_failures(codes=...) with that code, "
     "or on= to the policy: the other codes are then known answers. Do not list the class, which all codes share",
 }
-"""What to do about exceptions that are not to be listed by their type: by qualified name, so nothing is imported."""
+"""The advice for exceptions that are not to be listed by their type, by qualified name, so that nothing is imported."""
 
 
 def unlisted(pipeline: str, error: Exception) -> None:
-    """Log, once for each type and pipeline, that an exception was let through because no allowlist lists it."""
+    """Log, once for each type and pipeline, that an exception passed through because no allowlist lists it."""
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(error, UsageError) or kind.__module__ == "tenacity" or KNOWN in error.__dict__:
         return
     if first_time("unlisted", pipeline, name):
         logger.warning(
-            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. %s (this is said once)",
+            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. %s (this is logged once)",
             pipeline or "a pipeline",
             name,
             _advice(kind),
@@ -84,8 +84,9 @@ def unlisted(pipeline: str, error: Exception) -> None:
 
 
 def _advice(kind: type) -> str:
-    for one in kind.__mro__:
-        advice = _ADVICE.get(f"{one.__module__}.{one.__qualname__}")
+    """Return what to do about an unlisted type of exceptions."""
+    for base in kind.__mro__:
+        advice = _ADVICE.get(f"{base.__module__}.{base.__qualname__}")
         if advice is not None:
             return advice
     name = kind.__qualname__
@@ -96,7 +97,7 @@ def _advice(kind: type) -> str:
 
 
 def warn(message: str) -> None:
-    """Issue a ResilienceWarning at the first line outside this package."""
+    """Issue a ResilienceWarning with the location of the innermost caller outside this package."""
     level = 1
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
@@ -109,5 +110,5 @@ _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def forget() -> None:
-    """Say everything anew; for tests."""
-    _said.clear()
+    """Allow all messages to be logged again; for tests."""
+    _logged.clear()

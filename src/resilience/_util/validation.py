@@ -1,4 +1,4 @@
-"""Refuse bad settings where they are given: the parameter, the value and the allowed range, in one sentence."""
+"""Validation of settings. The errors name the parameter, the value and the allowed range."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def number(parameter: str, value: Any, *, low: float = 0.0, above: bool = False,
     """Return `value` as a float, if it is a finite number in range.
 
     Args:
-        parameter: the name that the user knows it by.
-        value: what the user gave.
-        low: the least allowed value.
-        above: True when `low` itself is not allowed.
-        high: the greatest allowed value.
+        parameter: the name of the parameter, for the error.
+        value: the value to check.
+        low: the smallest allowed value.
+        above: True if `low` itself is not allowed.
+        high: the largest allowed value.
 
     Raises:
-        TypeError: `value` is no number.
-        ValueError: it is not finite, or outside the range.
+        TypeError: `value` is not an int or float.
+        ValueError: `value` is not finite, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{parameter} must be a number {_range(low, above, high)}, not {value!r}{_hint(value)}")
@@ -40,7 +40,12 @@ def is_finite(value: float) -> bool:
 
 
 def integer(parameter: str, value: Any, *, low: int, high: int | None = None) -> int:
-    """Return `value`, if it is an int from `low` to `high`; the errors are those of `number`."""
+    """Return `value`, if it is an int from `low` to `high`.
+
+    Raises:
+        TypeError: `value` is not an int.
+        ValueError: `value` is out of range.
+    """
     limits = f">= {low}" if high is None else f"from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{parameter} must be an integer {limits}, not {value!r}{_hint(value)}")
@@ -50,19 +55,28 @@ def integer(parameter: str, value: Any, *, low: int, high: int | None = None) ->
 
 
 def _hint(value: object) -> str:
-    """Return what to do where a policy was used as a decorator without having been made."""
+    """Return what to do if a function was passed, which means that a policy was used as `@Retry`."""
     return "; to decorate with the defaults, write parentheses, as in @Retry()" if callable(value) else ""
 
 
 def flag(parameter: str, value: Any) -> bool:
-    """Return `value`, if it is True or False; otherwise raise TypeError."""
+    """Return `value`, if it is a bool.
+
+    Raises:
+        TypeError: `value` is not a bool.
+    """
     if not isinstance(value, bool):
         raise TypeError(f"{parameter} must be True or False, not {value!r}")
     return value
 
 
 def text(parameter: str, value: Any) -> str:
-    """Return `value`, if it is a string that is not empty."""
+    """Return `value`, if it is a non-empty string.
+
+    Raises:
+        TypeError: `value` is not a string.
+        ValueError: `value` is empty.
+    """
     if not isinstance(value, str):
         raise TypeError(f"{parameter} must be a string, not {value!r}")
     if not value:
@@ -71,7 +85,12 @@ def text(parameter: str, value: Any) -> str:
 
 
 def choice(parameter: str, value: Any, options: type[Choice]) -> Choice:
-    """Return `value` as a member of `options`."""
+    """Return `value` as a member of `options`.
+
+    Raises:
+        TypeError: `value` is not a string.
+        ValueError: `value` is not a member.
+    """
     allowed = _quoted(options)
     if not isinstance(value, str):
         raise TypeError(f"{parameter} must be one of {allowed}, not {value!r}")
@@ -81,10 +100,11 @@ def choice(parameter: str, value: Any, options: type[Choice]) -> Choice:
         raise ValueError(f"{parameter} must be one of {allowed}, not {value!r}") from None
 
 
-def _quoted(words: Iterable[str]) -> str:
-    return ", ".join(f'"{word}"' for word in words)
+def _quoted(values: Iterable[str]) -> str:
+    return ", ".join(f'"{value}"' for value in values)
 
 
 def _range(low: float, above: bool, high: float) -> str:
+    """Return the allowed range in words, such as "> 0 and <= 1"."""
     least = f"{'>' if above else '>='} {low:g}"
     return least if high == math.inf else f"{least} and <= {high:g}"

@@ -1,9 +1,10 @@
-"""The events that pipelines publish, and what listens to them.
+"""The events that pipelines publish, and subscriptions to them.
 
     with pipeline.subscribe(print, events=(events.RetryScheduled,)):
         ...
 
-No event object is built that nobody listens to. What a listener raises is logged once and never reaches the call.
+An event object is built only if a listener wants it. An exception in a listener is logged once and does not affect the
+call.
 """
 
 from resilience._util.exports import set_public_module as _set_public_module

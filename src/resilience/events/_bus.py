@@ -1,6 +1,7 @@
-"""Who listens to the events of a pipeline, or of all.
+"""Subscriptions to the events of one pipeline, or of all pipelines.
 
-No event object is built that nobody listens to. What a listener raises is logged once and never reaches the call.
+An event object is built only if a listener wants it. An exception in a listener is logged once and does not affect the
+call.
 """
 
 from __future__ import annotations
@@ -12,15 +13,24 @@ from weakref import WeakSet
 
 from resilience._util.clock import clock
 from resilience._util.finalizers import run_later
-from resilience._util.locks import here, members, new_lock
+from resilience._util.locks import members, new_lock, thread_state
 from resilience._util.log_once import hook_failed
 from resilience.events._types import Event
 
 Listener: TypeAlias = "Callable[[Any], object]"
+"""A callable that takes an event; its return value is ignored."""
 
 
 class Subscription:
-    """A listener and what it wants. Call it, or leave it as a context manager, to unsubscribe."""
+    """A listener and the events that it gets, as returned by `subscribe`.
+
+    Call it to unsubscribe, or use it as a context manager that unsubscribes on exit.
+
+    Attributes:
+        listener: the callable that is called with each event.
+        events: the event types that the listener gets, subclasses included.
+        when: the condition that is evaluated before an event is built; None for no condition.
+    """
 
     __slots__ = ("_bus", "events", "listener", "when")
 
@@ -33,7 +43,7 @@ class Subscription:
         self.when = when
 
     def __call__(self) -> None:
-        """Unsubscribe; a second time does nothing."""
+        """Unsubscribe. Later calls do nothing."""
         self._bus.remove(self)
 
     def __enter__(self) -> Subscription:
@@ -43,11 +53,11 @@ class Subscription:
         self()
 
     def wants(self, kind: type[Event]) -> bool:
-        """Return whether events of this kind go to the listener."""
+        """Return whether the listener gets events of type `kind`."""
         return issubclass(kind, self.events)
 
     def interested(self) -> bool:
-        """Return whether the listener wants events at this moment."""
+        """Return whether `when` is fulfilled now. An exception in it is logged once and counts as False."""
         if self.when is None:
             return True
         try:
@@ -61,7 +71,7 @@ _changes = new_lock()
 
 
 class _Subscribers:
-    """Some subscriptions; `changed` runs after each change."""
+    """A set of subscriptions; `changed` is called after each change."""
 
     __slots__ = ("all",)
 
@@ -96,7 +106,7 @@ class _Subscribers:
         self.changed()
 
     def changed(self) -> None:
-        """Nothing to do."""
+        """Called after a subscription was added or removed."""
 
 
 class _Everywhere(_Subscribers):
@@ -112,21 +122,21 @@ class _Everywhere(_Subscribers):
 
 
 everywhere = _Everywhere()
-"""The listeners of all pipelines, now and later."""
+"""The subscriptions to all pipelines, including those created later."""
 
 
 class BusOwner(Protocol):
-    """What composes a chain of policies; some events need a place in that."""
+    """The owner of a chain of policies. The gates that publish some events are part of it only if they are wanted."""
 
     def recompose(self) -> None:
-        """Compose the chain anew, since listeners have come or gone."""
+        """Compose the chain again after subscriptions have changed."""
 
 
 class Bus(_Subscribers):
-    """The listeners of one pipeline.
+    """The subscriptions to one pipeline.
 
     Args:
-        owner: is told when listeners have come or gone.
+        owner: its chain is composed again when subscriptions change.
     """
 
     __slots__ = ("__weakref__", "_table", "owner")
@@ -137,23 +147,23 @@ class Bus(_Subscribers):
         self._table: dict[type[Event], tuple[Subscription, ...]] = {}
 
     def open(self) -> None:
-        """Take part in the subscriptions to all pipelines; called when the owner can be told."""
+        """Include the subscriptions to all pipelines; called when the owner is ready for `recompose`."""
         everywhere.buses.add(self)
 
     def changed(self) -> None:
-        """Forget the interests of the listeners, and tell the owner."""
+        """Clear the cached subscriptions of each event type, and recompose the owner's chain."""
         self._table = {}
         self.owner.recompose()
 
     def listeners_for(self, kind: type[Event]) -> Sequence[Subscription]:
-        """Return the subscriptions that want an event of this kind at this moment."""
+        """Return the subscriptions that want an event of type `kind` now."""
         table = self._table
         wanted = table.get(kind)
         if wanted is None:
             wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
         if len(wanted) != 1:
             return tuple(one for one in wanted if one.interested())
-        when = wanted[0].when  # the usual case: only the log; what `interested` does, without the call
+        when = wanted[0].when  # the usual case, only the log: the same as `interested`, without a call
         try:
             return wanted if when is None or when() else ()
         except Exception as error:
@@ -161,18 +171,18 @@ class Bus(_Subscribers):
             return ()
 
     def wants(self, kind: type[Event]) -> bool:
-        """Return whether there is a listener for this kind, also one that is not interested at the moment."""
+        """Return whether there is a subscription to events of type `kind`, whatever its `when` returns."""
         return any(one.wants(kind) for one in (*everywhere.all, *self.all))
 
     def publish(self, kind: type[Event], **facts: Any) -> None:
-        """Build an event, if anybody wants it, and hand it over."""
+        """Build an event with these attributes and deliver it, if a listener wants it."""
         if wanting := self.listeners_for(kind):
             deliver(kind(at=clock.monotonic(), **facts), wanting)
 
 
 def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
-    """Hand an event over. A listener that fails does not keep it from the others."""
-    if here.finalising:
+    """Call the listeners with an event; inside a finalizer, leave that to the next call. Their errors are logged."""
+    if thread_state.finalizing:
         run_later(lambda: deliver(event, subscriptions))
         return
     for subscription in subscriptions:
@@ -185,15 +195,20 @@ def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
 def subscribe(
     listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
 ) -> Subscription:
-    """Listen to every pipeline, also to those that are made later.
+    """Subscribe to the events of all pipelines, including those created later.
 
     Args:
-        listener: called with each event, on the thread and in the task where it happened; it must be quick. What
-            it raises is logged once.
-        events: the event types that it wants; none given means all.
-        when: asked before an event is built, perhaps more than once; False saves that work.
+        listener: called with each event, in the thread and task where it happened; it must not block. An exception
+            that it raises is logged once and does not affect the call.
+        events: the event types to deliver, subclasses included; all types if empty.
+        when: a condition without parameters, evaluated before an event is built, possibly more than once. If it returns
+            False, the listener does not get the event. None for no condition.
 
     Returns:
-        A callable that unsubscribes, and a context manager that does so at its end.
+        The subscription: call it to unsubscribe, or use it as a context manager.
+
+    Raises:
+        TypeError: `listener` is not callable or a coroutine function, `events` contains something else than event
+            types, or `when` is not callable.
     """
     return everywhere.add(listener, events, when)

@@ -1,6 +1,6 @@
-"""What the library tells about itself while it works: frozen event objects, and who gets them.
+"""The event classes: frozen dataclasses that describe what happened to a call or to a policy.
 
-No event object is built that nobody listens to. What a listener raises is logged once and never reaches the call.
+All times and durations are in seconds. `mode` is SHADOW for what a policy in shadow mode would have done.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from resilience.errors import RejectReason
 
 
 class Mode(StrEnum):
-    """How much a policy may do: all, only watch and report, or nothing."""
+    """Whether a policy takes effect."""
 
     ENFORCE = "enforce"
+    """The policy takes effect."""
     SHADOW = "shadow"
+    """The policy decides and publishes events, but does not affect the call."""
     OFF = "off"
+    """The policy is not part of the chain: it neither counts nor rejects."""
 
 
 ModeName: TypeAlias = "Mode | Literal['enforce', 'shadow', 'off']"
@@ -26,42 +29,69 @@ ModeName: TypeAlias = "Mode | Literal['enforce', 'shadow', 'off']"
 
 
 class Outcome(StrEnum):
-    """How a call or an attempt ended, as events and metrics name it; attempts have no REJECTED and no FALLBACK."""
+    """How a call or an attempt ended, for events and metrics. REJECTED and FALLBACK apply to calls only."""
 
     OK = "ok"
+    """It returned a value, or raised an exception that is a known answer."""
     ERROR = "error"
+    """It raised an exception that the pipeline's allowlist does not list."""
     FAILED = "failed"
+    """It failed, by the pipeline's allowlist."""
     REJECTED = "rejected"
+    """A policy rejected it."""
     TIMED_OUT = "timed_out"
+    """It was cut at its deadline, or returned a value after it."""
     ABANDONED = "abandoned"
+    """It was cancelled, ended by another BaseException, or ended before the dependency was called."""
     FALLBACK = "fallback"
+    """A Substitute replaced its outcome."""
 
 
 class GiveUpReason(StrEnum):
-    """Why a Retry did not try again."""
+    """Why a Retry made no further attempt."""
 
     ATTEMPTS = "attempts"
+    """No attempts are left."""
     STOP = "stop"
+    """The stop condition was met."""
     DEADLINE = "deadline"
+    """The wait would end at or after the deadline."""
     BUDGET = "budget"
+    """The retry budget is empty."""
     NOT_IDEMPOTENT = "not_idempotent"
+    """The call is not idempotent, and may have been processed."""
     NOT_RETRYABLE = "not_retryable"
+    """The failure is not retryable, such as one that the server declares final."""
     BODY_NOT_REPLAYABLE = "body_not_replayable"
+    """The request body cannot be sent again."""
     RETRY_AFTER = "retry_after"
+    """The server asks for a longer wait than `max_retry_after`."""
     NESTED = "nested"
+    """An inner Retry has given up on the failure already."""
 
 
 class TimeoutScope(StrEnum):
-    """What ran out of time: the whole call, one attempt, or the deadline that the caller had set."""
+    """What a deadline that passed applied to."""
 
     CALL = "call"
+    """The whole call: a Timeout outside a Retry, or in a pipeline without one."""
     ATTEMPT = "attempt"
+    """One attempt: a Timeout inside a Retry."""
     AMBIENT = "ambient"
+    """The caller's deadline, which was in force when the call was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened. `at` is in seconds of the ambient monotonic clock."""
+    """Base class of the events.
+
+    Attributes:
+        pipeline: the name of the pipeline; empty if it has none.
+        policy: the name of the policy in that pipeline; empty if the event is not about a policy.
+        operation: the name of what is called: that given to `bind`, or else the function's.
+        target: what is called, such as a host; None if unknown.
+        at: when it happened, in seconds of the monotonic clock.
+    """
 
     pipeline: str
     policy: str
@@ -72,7 +102,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed, and another one follows after `wait` seconds. `attempt` is the one that failed."""
+    """An attempt failed, and another attempt is scheduled.
+
+    Attributes:
+        attempt: the number of the failed attempt, from 1.
+        wait: the time until the next attempt, in seconds.
+        failure: the failure.
+        mode: the mode of the Retry.
+    """
 
     attempt: int
     wait: float
@@ -82,7 +119,13 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryGivenUp(Event):
-    """A Retry let a failure out, after `attempts` attempts in `elapsed` seconds."""
+    """A Retry made no further attempt after a failure.
+
+    Attributes:
+        attempts: the number of attempts made, >= 1.
+        elapsed: the time since the first attempt began, in seconds.
+        reason: why it gave up.
+    """
 
     attempts: int
     elapsed: float
@@ -91,7 +134,13 @@ class RetryGivenUp(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
-    """One call of the dependency ended."""
+    """One attempt, which is one call of the dependency, ended.
+
+    Attributes:
+        attempt: the number of the attempt, from 1.
+        outcome: how it ended.
+        elapsed: its duration, in seconds.
+    """
 
     attempt: int
     outcome: Outcome
@@ -100,7 +149,13 @@ class AttemptEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded(Event):
-    """One logical call ended, with all its attempts and waits. `attempts` is 0 where nothing was called."""
+    """One logical call ended, with all its attempts and waits.
+
+    Attributes:
+        outcome: how it ended.
+        attempts: the number of attempts made; 0 if the dependency was not called.
+        elapsed: its duration, in seconds.
+    """
 
     outcome: Outcome
     attempts: int
@@ -109,9 +164,13 @@ class CallEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOut(Event):
-    """Time ran out, or would have in shadow mode. `timeout` is in seconds, None where it is not a Timeout's.
+    """A deadline passed.
 
-    `late`: the call was not cut; its value came after the deadline.
+    Attributes:
+        scope: what the deadline applied to.
+        timeout: the seconds that the Timeout grants; None if they vary, or for the caller's deadline.
+        late: whether the call was not cut, and its value was returned after the deadline.
+        mode: the mode of the Timeout.
     """
 
     scope: TimeoutScope
@@ -122,7 +181,13 @@ class TimedOut(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(Event):
-    """A policy refused a call, or would have in shadow mode."""
+    """A policy rejected a call.
+
+    Attributes:
+        reason: why; None if a custom policy gives no reason.
+        retry_after: the seconds after which another call may be admitted; None if unknown.
+        mode: the mode of the policy.
+    """
 
     reason: RejectReason | None
     retry_after: float | None
@@ -131,29 +196,44 @@ class Rejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackUsed(Event):
-    """A substitute stood in, or would have in shadow mode. `age` is in seconds where it is an earlier result."""
+    """A Substitute replaced the outcome of a call.
+
+    Attributes:
+        age: the age of the earlier result that replaces it, in seconds; None if it is not an earlier result.
+        mode: the mode of the Substitute.
+    """
 
     age: float | None = None
     mode: Mode = Mode.ENFORCE
 
 
 class BreakerState(StrEnum):
-    """The states of a circuit breaker; `isolated` is opened by hand."""
+    """The state of a circuit breaker."""
 
     CLOSED = "closed"
+    """All calls are admitted, and their endings are counted."""
     OPEN = "open"
+    """All calls are rejected until the open time is over."""
     HALF_OPEN = "half_open"
+    """A limited number of calls is admitted as probes."""
     ISOLATED = "isolated"
+    """All calls are rejected: opened manually, until it is closed or reset manually."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChanged(Event):
-    """A circuit breaker went from one state to another; every pipeline that it stands in is told.
+    """The state of a circuit breaker changed. It is published in every pipeline that the breaker is part of.
 
-    `manual`: by hand, not by itself. `failure_rate` is the share of failures, from 0 to 1, among the calls that the
-    breaker's snapshot shows: once it has opened, those that made it open. `operation` is empty and `target` None
-    unless an arriving call caused the change. `why` says in words what opened it; else it is empty. `mode` is the
-    breaker's own: in shadow mode it keeps nobody out.
+    `operation` is empty and `target` None unless the arrival of a call caused the change.
+
+    Attributes:
+        previous: the state before.
+        state: the state now.
+        manual: whether the change was made manually.
+        failure_rate: the share of failures, from 0 to 1, among the calls of the breaker's snapshot; in an open breaker,
+            the calls that opened it.
+        why: what opened the breaker, in words; empty for other changes.
+        mode: the mode of the breaker; in shadow mode it rejects no calls.
     """
 
     previous: BreakerState
