@@ -78,7 +78,7 @@ def test_other_things_are_no_allowlist(failures: Any) -> None:
         Allowlist.of(failures)
 
     assert str(caught.value) == (
-        f"an Allowlist, an exception type, a tuple of exception types or a predicate is wanted, not {failures!r}"
+        f"expected an Allowlist, an exception type, a tuple of exception types or a predicate, not {failures!r}"
     )
 
 
@@ -350,9 +350,9 @@ def test_a_join_leaves_its_parts_alone() -> None:
 
 @pytest.mark.parametrize("other", [3, "OSError", None])
 def test_a_join_with_anything_else_is_an_error(other: Any) -> None:
-    with pytest.raises(TypeError, match="is wanted, not"):
+    with pytest.raises(TypeError, match="expected an Allowlist"):
         _ = Allowlist(OSError) | other
-    with pytest.raises(TypeError, match="is wanted, not"):
+    with pytest.raises(TypeError, match="expected an Allowlist"):
         _ = other | Allowlist(OSError)
 
 

@@ -11,7 +11,7 @@ from resilience._util import log_once
 from resilience.errors import CircuitOpenError, DeadlineExceededError, LateResult, UsageError
 
 TIMEOUT = Failure(FailureKind.TIMEOUT)
-HASTE = Failure(FailureKind.TIMEOUT, counted=False)
+UNSCORED_DEADLINE = Failure(FailureKind.TIMEOUT, counted=False)
 
 
 class CardDeclined(Exception):
@@ -33,7 +33,7 @@ FAILURES = Allowlist(ConnectionError, answers=(CardDeclined,))
         (asyncio.CancelledError(), EndingKind.ABANDONED, None),
         (KeyboardInterrupt(), EndingKind.ABANDONED, None),
         (DeadlineExceededError(), EndingKind.TIMED_OUT, TIMEOUT),
-        (DeadlineExceededError(scored=False), EndingKind.TIMED_OUT, HASTE),
+        (DeadlineExceededError(scored=False), EndingKind.TIMED_OUT, UNSCORED_DEADLINE),
         (DeadlineExceededError(unprocessed=True), EndingKind.ABANDONED, None),
     ],
     ids=repr,
@@ -47,7 +47,7 @@ def test_the_kind_and_the_failure_of_an_exception(
     assert (by_failure.failure, by_failure.kind) == (failure, kind)
 
 
-@pytest.mark.parametrize(("scored", "failure"), [(True, TIMEOUT), (False, HASTE)])
+@pytest.mark.parametrize(("scored", "failure"), [(True, TIMEOUT), (False, UNSCORED_DEADLINE)])
 def test_a_result_that_came_late_was_cut(scored: bool, failure: Failure) -> None:
     ending = Ending(None, LateResult("late", scored=scored), FAILURES)
 

@@ -20,10 +20,10 @@ from resilience._outcome.network_errors import RULES
 
 BROKEN = Failure()
 UNSENT = Failure(unprocessed=True)
-LATE = Failure(FailureKind.TIMEOUT)
-LATE_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
-LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
-BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
+TIMED_OUT = Failure(FailureKind.TIMEOUT)
+TIMED_OUT_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
+POOL_EXHAUSTED = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
+OVERLOADED = Failure(FailureKind.OVERLOAD, unprocessed=True)
 
 HTTPX = [
     ("ConnectError", UNSENT),
@@ -33,10 +33,10 @@ HTTPX = [
     ("NetworkError", BROKEN),
     ("RemoteProtocolError", BROKEN),
     ("ProxyError", UNSENT),
-    ("ConnectTimeout", LATE_UNSENT),
-    ("ReadTimeout", LATE),
-    ("WriteTimeout", LATE),
-    ("PoolTimeout", LOCAL),
+    ("ConnectTimeout", TIMED_OUT_UNSENT),
+    ("ReadTimeout", TIMED_OUT),
+    ("WriteTimeout", TIMED_OUT),
+    ("PoolTimeout", POOL_EXHAUSTED),
     ("LocalProtocolError", None),
     ("UnsupportedProtocol", None),
     ("DecodingError", None),
@@ -49,17 +49,17 @@ CASES: list[tuple[str, str, Failure | None]] = [
     ("builtins", "ConnectionResetError", BROKEN),
     ("builtins", "BrokenPipeError", BROKEN),
     ("builtins", "ConnectionRefusedError", UNSENT),
-    ("builtins", "TimeoutError", LATE),
+    ("builtins", "TimeoutError", TIMED_OUT),
     ("builtins", "OSError", None),
     ("builtins", "FileNotFoundError", None),
     ("builtins", "KeyError", None),
     ("socket", "gaierror", UNSENT),
-    ("asyncio", "TimeoutError", LATE),
+    ("asyncio", "TimeoutError", TIMED_OUT),
     ("requests.exceptions", "ConnectionError", BROKEN),
     ("requests.exceptions", "ProxyError", BROKEN),
     ("requests.exceptions", "ChunkedEncodingError", BROKEN),
-    ("requests.exceptions", "ConnectTimeout", LATE_UNSENT),
-    ("requests.exceptions", "ReadTimeout", LATE),
+    ("requests.exceptions", "ConnectTimeout", TIMED_OUT_UNSENT),
+    ("requests.exceptions", "ReadTimeout", TIMED_OUT),
     ("requests.exceptions", "SSLError", None),
     ("requests.exceptions", "HTTPError", None),
     ("requests.exceptions", "InvalidURL", None),
@@ -67,32 +67,32 @@ CASES: list[tuple[str, str, Failure | None]] = [
     ("aiohttp", "ClientOSError", BROKEN),
     ("aiohttp", "ClientPayloadError", BROKEN),
     ("aiohttp", "ClientConnectionResetError", BROKEN),
-    ("aiohttp", "ServerTimeoutError", LATE),
-    ("aiohttp", "SocketTimeoutError", LATE),
-    ("aiohttp", "ConnectionTimeoutError", LATE_UNSENT),
+    ("aiohttp", "ServerTimeoutError", TIMED_OUT),
+    ("aiohttp", "SocketTimeoutError", TIMED_OUT),
+    ("aiohttp", "ConnectionTimeoutError", TIMED_OUT_UNSENT),
     ("aiohttp", "InvalidURL", None),
     ("redis.exceptions", "ConnectionError", BROKEN),
-    ("redis.exceptions", "TimeoutError", LATE),
+    ("redis.exceptions", "TimeoutError", TIMED_OUT),
     ("redis.exceptions", "BusyLoadingError", Failure(FailureKind.OVERLOAD)),
     ("redis.exceptions", "MaxConnectionsError", Failure(FailureKind.TIMEOUT, counted=False)),
     ("redis.exceptions", "AuthenticationError", None),
     ("redis.exceptions", "ResponseError", None),
     ("psycopg", "OperationalError", BROKEN),
-    ("psycopg.errors", "ConnectionTimeout", LATE_UNSENT),
+    ("psycopg.errors", "ConnectionTimeout", TIMED_OUT_UNSENT),
     ("psycopg.errors", "ConnectionFailure", BROKEN),
     ("psycopg.errors", "AdminShutdown", BROKEN),
-    ("psycopg.errors", "TooManyConnections", BUSY),
+    ("psycopg.errors", "TooManyConnections", OVERLOADED),
     ("psycopg.errors", "DeadlockDetected", None),
     ("psycopg.errors", "DiskFull", None),
     ("psycopg", "IntegrityError", None),
-    ("psycopg_pool", "PoolTimeout", LATE_UNSENT),
+    ("psycopg_pool", "PoolTimeout", TIMED_OUT_UNSENT),
     ("asyncpg.exceptions", "ConnectionDoesNotExistError", BROKEN),
     ("asyncpg.exceptions", "ConnectionFailureError", BROKEN),
     ("asyncpg.exceptions", "ConnectionRejectionError", UNSENT),
-    ("asyncpg.exceptions", "CannotConnectNowError", BUSY),
-    ("asyncpg.exceptions", "TooManyConnectionsError", BUSY),
+    ("asyncpg.exceptions", "CannotConnectNowError", OVERLOADED),
+    ("asyncpg.exceptions", "TooManyConnectionsError", OVERLOADED),
     ("asyncpg.exceptions", "UniqueViolationError", None),
-    ("trio", "TooSlowError", LATE),
+    ("trio", "TooSlowError", TIMED_OUT),
     ("trio", "BrokenResourceError", BROKEN),
     ("trio", "ClosedResourceError", None),
     ("anyio", "BrokenResourceError", BROKEN),
@@ -141,8 +141,8 @@ def test_botocore() -> None:
     connect = exceptions.EndpointConnectionError(endpoint_url="http://example.invalid")
     # It tries again by itself, so that the last of its attempts says nothing about the ones before.
     assert NETWORK_ERRORS.classify(connect) == BROKEN
-    assert NETWORK_ERRORS.classify(exceptions.ReadTimeoutError(endpoint_url="http://example.invalid")) == LATE
-    assert NETWORK_ERRORS.classify(exceptions.ConnectTimeoutError(endpoint_url="x")) == LATE
+    assert NETWORK_ERRORS.classify(exceptions.ReadTimeoutError(endpoint_url="http://example.invalid")) == TIMED_OUT
+    assert NETWORK_ERRORS.classify(exceptions.ConnectTimeoutError(endpoint_url="x")) == TIMED_OUT
     assert NETWORK_ERRORS.classify(exceptions.ProxyConnectionError(proxy_url="x", error="refused")) == BROKEN
     assert NETWORK_ERRORS.classify(exceptions.SSLError(endpoint_url="x", error="bad certificate")) is None
     assert NETWORK_ERRORS.classify(exceptions.NoRegionError()) is None
@@ -220,7 +220,7 @@ def test_a_bad_certificate_is_not_a_failure_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "failure"), [("UNAVAILABLE", BROKEN), ("DEADLINE_EXCEEDED", LATE), ("NOT_FOUND", None)]
+    ("code", "failure"), [("UNAVAILABLE", BROKEN), ("DEADLINE_EXCEEDED", TIMED_OUT), ("NOT_FOUND", None)]
 )
 def test_grpc_says_it_by_code(code: str, failure: Failure | None) -> None:
     import grpc
@@ -253,7 +253,7 @@ def test_groups_are_judged_by_their_leaves() -> None:
     import trio
 
     both = ExceptionGroup("", [httpx.ReadError("cut"), ExceptionGroup("", [trio.TooSlowError()])])
-    assert NETWORK_ERRORS.classify(both) == LATE
+    assert NETWORK_ERRORS.classify(both) == TIMED_OUT
     assert NETWORK_ERRORS.classify(ExceptionGroup("", [httpx.ReadError("cut"), KeyError()])) is None
 
 

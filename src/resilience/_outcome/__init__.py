@@ -1,1 +1,1 @@
-"""How calls end: failures, allowlists of failures, endings."""
+"""Outcomes of calls: failures, allowlists that list them, and endings."""

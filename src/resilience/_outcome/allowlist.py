@@ -1,4 +1,4 @@
-"""Which outcomes are failures of the dependency. Nothing else is retried, counted, hedged or replaced."""
+"""Allowlists: which outcomes are failures of the dependency. Only failures are retried, counted, hedged or replaced."""
 
 from __future__ import annotations
 
@@ -32,39 +32,44 @@ __all__ = [
 
 
 class Answer(Enum):
-    """What a predicate says of a good outcome."""
+    """The type of `ANSWER`."""
 
     ANSWER = "a known answer of a healthy dependency"
+    """The outcome is a known answer of a healthy dependency."""
 
 
 ANSWER: Final = Answer.ANSWER
+"""Returned by a predicate of an allowlist for a known answer of a healthy dependency."""
 Verdict: TypeAlias = "bool | Failure | Answer | None"
+"""The result of a predicate: True or a Failure for a failure, False or None for none, ANSWER for a known answer."""
 ErrorPredicate: TypeAlias = "Callable[[Exception], Verdict]"
 Rule: TypeAlias = "Failure | Callable[[Any], Failure | None] | None"
-"""What a type of exceptions means: a failure, nothing, or that which a function makes of the instance."""
+"""The classification of an exception type: a failure, None for no failure, or a function that classifies instances."""
 Lookup: TypeAlias = "Callable[[type], Rule]"
 ResultPredicate: TypeAlias = "Callable[[Any], Verdict]"
 Failures: TypeAlias = "Allowlist | type[Exception] | tuple[type[Exception], ...] | ErrorPredicate | retry_base"
-"""What is taken wherever an allowlist is: one, an exception type, a tuple of types, a predicate, or a `retry_if_*`."""
+"""An allowlist, or what `Allowlist.of` converts: an exception type, a tuple of them, a predicate, a `retry_if_*`."""
 
 
 class Allowlist:
-    """A set of outcomes that are failures.
+    """A set of outcomes that are failures of the dependency.
 
     Args:
-        *types: exceptions that are failures, subclasses included. None given, and `when` given: every exception.
-        when: narrows them. Gets the exception; True or a `Failure` says failure, False or None says not, and `ANSWER`
-            that it is a known answer of a healthy dependency, such as a status code that says "not found".
-        answers: exceptions that are known answers of a healthy dependency, such as `CardDeclined`. They are good
-            outcomes, even where a listed type covers them.
+        *types: the exception types that are failures, subclasses included. If none is given, but `when` is, all
+            exceptions are passed to `when`.
+        when: a predicate that is called with an exception of one of the types. It returns True or a `Failure` for a
+            failure, False or None for no failure, and `ANSWER` for a known answer of a healthy dependency, such as the
+            status code for "not found".
+        answers: the exception types that are known answers of a healthy dependency, such as `CardDeclined`. They are
+            good outcomes, even if `types` include them.
 
     Raises:
-        TypeError: something in `types` or `answers` is no subclass of Exception. KeyboardInterrupt, GeneratorExit
-            and asyncio.CancelledError are not failures of anybody.
+        TypeError: an item of `types` or `answers` is not a subclass of Exception (KeyboardInterrupt, GeneratorExit and
+            asyncio.CancelledError are never failures), or `when` is not callable or async.
 
-    Without a `Failure` from a predicate, a TimeoutError is of kind TIMEOUT, a refused connection is known to be
-    unprocessed, and everything else is TRANSIENT. An ExceptionGroup is a failure if all its leaves are. A
-    `RejectedError` never is: the dependency was not called. Allowlists are joined by `|`.
+    If no predicate returns a `Failure`, a TimeoutError is a failure of kind TIMEOUT, a ConnectionRefusedError one that
+    is known to be unprocessed, and any other exception one of kind TRANSIENT. An ExceptionGroup is a failure if all its
+    leaves are. A `RejectedError` never is, since the dependency was not called. `|` joins allowlists.
     """
 
     __slots__ = ("_answers", "_error_rules", "_lookups", "_plain", "_result_rules", "verdicts")
@@ -95,7 +100,7 @@ class Allowlist:
     ) -> Allowlist:
         self._lookups = lookups
         self.verdicts: dict[type, Any] = {}
-        """What is known of some types of exceptions, whatever the instance; kept by who judges."""
+        """The verdicts on exception types that do not depend on the instance; a cache that `ending.judge` fills."""
         self._plain = plain
         self._error_rules = error_rules
         self._result_rules = result_rules
@@ -104,7 +109,14 @@ class Allowlist:
 
     @classmethod
     def of_results(cls, predicate: ResultPredicate) -> Allowlist:
-        """List returned values: `predicate` gets the value; True or a `Failure` says that it is a failure."""
+        """Return an allowlist of returned values.
+
+        Args:
+            predicate: called with the value; returns True or a `Failure` if it is a failure.
+
+        Raises:
+            TypeError: `predicate` is not callable, or async.
+        """
         if not callable(predicate):
             raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
         _check_not_async(predicate)
@@ -112,24 +124,32 @@ class Allowlist:
 
     @classmethod
     def of_types(cls, lookup: Lookup) -> Allowlist:
-        """List exceptions by what `lookup` says of their type: a Failure, None, or a predicate of the instance."""
+        """Return an allowlist of exceptions by their type.
+
+        Args:
+            lookup: called with the type; returns a Failure, None if it is no failure, or a function that is called with
+                the exception and returns a Failure or None.
+        """
         return cls.__new__(cls)._set((), (), (), (), (lookup,))
 
     @classmethod
     def of(cls, failures: Failures) -> Allowlist:
-        """Make an allowlist of an exception type, a tuple of types, a predicate, or a `retry_if_*` of tenacity.
+        """Return an allowlist for an exception type, a tuple of types, a predicate, or a `retry_if_*` of tenacity.
 
-        One that is an allowlist stays itself.
+        An allowlist is returned unchanged.
+
+        Raises:
+            TypeError: `failures` is none of these, or async.
         """
         if isinstance(failures, Allowlist):
             return failures
         given: Any = failures
         if isinstance(given, retry_base):
             _check_not_async(given)
-            errors = cls(when=tenacity_adapter.about_errors(given))
+            errors = cls(when=tenacity_adapter.error_predicate(given))
             if not tenacity_adapter.looks_at_results(given):
                 return errors
-            return errors | cls.of_results(tenacity_adapter.about_results(given))
+            return errors | cls.of_results(tenacity_adapter.result_predicate(given))
         if issubclass(type(given), type):
             return cls(given)
         if issubclass(type(given), tuple):
@@ -137,22 +157,22 @@ class Allowlist:
         if callable(failures):
             return cls(when=given)
         raise TypeError(
-            f"an Allowlist, an exception type, a tuple of exception types or a predicate is wanted, not {failures!r}"
+            f"expected an Allowlist, an exception type, a tuple of exception types or a predicate, not {failures!r}"
         )
 
     def __or__(self, other: Failures) -> Allowlist:
-        """Join two allowlists: what either lists is a failure, what either calls an answer is one."""
-        more = Allowlist.of(other)
+        """Join two allowlists: an outcome is a failure if either lists it, and an answer if it is one for either."""
+        right = Allowlist.of(other)
         return Allowlist.__new__(Allowlist)._set(
-            self._plain + more._plain,
-            self._error_rules + more._error_rules,
-            self._result_rules + more._result_rules,
-            self._answers + more._answers,
-            self._lookups + more._lookups,
+            self._plain + right._plain,
+            self._error_rules + right._error_rules,
+            self._result_rules + right._result_rules,
+            self._answers + right._answers,
+            self._lookups + right._lookups,
         )
 
     def __ror__(self, other: Failures) -> Allowlist:
-        """Join, with the type, tuple or predicate on the left."""
+        """Join a type, a tuple or a predicate with an allowlist."""
         return Allowlist.of(other) | self
 
     def __repr__(self) -> str:
@@ -166,13 +186,16 @@ class Allowlist:
 
     @property
     def lists_results(self) -> bool:
-        """Whether any returned value can be a failure; if not, nobody looks at the values."""
+        """Whether a returned value can be a failure. If not, returned values are not examined."""
         return bool(self._result_rules)
 
     def classify(self, outcome: object) -> Failure | None:
-        """Return the failure that `outcome`, an exception or a returned value, is; None when it is none.
+        """Return the failure for an outcome; None if it is not a failure.
 
-        What a predicate raises comes out of here; inside a pipeline it is logged once and counts as None.
+        Args:
+            outcome: an exception or a returned value.
+
+        Exceptions of predicates are raised. Inside a pipeline they are logged once, and the outcome is not a failure.
         """
         if not isinstance(outcome, BaseException):
             return self._classify_result(outcome)
@@ -199,13 +222,13 @@ class Allowlist:
         return None
 
     def is_by_type(self, error: Exception) -> bool:
-        """Return whether all exceptions of the same type are judged like this one."""
+        """Return whether all exceptions of the same type are classified like this one."""
         if self._error_rules or isinstance(error, ExceptionGroup | BadResult):
             return False
         return not any(callable(lookup(type(error))) for lookup in self._lookups)
 
     def is_answer(self, outcome: object) -> bool:
-        """Return whether `outcome` is a good one for sure: a value that is not listed, or one of `answers`."""
+        """Return whether an outcome is known to be good: a value that is not listed, or a known answer."""
         if isinstance(outcome, BadResult):
             return self._classify_result(outcome.result) is None
         if isinstance(outcome, BaseException):
@@ -221,9 +244,9 @@ class Allowlist:
                 return verdict if isinstance(verdict, Failure) else TRANSIENT
         return None
 
-    def _classify_group(self, inside: list[BaseException]) -> Failure | None:
+    def _classify_group(self, errors: list[BaseException]) -> Failure | None:
         failures: list[Failure] = []
-        for leaf in inside:
+        for leaf in errors:
             failure = self.classify(leaf)
             if failure is None:
                 return None
@@ -251,7 +274,7 @@ def _name(hook: object) -> str:
 
 
 def is_bad(result: Any, allowlists: Iterable[Allowlist]) -> bool:
-    """Return whether any allowlist of the pipeline lists a returned value."""
+    """Return whether any of the allowlists lists a returned value. Errors of predicates are logged once."""
     for allowlist in allowlists:
         try:
             if allowlist.classify(result) is not None:

@@ -1,4 +1,4 @@
-"""How calls and attempts end, as the policies see it."""
+"""Endings: how calls and attempts end, as the policies see it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,40 @@ from resilience.errors import DeadlineExceededError, LateResult, RejectedError, 
 
 
 class EndingKind(StrEnum):
-    """How something ended.
+    """How a call or an attempt ended.
 
-    ok: a value, or an exception that is a known answer. failed: a listed failure. timed_out: our own cut fired.
-    error: an exception that nobody listed. abandoned: cancelled from outside, or refused by a policy further in, so
-    that the dependency was never called. The last two are neutral: permits come back, nobody scores them.
+    ERROR and ABANDONED are neutral: permits are released, but neither breakers nor budgets count them.
     """
 
     OK = "ok"
+    """It returned a value, or raised an exception that is a known answer."""
     FAILED = "failed"
+    """It failed, by the allowlist."""
     TIMED_OUT = "timed_out"
+    """A deadline of the library passed while the dependency was called."""
     ERROR = "error"
+    """It raised an exception that the allowlist does not list."""
     ABANDONED = "abandoned"
+    """It was cancelled from outside, or ended before the dependency was called, such as rejected by an inner policy."""
 
 
 class Ending:
     """How a call or an attempt ended.
 
     Args:
-        kind: one of the five kinds; None: it follows from the error.
-        error: what was raised; None for a value.
-        allowlist: the allowlist of the pipeline, by which the error is judged.
-        failure: the failure, for a given `kind`.
-        replaced: whether a substitute replaced the outcome.
+        kind: the kind; None to determine it from the error.
+        error: the exception that was raised; None for a returned value.
+        allowlist: the allowlist of the pipeline, which classifies the error; None for an empty one.
+        failure: the failure, if `kind` is given; None if it is not a failure.
+        replaced: whether a Substitute replaced the outcome.
 
     Attributes:
-        kind: one of the five kinds.
-        failure: the failure, by the pipeline's allowlist; None where it is not a failure.
+        kind: the kind.
+        failure: the failure, by the pipeline's allowlist; None if it is not a failure.
+        error: the exception that was raised, in the case of a bad or late result a BadResult or LateResult; None for
+            any other returned value.
 
-    An error is judged when `kind` or `failure` is first read, by the allowlist's predicates at the latest then.
+    If `kind` is not given, the error is classified when `kind` or `failure` is first read.
     """
 
     __slots__ = ("allowlist", "error", "failure", "kind", "replaced")
@@ -65,22 +70,29 @@ class Ending:
             self.failure = failure
 
     def __getattr__(self, name: str) -> Any:
-        """Judge: called only for `kind` and `failure` while they are not set."""
+        """Classify the error: called only for `kind` and `failure` while they are not set."""
         if name not in ("failure", "kind"):
             raise AttributeError(f"an Ending has no attribute {name!r}")
-        self.kind, self.failure = judge(self.error, self.allowlist or NOTHING)
+        self.kind, self.failure = judge(self.error, self.allowlist or _EMPTY)
         return getattr(self, name)
 
     def by(self, allowlist: Allowlist | None) -> tuple[EndingKind, Failure | None]:
-        """Return the kind and the failure by a policy's own allowlist, its `on=`; by the pipeline's for None."""
+        """Return the kind and the failure by another allowlist, such as a policy's `on=`.
+
+        Args:
+            allowlist: the allowlist; None for that of the pipeline. It does not affect TIMED_OUT and ABANDONED.
+        """
         kind = self.kind
-        if allowlist is None or allowlist is self.allowlist or self.error is None or kind in _WHATEVER_IS_LISTED:
+        if allowlist is None or allowlist is self.allowlist or self.error is None or kind in _UNAFFECTED_BY_ALLOWLISTS:
             return kind, self.failure
         return judge(self.error, allowlist)
 
 
 def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
-    """Return the kind of ending that `error` is, and the failure, in the eyes of an allowlist."""
+    """Return the kind of the ending with this error, and the failure, by an allowlist.
+
+    An exception in a predicate of the allowlist is logged once, and the kind is ERROR.
+    """
     known: tuple[EndingKind, Failure | None] | None = allowlist.verdicts.get(error.__class__)
     if known is not None:
         return known
@@ -91,13 +103,13 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
     if isinstance(error, UsageError):
         return EndingKind.ERROR, None
     if isinstance(error, LateResult):
-        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else UNSCORED_DEADLINE
     if isinstance(error, ExceptionGroup):
         return _judge_group(error, allowlist)
     if isinstance(error, DeadlineExceededError):
         if error.unprocessed:
             return EndingKind.ABANDONED, None
-        return EndingKind.TIMED_OUT, DEADLINE if error.scored else HASTE
+        return EndingKind.TIMED_OUT, DEADLINE if error.scored else UNSCORED_DEADLINE
     try:
         failure = allowlist.classify(error)
         kind = EndingKind.FAILED
@@ -113,7 +125,7 @@ def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind
 
 
 def _judge_group(group: Any, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:
-    """Judge a group by its leaves: it is what they all are; failures of several kinds make one."""
+    """Return the kind and the failure of a group by its leaves: if all of them are failures, they are merged."""
     verdicts = [judge(leaf, allowlist) for leaf in leaves(group)]
     kinds = {kind for kind, _ in verdicts}
     failures = [failure for _, failure in verdicts if failure is not None]
@@ -123,14 +135,14 @@ def _judge_group(group: Any, allowlist: Allowlist) -> tuple[EndingKind, Failure 
 
 
 MAX_CACHED_VERDICTS = 1000
-"""So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
+"""The most exception types whose verdict an allowlist caches: a program may create types without limit."""
 DEADLINE = Failure(FailureKind.TIMEOUT)
-HASTE = Failure(FailureKind.TIMEOUT, counted=False)
-"""The caller had too little time for it to say anything about the dependency."""
+UNSCORED_DEADLINE = Failure(FailureKind.TIMEOUT, counted=False)
+"""The caller's deadline left too little time to draw conclusions about the dependency."""
 _ABANDONED: tuple[EndingKind, Failure | None] = (EndingKind.ABANDONED, None)
-_WHATEVER_IS_LISTED = (EndingKind.TIMED_OUT, EndingKind.ABANDONED)
-NOTHING = Allowlist()
+_UNAFFECTED_BY_ALLOWLISTS = (EndingKind.TIMED_OUT, EndingKind.ABANDONED)
+_EMPTY = Allowlist()
 OK = Ending(EndingKind.OK)
-"""The ending of every call that returned a value."""
+"""The ending of every call that returned a good value."""
 ABANDONED = Ending(EndingKind.ABANDONED)
-"""The ending of what was dropped."""
+"""The ending of a call whose coroutine or stream was garbage-collected unfinished."""

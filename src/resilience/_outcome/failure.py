@@ -11,26 +11,33 @@ from resilience._util import validation
 
 
 class FailureKind(StrEnum):
-    """What kind of trouble a failure tells of; waits can differ by it."""
+    """The kind of a failure. A Retry can have a wait strategy for each kind."""
 
     TRANSIENT = "transient"
+    """A temporary error, such as a broken connection."""
     TIMEOUT = "timeout"
+    """The dependency did not respond in time."""
     OVERLOAD = "overload"
+    """The dependency reports that it is overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure of the dependency, as the policies see it.
+    """One failure of the dependency, as the policies see it. Immutable.
 
     Args:
-        kind: TRANSIENT, TIMEOUT or OVERLOAD.
-        retry_after: the server's own hint, seconds to wait at least. A hint that is no finite number >= 0 is
-            garbage from outside and becomes None.
-        unprocessed: True when the dependency surely did not act on the call, so that even a call which is not
-            idempotent may be repeated.
-        retryable: False when the server said not to try again.
-        counted: False for a failure that says nothing about the dependency's health, such as HTTP 429, which is
-            about this caller. It may be retried, and no breaker counts it.
+        kind: a FailureKind, or its value.
+        retry_after: the shortest wait before a retry that the server asks for, in seconds >= 0; None for no such hint.
+            Any value that is not a finite number >= 0 becomes None: it comes from the server and is ignored.
+        unprocessed: True if the dependency certainly did not process the call, so that it may be repeated even if it
+            is not idempotent.
+        retryable: False if the server asks not to repeat the call.
+        counted: False if the failure does not indicate the health of the dependency, such as HTTP 429, which depends
+            on the caller. It may be retried, but a circuit breaker does not count it.
+
+    Raises:
+        TypeError: `kind` is not a string, or one of the flags is not a bool.
+        ValueError: `kind` is not the value of a FailureKind.
     """
 
     kind: FailureKind = FailureKind.TRANSIENT
@@ -41,7 +48,7 @@ class Failure:
     counted: bool = True
 
     def __post_init__(self) -> None:
-        """Check everything, and drop a hint that cannot be obeyed."""
+        """Validate the fields, and drop an unusable hint."""
         object.__setattr__(self, "kind", validation.choice("kind", self.kind, FailureKind))
         validation.flag("unprocessed", self.unprocessed)
         validation.flag("retryable", self.retryable)
@@ -57,36 +64,39 @@ class Failure:
 _SEVERITY = (FailureKind.TRANSIENT, FailureKind.TIMEOUT, FailureKind.OVERLOAD)
 TRANSIENT = Failure(FailureKind.TRANSIENT)
 _TIMEOUT = Failure(FailureKind.TIMEOUT)
-_REFUSED = Failure(FailureKind.TRANSIENT, unprocessed=True)
+_CONNECTION_REFUSED = Failure(FailureKind.TRANSIENT, unprocessed=True)
 
 
 def default_failure(error: Exception) -> Failure:
-    """Return what a listed exception tells by its type alone."""
+    """Return the failure for a listed exception, by its type alone."""
     if isinstance(error, TimeoutError):
         return _TIMEOUT
     if isinstance(error, ConnectionRefusedError):
-        return _REFUSED
+        return _CONNECTION_REFUSED
     return TRANSIENT
 
 
 def leaves(error: Any) -> Iterator[BaseException]:
-    """Yield the exceptions in a group and in the groups within it; of any other exception, itself."""
+    """Yield the exceptions of a group and of its nested groups; for any other exception, the exception itself."""
     pending: list[Any] = [error]
     while pending:
         one = pending.pop()
         if isinstance(one, BaseExceptionGroup):
-            pending += reversed(_inside(one))
+            pending += reversed(_exceptions(one))
         else:
             yield one
 
 
-def _inside(group: Any) -> tuple[Any, ...]:
+def _exceptions(group: Any) -> tuple[Any, ...]:
     exceptions: tuple[Any, ...] = group.exceptions
     return exceptions
 
 
 def merged(failures: list[Failure]) -> Failure:
-    """Return the one failure that several at once are: the kind that asks for the most care, the longest hint."""
+    """Merge the failures of an exception group into one: the most severe kind and the longest hint.
+
+    It is unprocessed or retryable if all of them are, and counted if any of them is.
+    """
     hints = [failure.retry_after for failure in failures if failure.retry_after is not None]
     return Failure(
         kind=max((failure.kind for failure in failures), key=_SEVERITY.index),

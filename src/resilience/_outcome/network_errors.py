@@ -1,7 +1,7 @@
 """NETWORK_ERRORS: the connection and timeout errors of well-known clients, by qualified name.
 
-None of these packages is imported. An exception is looked up by the names of its class and of the classes it derives
-from, the nearest first; each type is looked up once.
+None of these packages is imported. The classes in an exception type's method resolution order are looked up by name,
+and the first match counts. The result is cached for each type.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Rule
 from resilience._outcome.failure import leaves, merged
 
 BROKEN = Failure()
-"""The connection broke: whether the dependency acted on the call is unknown."""
+"""The connection broke: it is unknown whether the dependency processed the call."""
 UNSENT = Failure(unprocessed=True)
-"""There never was a connection, so the dependency did not act."""
-LATE = Failure(FailureKind.TIMEOUT)
-LATE_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
-LOCAL = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
-"""Our own pool of connections is exhausted: says nothing about the dependency."""
-BUSY = Failure(FailureKind.OVERLOAD, unprocessed=True)
-# Clients that try again by themselves: the last of their attempts says nothing about the ones before.
-LAST_BUSY = Failure(FailureKind.OVERLOAD)
-LAST_LOCAL = Failure(FailureKind.TIMEOUT, counted=False)
+"""No connection was established, so the dependency did not process the call."""
+TIMED_OUT = Failure(FailureKind.TIMEOUT)
+TIMED_OUT_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
+POOL_EXHAUSTED = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
+"""The client's own connection pool is exhausted, which does not indicate the health of the dependency."""
+OVERLOADED = Failure(FailureKind.OVERLOAD, unprocessed=True)
+# For clients with built-in retries: the error of their last attempt does not show whether an earlier one was processed.
+OVERLOADED_AFTER_RETRIES = Failure(FailureKind.OVERLOAD)
+POOL_EXHAUSTED_AFTER_RETRIES = Failure(FailureKind.TIMEOUT, counted=False)
 
 
 def _by_reason(error: Any) -> Failure | None:
-    """urllib3 wraps what went wrong in the last of its own attempts; requests wraps that once more."""
+    """Classify an error by its `reason`: urllib3 wraps the error of its last attempt, and requests wraps that again."""
     inner = error.args[0] if error.args and hasattr(error.args[0], "reason") else error
     reason = getattr(inner, "reason", None)
     if type(reason).__name__ in ("SSLError", "ResponseError"):
@@ -39,7 +39,7 @@ def _by_reason(error: Any) -> Failure | None:
 
 
 def _by_proxy(error: Any) -> Failure | None:
-    """urllib3 says "unable to connect to proxy" also of a connection that the proxy has dropped after the request."""
+    """Classify urllib3's ProxyError by its cause: the proxy may also have dropped the connection after the request."""
     original = getattr(error, "original_error", None)
     name = type(original).__name__
     if "SSL" in name:
@@ -49,20 +49,20 @@ def _by_proxy(error: Any) -> Failure | None:
 
 
 def _by_cause(error: Any) -> Failure | None:
-    """Anyio and trio say by a plain OSError that they could not connect; its cause is what each address answered."""
+    """Classify a plain OSError by its cause: anyio and trio raise it when no address could be connected to."""
     if type(error) is not OSError:
         return None
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return BROKEN
-    inside = list(leaves(error.__cause__)) if error.__cause__ is not None else []
-    found = [network_errors(type(leaf)) for leaf in inside]
-    failures = [rule(leaf) if callable(rule) else rule for rule, leaf in zip(found, inside, strict=True)]
+    causes = list(leaves(error.__cause__)) if error.__cause__ is not None else []
+    found = [network_errors(type(cause)) for cause in causes]
+    failures = [rule(cause) if callable(rule) else rule for rule, cause in zip(found, causes, strict=True)]
     listed = [failure for failure in failures if failure is not None]
     return merged(listed) if listed and len(listed) == len(failures) else None
 
 
 def _unless_certificate(error: Any) -> Failure | None:
-    """A connection was not made: nothing was sent, and only a bad certificate will be as bad next time."""
+    """Classify an error of connecting as unsent, unless the certificate is invalid: a retry would fail as well."""
     cause: Any = error
     for _ in range(8):
         if cause is None:
@@ -74,7 +74,7 @@ def _unless_certificate(error: Any) -> Failure | None:
 
 
 def _by_code(error: Any) -> Failure | None:
-    """A gRPC error says by its status code whether it is one of the network."""
+    """Classify a gRPC error by its status code."""
     code = error.code() if callable(getattr(error, "code", None)) else None
     return _GRPC.get(getattr(code, "name", ""))
 
@@ -84,48 +84,48 @@ _HTTPX: dict[str, Rule] = {
     "RemoteProtocolError": BROKEN,
     "ProxyError": UNSENT,
     "ConnectError": _unless_certificate,
-    "TimeoutException": LATE,
-    "ConnectTimeout": LATE_UNSENT,
-    "PoolTimeout": LOCAL,
+    "TimeoutException": TIMED_OUT,
+    "ConnectTimeout": TIMED_OUT_UNSENT,
+    "PoolTimeout": POOL_EXHAUSTED,
 }
-_GRPC = {"UNAVAILABLE": BROKEN, "DEADLINE_EXCEEDED": LATE}
+_GRPC = {"UNAVAILABLE": BROKEN, "DEADLINE_EXCEEDED": TIMED_OUT}
 
 RULES: dict[str, Rule] = {
     "builtins.ConnectionError": BROKEN,
     "builtins.ConnectionRefusedError": UNSENT,
-    "builtins.TimeoutError": LATE,
+    "builtins.TimeoutError": TIMED_OUT,
     "builtins.OSError": _by_cause,
     "socket.gaierror": UNSENT,
     **{f"{module}.{name}": rule for module in ("httpx", "httpx2") for name, rule in _HTTPX.items()},
     "requests.exceptions.ConnectionError": _by_reason,
     "requests.exceptions.ChunkedEncodingError": BROKEN,
-    "requests.exceptions.Timeout": LATE,
-    "requests.exceptions.ConnectTimeout": LATE_UNSENT,
+    "requests.exceptions.Timeout": TIMED_OUT,
+    "requests.exceptions.ConnectTimeout": TIMED_OUT_UNSENT,
     "requests.exceptions.SSLError": None,
     "urllib3.exceptions.MaxRetryError": _by_reason,
     "urllib3.exceptions.ProtocolError": BROKEN,
     "urllib3.exceptions.IncompleteRead": BROKEN,
     "urllib3.exceptions.ProxyError": _by_proxy,
-    "urllib3.exceptions.TimeoutError": LATE,
-    "urllib3.exceptions.ConnectTimeoutError": LATE_UNSENT,
+    "urllib3.exceptions.TimeoutError": TIMED_OUT,
+    "urllib3.exceptions.ConnectTimeoutError": TIMED_OUT_UNSENT,
     "urllib3.exceptions.NewConnectionError": UNSENT,
-    "urllib3.exceptions.EmptyPoolError": LOCAL,
+    "urllib3.exceptions.EmptyPoolError": POOL_EXHAUSTED,
     "aiohttp.client_exceptions.ClientConnectionError": BROKEN,
     "aiohttp.client_exceptions.ClientPayloadError": BROKEN,
     "aiohttp.client_exceptions.ClientConnectorError": UNSENT,
-    "aiohttp.client_exceptions.ServerTimeoutError": LATE,
-    "aiohttp.client_exceptions.ConnectionTimeoutError": LATE_UNSENT,
+    "aiohttp.client_exceptions.ServerTimeoutError": TIMED_OUT,
+    "aiohttp.client_exceptions.ConnectionTimeoutError": TIMED_OUT_UNSENT,
     "aiohttp.client_exceptions.ClientSSLError": None,
     "aiohttp.client_exceptions.ServerFingerprintMismatch": None,
     "redis.exceptions.ConnectionError": BROKEN,
-    "redis.exceptions.TimeoutError": LATE,
-    "redis.exceptions.BusyLoadingError": LAST_BUSY,
-    "redis.exceptions.MaxConnectionsError": LAST_LOCAL,
+    "redis.exceptions.TimeoutError": TIMED_OUT,
+    "redis.exceptions.BusyLoadingError": OVERLOADED_AFTER_RETRIES,
+    "redis.exceptions.MaxConnectionsError": POOL_EXHAUSTED_AFTER_RETRIES,
     "redis.exceptions.AuthenticationError": None,
     "redis.exceptions.AuthorizationError": None,
     "redis.exceptions.ExternalAuthProviderError": None,
     "psycopg.OperationalError": lambda error: BROKEN if type(error).__name__ == "OperationalError" else None,
-    "psycopg.errors.ConnectionTimeout": LATE_UNSENT,
+    "psycopg.errors.ConnectionTimeout": TIMED_OUT_UNSENT,
     "psycopg.errors.ConnectionException": BROKEN,
     "psycopg.errors.ConnectionDoesNotExist": BROKEN,
     "psycopg.errors.ConnectionFailure": BROKEN,
@@ -134,26 +134,26 @@ RULES: dict[str, Rule] = {
     "psycopg.errors.AdminShutdown": BROKEN,
     "psycopg.errors.CrashShutdown": BROKEN,
     "psycopg.errors.IdleSessionTimeout": BROKEN,
-    "psycopg.errors.CannotConnectNow": BUSY,
-    "psycopg.errors.TooManyConnections": BUSY,
-    "psycopg_pool.PoolTimeout": LATE_UNSENT,  # its workers connect in the background: this is how an outage looks
+    "psycopg.errors.CannotConnectNow": OVERLOADED,
+    "psycopg.errors.TooManyConnections": OVERLOADED,
+    "psycopg_pool.PoolTimeout": TIMED_OUT_UNSENT,  # its workers connect in the background, so an outage has this effect
     "asyncpg.exceptions.PostgresConnectionError": BROKEN,
     "asyncpg.exceptions.ClientCannotConnectError": UNSENT,
     "asyncpg.exceptions.ConnectionRejectionError": UNSENT,
     "asyncpg.exceptions.AdminShutdownError": BROKEN,
     "asyncpg.exceptions.CrashShutdownError": BROKEN,
-    "asyncpg.exceptions.CannotConnectNowError": BUSY,
-    "asyncpg.exceptions.TooManyConnectionsError": BUSY,
+    "asyncpg.exceptions.CannotConnectNowError": OVERLOADED,
+    "asyncpg.exceptions.TooManyConnectionsError": OVERLOADED,
     "botocore.exceptions.ConnectionError": BROKEN,
     "botocore.exceptions.ConnectionClosedError": BROKEN,
     "botocore.exceptions.ResponseStreamingError": BROKEN,
     "botocore.exceptions.EndpointConnectionError": BROKEN,
     "botocore.exceptions.ProxyConnectionError": BROKEN,
-    "botocore.exceptions.ConnectTimeoutError": LATE,
-    "botocore.exceptions.ReadTimeoutError": LATE,
+    "botocore.exceptions.ConnectTimeoutError": TIMED_OUT,
+    "botocore.exceptions.ReadTimeoutError": TIMED_OUT,
     "botocore.exceptions.SSLError": None,
     "grpc.RpcError": _by_code,
-    "trio.TooSlowError": LATE,
+    "trio.TooSlowError": TIMED_OUT,
     "trio.BrokenResourceError": BROKEN,
     "anyio.BrokenResourceError": BROKEN,
     "anyio._core._exceptions.BrokenResourceError": BROKEN,
@@ -163,16 +163,16 @@ RULES: dict[str, Rule] = {
 
 _known: dict[type, Rule] = {}
 MAX_CACHED_RULES = 10_000
-"""So many types of exceptions are remembered; a program that makes more of them makes them as it runs."""
+"""The most exception types whose rule is cached: a program may create types without limit."""
 
 
 def network_errors(kind: type) -> Rule:
-    """Return what a class of exceptions means."""
+    """Return the rule for an exception type; None if it is not a network error."""
     if kind in _known:
         return _known[kind]
     rule: Rule = None
-    for one in kind.__mro__:
-        name = f"{one.__module__}.{one.__qualname__}"
+    for base in kind.__mro__:
+        name = f"{base.__module__}.{base.__qualname__}"
         if name in RULES:
             rule = RULES[name]
             break
@@ -182,9 +182,9 @@ def network_errors(kind: type) -> Rule:
 
 
 NETWORK_ERRORS = Allowlist.of_types(network_errors)
-"""What is a failure where nothing else is said: the connection broke, or nobody answered in time.
+"""The default allowlist: broken connections, connections that could not be established, and timeouts.
 
-ConnectionError, TimeoutError, socket.gaierror, and the like of httpx, httpx2, requests, urllib3, aiohttp, redis,
-psycopg, asyncpg, botocore, grpc, trio and anyio. Not among them: what another try will not heal, such as a bad
-certificate.
+It lists ConnectionError, TimeoutError, socket.gaierror, and the corresponding exceptions of httpx, httpx2, requests,
+urllib3, aiohttp, redis, psycopg, asyncpg, botocore, grpc, trio and anyio. It does not list errors that a retry would
+not resolve, such as an invalid certificate.
 """

@@ -1,7 +1,7 @@
-"""tenacity's vocabulary, spoken by our own loop: its `wait_*`, `stop_*` and `retry_if_*`, and plain callables.
+"""Support for tenacity's strategies: `wait_*`, `stop_*` and `retry_if_*`, and plain callables.
 
-Its strategies are asked with a `RetryCallState`. Ours is one whose times come from the ambient clock, so that
-`stop_after_delay` obeys virtual time; it is made only after a failure.
+Strategies are called with a `RetryCallState`. The library passes a subclass with the times of its own clock, so that
+`stop_after_delay` works in virtual time. It is created only after a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resilience._util.clock import clock
 
 
 class _Owner(tenacity.BaseRetrying):
-    """What a state has as its `retry_object`: tenacity's log callbacks ask it for a name. It never runs."""
+    """The `retry_object` of a state: tenacity's log callbacks read its name. It is never called."""
 
     def __call__(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
@@ -32,10 +32,16 @@ _OWNER = _Owner()
 
 
 class AttemptFuture(tenacity.Future):
-    """How one attempt ended, in the form that tenacity's strategies ask for."""
+    """The outcome of one attempt, in the form that tenacity's strategies expect.
+
+    Args:
+        attempt_number: the number of the attempt, from 1.
+        error: the exception that was raised; None for a returned value.
+        value: the returned value.
+    """
 
     def __init__(self, attempt_number: int, error: BaseException | None, value: Any = None) -> None:
-        # Not super().__init__(): a real future has a lock and a condition, which nobody needs here.
+        # Not super().__init__(): it creates a lock and a condition, which are not needed here.
         self.attempt_number = attempt_number
         self._error = error
         self._value = value
@@ -45,24 +51,24 @@ class AttemptFuture(tenacity.Future):
 
     @property
     def failed(self) -> bool:
-        """Whether it raised."""
+        """Whether the attempt raised an exception."""
         return self._error is not None
 
     def done(self) -> bool:
-        """Return True: an attempt is over when somebody is asked about it."""
+        """Return True: strategies are called after the attempt only."""
         return True
 
     def cancelled(self) -> bool:
-        """Return False: no strategy is asked about a cancelled attempt."""
+        """Return False: strategies are not called after a cancelled attempt."""
         return False
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what was raised."""
+        """Return the exception that was raised; None for a returned value."""
         del timeout
         return self._error
 
     def result(self, timeout: float | None = None) -> Any:
-        """Return the value, or raise what was raised."""
+        """Return the value, or raise the exception that was raised."""
         del timeout
         if self._error is not None:
             raise self._error
@@ -73,8 +79,10 @@ class CallState(tenacity.RetryCallState):
     """The state of one call, as tenacity's strategies and log callbacks expect it.
 
     Args:
-        started: when the first attempt began, on the ambient clock.
-        function: what is called with `args` and `kwargs`.
+        started: when the first attempt began, in seconds of the monotonic clock.
+        function: the guarded function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
     """
 
     def __init__(
@@ -84,7 +92,7 @@ class CallState(tenacity.RetryCallState):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> None:
-        # Not super().__init__(): it reads the system's clock.
+        # Not super().__init__(): it reads the system clock.
         self.start_time = started
         self.retry_object = _OWNER
         self.fn: Any = function
@@ -98,42 +106,43 @@ class CallState(tenacity.RetryCallState):
         self.upcoming_sleep = 0.0
 
     def ended(self, attempt: int, error: BaseException | None, value: Any = None) -> None:
-        """Note how an attempt ended. Let go of it with `forget`: the exception holds the frames that hold this."""
+        """Set the outcome of an attempt. Call `forget` afterwards: the exception's frames refer to this state."""
         self.attempt_number = attempt
         self.outcome = AttemptFuture(attempt, error, value)
         self.outcome_timestamp = clock.monotonic()
 
     def about_to_sleep(self, seconds: float) -> None:
-        """Note the wait that was decided."""
+        """Set the wait before the next attempt, in seconds."""
         self.upcoming_sleep = seconds
         self.next_action = tenacity.RetryAction(seconds)
 
     def forget(self) -> None:
-        """Let go of the outcome."""
+        """Remove the outcome, which breaks the reference cycle with the exception's frames."""
         self.outcome = None
 
 
-def about_errors(strategy: retry_base) -> Callable[[Exception], bool]:
-    """Return a predicate of exceptions that asks a strategy."""
+def error_predicate(strategy: retry_base) -> Callable[[Exception], bool]:
+    """Return a predicate of exceptions that calls a strategy."""
 
     def listed(error: Exception) -> bool:
-        return _ask(strategy, error)
+        return _should_retry(strategy, error)
 
     listed.__qualname__ = type(strategy).__qualname__
     return listed
 
 
-def about_results(strategy: retry_base) -> Callable[[Any], bool]:
-    """Return a predicate of returned values that asks a strategy."""
+def result_predicate(strategy: retry_base) -> Callable[[Any], bool]:
+    """Return a predicate of returned values that calls a strategy."""
 
     def listed(value: Any) -> bool:
-        return _ask(strategy, None, value)
+        return _should_retry(strategy, None, value)
 
     listed.__qualname__ = type(strategy).__qualname__
     return listed
 
 
-def _ask(strategy: retry_base, error: Exception | None, value: Any = None) -> bool:
+def _should_retry(strategy: retry_base, error: Exception | None, value: Any = None) -> bool:
+    """Return whether a strategy would retry after this error or value."""
     state = CallState(clock.monotonic())
     state.ended(1, error, value)
     try:
@@ -143,7 +152,7 @@ def _ask(strategy: retry_base, error: Exception | None, value: Any = None) -> bo
 
 
 async def ask_async(predicate: Any, error: Exception) -> bool:
-    """Ask an async predicate of exceptions, or an async strategy of tenacity."""
+    """Return the result of an async predicate of exceptions, or of an async strategy of tenacity, for an error."""
     if not isinstance(predicate, retry_base):
         return bool(await predicate(error))
     state = CallState(clock.monotonic())
@@ -156,15 +165,15 @@ async def ask_async(predicate: Any, error: Exception) -> bool:
 
 
 def looks_at_results(strategy: object) -> bool:
-    """Return whether a strategy may be about returned values; if it surely is not, nobody asks it about them."""
+    """Return whether a strategy may depend on returned values; if not, it is not called for them."""
     if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
-        return any(looks_at_results(one) for one in strategy.retries)
+        return any(looks_at_results(part) for part in strategy.retries)
     own = type(strategy).__call__
     return not (isinstance(strategy, retry_if_exception) and own is retry_if_exception.__call__)
 
 
 def is_async(strategy: object) -> bool:
-    """Return whether asking gives an awaitable."""
+    """Return whether a strategy or predicate returns an awaitable."""
     return (
         isinstance(strategy, async_retry_base)
         or inspect.iscoroutinefunction(strategy)
@@ -173,6 +182,6 @@ def is_async(strategy: object) -> bool:
 
 
 def asks_about_results(strategy: object) -> bool:
-    """Return whether an async strategy is about returned values, which nobody awaits."""
-    inside: tuple[object, ...] = getattr(strategy, "retries", ())
-    return isinstance(strategy, async_retry_if_result) or any(asks_about_results(one) for one in inside)
+    """Return whether an async strategy depends on returned values, which is not supported."""
+    parts: tuple[object, ...] = getattr(strategy, "retries", ())
+    return isinstance(strategy, async_retry_if_result) or any(asks_about_results(part) for part in parts)

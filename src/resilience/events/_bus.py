@@ -82,7 +82,7 @@ class _Subscribers:
         self, listener: Listener, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
     ) -> Subscription:
         if isinstance(events, type):
-            raise TypeError(f"events must be several event types, such as ({events.__name__},)")
+            raise TypeError(f"events must be a tuple of event types, such as ({events.__name__},), not a single type")
         wanted = tuple(events) or (Event,)
         if not callable(listener) or any(
             inspect.iscoroutinefunction(one) for one in (listener, type(listener).__call__)

@@ -72,7 +72,7 @@ class TestSettings:
         values: list[Any] = ["3", [], True]
         for value in values:
             settings: dict[str, Any] = {parameter: value}
-            with pytest.raises(TypeError, match=parameter if parameter != "on" else "is wanted"):
+            with pytest.raises(TypeError, match=parameter if parameter != "on" else "expected an Allowlist"):
                 CircuitBreaker(**settings)
 
     @pytest.mark.parametrize("parameter", ["min_calls", "window_calls", "consecutive_failures", "half_open_calls"])
