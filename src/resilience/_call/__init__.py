@@ -1,1 +1,1 @@
-"""One call on its way: the call itself, its settlement, its place in a queue, its marks, its budget."""
+"""The state of a call: the call itself, its settlement, its ticket in a queue, its retry marks, the retry budget."""

@@ -1,7 +1,7 @@
-"""The retry budget: how much extra load all the retries and hedges of a client may make together.
+"""The retry budget: how much additional load all retries and hedges of a client may cause together.
 
-A fixed number of attempts multiplies the load just when the dependency can bear it least. A budget bounds the
-sum: retries are paid for by successes, so when nothing succeeds any more, retrying stops.
+A fixed number of attempts multiplies the load when the dependency is least able to handle it. A budget limits the
+total: each retry takes a token, and only successes add tokens, so retries stop when no attempt succeeds.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from resilience._util import validation
 from resilience._util.locks import new_lock
 
 UNIT = 10**6
-"""Tokens are counted in whole millionths, so that ten times 0.1 is exactly 1."""
-MOST = 1e12
-"""A bucket larger than this is never empty."""
+"""Tokens are counted in integer millionths, so that ten times 0.1 is exactly 1."""
+MAX_TOKENS = 1e12
+"""The most tokens that are counted. A larger bucket is never empty in practice."""
 
 
 class RetryBudget:
-    """A token bucket: each successful attempt adds `ratio` of a token, each retry or hedge costs one.
+    """A limit on retries: a token bucket to which a success adds `ratio` tokens and from which a retry takes one.
 
     Args:
-        ratio: tokens per successful attempt, in (0, 1]. 0.2 allows one retry for five successes in the long run;
-            Finagle, Linkerd and Envoy use the same share.
-        capacity: the most tokens that it holds, >= 1: the burst of retries that a quiet time saves up.
-        initial: tokens at the start, from 0 to `capacity`; None means full.
+        ratio: the tokens that each successful attempt adds, in (0, 1]. 0.2 allows one retry for five successes in the
+            long run; Finagle, Linkerd and Envoy use the same ratio.
+        capacity: the maximum number of tokens, >= 1: the largest burst of retries after a time without retries.
+        initial: the tokens at the start, from 0 to `capacity`; None for `capacity`.
 
     Raises:
-        TypeError, ValueError: a parameter of the wrong type or out of range.
+        TypeError, ValueError: a parameter has the wrong type or is out of range.
 
-    Depositing on success, not on request, is deliberate: a budget fed by requests keeps an overload alive when the
-    dependency runs near its capacity. Refused withdrawals change nothing, and never stop an attempt in flight. All
-    numbers are exact under threads; a deposit takes no lock.
+    Successes add tokens, not requests, since a budget that requests fill keeps an overload going when the dependency
+    runs near its capacity. A withdrawal that is denied changes nothing, and never stops an attempt in flight. All
+    numbers are exact under threads; a deposit takes no lock. One budget may be shared by several pipelines.
     """
 
     counts_failures = False
-    """Whether `failed` does anything, so that it has to be called."""
+    """Whether `failed` has an effect, and so has to be called."""
 
     def __init__(self, ratio: float = 0.2, capacity: float = 10.0, *, initial: float | None = None) -> None:
         self.ratio = validation.number("ratio", ratio, above=True, high=1.0)
@@ -46,14 +46,17 @@ class RetryBudget:
 
     @classmethod
     def grpc(cls, max_tokens: int = 10, token_ratio: float = 0.1) -> RetryBudget:
-        """Make a budget with the arithmetic of gRPC's retry throttling (gRFC A6).
+        """Return a budget with the arithmetic of gRPC's retry throttling (gRFC A6).
 
         Args:
-            max_tokens: the tokens at the start and at most, from 1 to 1000.
-            token_ratio: tokens per success, >= 0.001; more than three decimals are cut off, as A6 says.
+            max_tokens: the tokens at the start, which is also the maximum, from 1 to 1000.
+            token_ratio: the tokens that each success adds, >= 0.001. As in A6, decimals after the third are ignored.
 
-        Every counted failure costs one token, also when no attempt is left; a retry or hedge costs nothing by
-        itself, and is allowed while there are more than `max_tokens / 2`.
+        Raises:
+            TypeError, ValueError: a parameter has the wrong type or is out of range.
+
+        Each counted failure takes one token, also if no attempt is left. A retry or hedge takes none, and is allowed
+        while there are more than `max_tokens / 2` tokens.
         """
         return _GrpcRetryBudget(max_tokens, token_ratio)
 
@@ -66,12 +69,12 @@ class RetryBudget:
         self._deposits = itertools.count()
         self._seen = 0
         self.deposit = self._deposits.__next__
-        """Add `ratio` of a token for one successful attempt; what does not fit is lost. Returns nothing of use."""
+        """Add `ratio` tokens for one successful attempt, up to `capacity`. The return value has no meaning."""
 
     def withdraw(self) -> bool:
-        """Pay for one retry or hedge. False: there is less than one token, and nothing changes."""
+        """Take one token for a retry or hedge. Return False, and change nothing, if there is less than one token."""
         with self._lock:
-            # What `_collect` does, without the call.
+            # The same as `_collect`, without a call.
             drawn = next(self._deposits)
             tokens = self._tokens + (drawn - self._seen) * self._gain
             self._seen = drawn + 1
@@ -82,50 +85,50 @@ class RetryBudget:
             return granted
 
     def refund(self) -> None:
-        """Take back the payment for a retry or hedge that was not made after all."""
+        """Return the token for a retry or hedge that was not made, such as one that an inner policy rejected."""
         with self._lock:
             self._collect()
             self._tokens = min(self._most, self._tokens + UNIT)
 
     @property
     def affordable(self) -> bool:
-        """Whether a withdrawal would be granted now."""
+        """Whether `withdraw` would return True now."""
         with self._lock:
             self._collect()
             return self._tokens >= UNIT
 
     def failed(self) -> None:
-        """Note a failure that counts. It costs nothing here; see `grpc`."""
+        """Count a failure. It has no effect, except in a budget made by `grpc`, where it takes a token."""
 
     @property
     def tokens(self) -> float:
-        """The balance now, from 0 to `capacity`."""
+        """The number of tokens now, from 0 to `capacity`."""
         with self._lock:
             self._collect()
             return self._tokens / UNIT
 
     def reset(self) -> None:
-        """Start over with the tokens of the beginning."""
+        """Set the number of tokens to that at the start."""
         with self._lock:
             self._collect()
             self._tokens = self._start
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the balance as data."""
+        """Return the state as data: `tokens` and `capacity`."""
         return {"tokens": self.tokens, "capacity": self.capacity}
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings as data."""
+        """Return the settings as data: `ratio` and `capacity`."""
         return {"ratio": self.ratio, "capacity": self.capacity}
 
     def __repr__(self) -> str:
         return f"RetryBudget(ratio={self.ratio:g}, capacity={self.capacity:g})"
 
     def _collect(self) -> None:
-        """Turn the deposits since the last look into tokens. Lock held.
+        """Convert the deposits since the last call into tokens. The lock is held.
 
-        Only deposits happen between two looks, so clamping their sum once is clamping each of them. Looking at
-        the counter draws a number from it; `_seen` is how many numbers there were before the deposits to come.
+        Only deposits happen between two calls, so limiting their sum is the same as limiting each of them. Reading the
+        counter advances it; `_seen` is its value after the last reading.
         """
         drawn = next(self._deposits)
         self._tokens = min(self._most, self._tokens + (drawn - self._seen) * self._gain)
@@ -147,7 +150,7 @@ class _GrpcRetryBudget(RetryBudget):
         return self.affordable
 
     def refund(self) -> None:
-        """A retry costs nothing by itself."""
+        """Do nothing: a retry takes no token."""
 
     @property
     def affordable(self) -> bool:
@@ -165,4 +168,4 @@ class _GrpcRetryBudget(RetryBudget):
 
 
 def _units(tokens: float) -> int:
-    return round(min(tokens, MOST) * UNIT)
+    return round(min(tokens, MAX_TOKENS) * UNIT)

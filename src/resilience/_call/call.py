@@ -1,4 +1,4 @@
-"""One call, as a policy sees it, and what is known about its pipeline and its call site."""
+"""A call as the policies see it, with its options and the pipeline that it is in."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from resilience.events._types import Event
 
 
 class PipelineInfo:
-    """What a policy knows about the pipeline that it is part of.
+    """The attributes of a pipeline that its policies use.
 
     Args:
-        name: the name of the pipeline; empty until it has one.
-        failures: its allowlist; None where it was given none, so that the allowlist of the call site counts.
+        name: the name of the pipeline; empty if it has none.
+        failures: its allowlist; None if none was given, in which case the allowlist of the CallOptions applies.
         budget: its retry budget; None for no limit.
-        bus: its listeners.
+        bus: the subscriptions to its events.
     """
 
     __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "policies", "shortest_timeout")
@@ -33,26 +33,26 @@ class PipelineInfo:
         self.bus = bus
         self.policies: Mapping[str, object] = {}
         self.shortest_timeout: float | None = None
-        """Seconds of the shortest Timeout in the pipeline; without one, of the shortest `slow_after`; else None."""
+        """The shortest Timeout in the pipeline, in seconds; if it has none, the shortest `slow_after`, or None."""
 
     def name_of(self, policy: object) -> str:
-        """Return the name of a policy in this pipeline; empty if it is not part of it."""
+        """Return the name of a policy in this pipeline; empty if the policy is not part of it."""
         return next((name for name, one in self.policies.items() if one is policy), "")
 
     def label(self, policy: object, default: str) -> str:
-        """Return a name for messages, such as "breaker of quotes"; `default` where the policy has no name here."""
+        """Return a name for messages, such as "breaker of quotes"; `default` replaces the name of an unknown policy."""
         name = self.name_of(policy) or default
         return f"{name} of {self.name}" if self.name else name
 
     def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
-        """Publish an event about what a policy did to a call, if anything listens for it."""
+        """Publish an event of type `kind` about a policy and a call, if a listener wants it."""
         if wanting := self.bus.listeners_for(kind):
             self.publish_to(wanting, kind, policy, call, **facts)
 
     def publish_to(
         self, wanting: Sequence[Subscription], kind: type[Event], policy: object, call: Call, **facts: Any
     ) -> None:
-        """Publish to the subscriptions that `bus.listeners_for` returned, for callers that compute the facts last."""
+        """Publish to the subscriptions that `bus.listeners_for` returned, which the caller has checked already."""
         event = kind(
             at=clock.monotonic(),
             pipeline=self.name,
@@ -65,14 +65,14 @@ class PipelineInfo:
 
 
 class CallOptions:
-    """What is known about the calls of one call site before they are made.
+    """The options that the calls of one call site share.
 
     Args:
         pipeline: the pipeline that the calls go through.
-        operation: the name of what is called, for events and metrics; None: the name of the function.
-        target: what is called, such as a host; None where it is unknown.
-        idempotent: whether a call may be repeated without harm; None where it is unknown.
-        failures: the allowlist of an integration, such as HTTP's. It counts in pipelines that were given none.
+        operation: the name of what is called, for events and metrics; None for the name of the function.
+        target: what is called, such as a host; None if unknown.
+        idempotent: whether a call may safely be repeated; None if unknown.
+        failures: the allowlist of an integration, such as that for HTTP; it applies in pipelines without an own one.
     """
 
     __slots__ = ("failures", "idempotent", "operation", "pipeline", "target")
@@ -93,18 +93,17 @@ class CallOptions:
 
 
 class Call:
-    """One logical call, as the hooks of a policy see it.
+    """One logical call, as the hooks of a policy see it. Hooks must not change it.
 
     Attributes:
-        function: what is called for each attempt.
+        function: the function that is called for each attempt.
         args: its positional arguments.
         kwargs: its keyword arguments.
         attempt: the number of the current attempt, from 1.
-        deadline: the point in time, on the monotonic clock of the library, by which the current attempt has to end;
+        deadline: the time by which the current attempt has to end, in seconds of the library's monotonic clock;
             infinity for no deadline.
-        pipeline: the pipeline that the call is in; in a nested pipeline, the inner one.
-
-    A policy reads a call and does not change it. The other attributes are properties.
+        pipeline: the pipeline that the call is in; if pipelines are nested, the inner one.
+        options: the options of the call site.
     """
 
     __slots__ = ("__weakref__", "args", "attempt", "deadline", "function", "kwargs", "options", "pipeline")
@@ -127,26 +126,26 @@ class Call:
 
     @property
     def target(self) -> str | None:
-        """What is called, such as a host; None where it is unknown."""
+        """What is called, such as a host; None if unknown."""
         return self.options.target
 
     @property
     def idempotent(self) -> bool | None:
-        """Whether the call may be repeated without harm; None where it is unknown."""
+        """Whether the call may safely be repeated; None if unknown."""
         return self.options.idempotent
 
     @property
     def failures(self) -> Allowlist:
-        """The allowlist of the pipeline that the call is in."""
+        """The allowlist of the pipeline that the call is in, or else that of its options."""
         own = self.pipeline.failures
         return self.options.failures if own is None else own
 
     @property
     def replayable(self) -> bool:
-        """Whether the request can be sent again; False for a request body that has been consumed."""
+        """Whether the request can be sent again; False if its body was consumed and cannot be read again."""
         return True
 
     @property
     def unsent(self) -> bool | None:
-        """Whether the client knows that the last attempt sent nothing; None: `Failure.unprocessed` counts."""
+        """Whether the last attempt sent nothing, if the client knows; None to rely on `Failure.unprocessed`."""
         return None

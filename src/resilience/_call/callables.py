@@ -1,4 +1,4 @@
-"""What is refused because it would guard nothing, with an error that says what to do instead."""
+"""Checks of functions and returned values that a pipeline cannot guard; the errors say what to do instead."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 from resilience.errors import UsageError
 
 PLAIN_TYPES: set[type] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
-"""Types of returned values that are known to be just that; those that come up are added."""
+"""Types of returned values that are neither awaitables nor generators; a cache that `is_awaitable` fills."""
 MAX_PLAIN_TYPES = 1000
+"""The most types in that cache: a program may create types without limit."""
 
 
 def is_awaitable(returned: object, function: Any) -> bool:
-    """Return whether a returned value of a type that is not in PLAIN is to be awaited; refuse generators."""
+    """Return whether a returned value is an awaitable; raise UsageError if a generator function returned it."""
     kind = type(returned)
     if hasattr(kind, "__await__"):
         return True
@@ -29,7 +30,7 @@ def is_awaitable(returned: object, function: Any) -> bool:
 
 
 def check_function(function: Any) -> None:
-    """Refuse to decorate a generator function, a class, or what cannot be called."""
+    """Raise TypeError for an object that cannot be decorated: a generator function, a class, or one not callable."""
     inner = unwrapped(function)
     if isinstance(inner, type):
         raise TypeError(f"a pipeline decorates functions and other callables, not the class {inner.__qualname__}")
@@ -39,53 +40,53 @@ def check_function(function: Any) -> None:
 
 
 def check_not_generator(function: Any) -> None:
-    """Raise if it is a generator function."""
+    """Raise UsageError if `function` is a generator function, or an object with such a `__call__`."""
     inner = unwrapped(function)
-    for one in (inner, type(inner).__call__):
-        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
+    for called in (inner, type(inner).__call__):
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise UsageError(
-                f"{name_of(function)} is a generator function, and when one returns nothing has been called yet, so "
-                "nothing could be guarded. Decorate the function that fetches one item or page, or guard the call "
-                "that opens the stream."
+                f"{name_of(function)} is a generator function: its body has not run yet when it returns, so nothing "
+                "would be guarded. Decorate the function that fetches one item or page, or guard the call that opens "
+                "the stream."
             )
 
 
 def unawaited_delay(decision: Any, policy: str) -> UsageError:
-    """Return the error for a policy that wants to await something in a plain call."""
+    """Close the awaitable that an async predicate returned in a plain call, and return the error to raise."""
     if isinstance(decision, Coroutine):
         decision.close()
-    return UsageError(f"{policy} has an async predicate, which a plain call cannot await; use one that is plain")
+    return UsageError(f"{policy} has an async predicate, which a plain call cannot await; use a plain function")
 
 
 def unawaited_replacement(value: object, policy: str) -> UsageError:
-    """Return the error for a policy whose substitute is to be awaited, which a plain call cannot do; it is closed."""
+    """Close the awaitable that an async `replace` returned in a plain call, and return the error to raise."""
     if isinstance(value, Coroutine):
         value.close()
-    return UsageError(f"{policy} has an async `replace`, which a plain call cannot await; use one that is plain")
+    return UsageError(f"{policy} has an async `replace`, which a plain call cannot await; use a plain function")
 
 
 def unawaited(returned: object, function: Any) -> UsageError:
-    """Return the error for an awaitable that came out of a plain function; the awaitable is closed."""
-    for end in ("close", "cancel"):  # a coroutine, a future; nothing that the object merely pretends to have
-        method = getattr(type(returned), end, None)
+    """Close or cancel an awaitable that a function returned in a plain call, and return the error to raise."""
+    for name in ("close", "cancel"):  # of a coroutine or a future; by the type, since a proxy has every attribute
+        method = getattr(type(returned), name, None)
         if method is not None:
             method(returned)
             break
     return UsageError(
-        f"{name_of(function)} returned an awaitable of type {type(returned).__name__} from a plain call, where nobody "
-        "would await it. Use `await pipeline.acall(...)`, or decorate an `async def`."
+        f"{name_of(function)} returned an awaitable of type {type(returned).__name__} in a plain call, which cannot "
+        "await it. Use `await pipeline.acall(...)`, or decorate an `async def`."
     )
 
 
 def unwrapped(function: Any) -> Any:
-    """Return what a partial, or a partial of a partial, calls in the end."""
+    """Return the function inside a `functools.partial`, which may be nested; any other object is returned unchanged."""
     while isinstance(function, functools.partial):
         function = operator.attrgetter("func")(function)
     return function
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return a short name: `Client.get` of a method, `fetch` of a function that is local to another."""
+    """Return the qualified name of a function, such as `Client.get`, without the functions that it is local to."""
     inner = unwrapped(function)
     name: str = getattr(inner, "__qualname__", type(inner).__qualname__)
     return name.rpartition("<locals>.")[2]

@@ -1,4 +1,4 @@
-"""The ways to call through a pipeline: as a decorator, by `call` and `acall`, with `bind`."""
+"""The public ways to call through a pipeline: the decorator, `call`, `acall` and `bind`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ T = TypeVar("T")
 
 
 class Caller(ABC, Generic[D_co]):
-    """What calls can be made through: a pipeline, a policy, or what their `bind` returns."""
+    """Base class of pipelines, policies, and the objects that their `bind` returns: functions are called through them.
+
+    It is a decorator: `@pipeline` guards a function.
+    """
 
     @abstractmethod
     def entry(self) -> tuple[Entry, CallOptions]:
-        """Return what guards the calls, and what is known about them beforehand."""
+        """Return the entry into the pipeline, and the options for its calls. Used by the library."""
 
     @overload
     def __call__(self, function: classmethod[T, P, R], /) -> classmethod[T, P, R | D_co]: ...
@@ -48,9 +51,15 @@ class Caller(ABC, Generic[D_co]):
     def __call__(self, function: Any, /) -> Any:
         """Decorate a function, coroutine function, method, classmethod, staticmethod, or other callable.
 
+        Args:
+            function: the callable to guard.
+
+        Returns:
+            A function with the same signature; a coroutine function if `function` is one.
+
         Raises:
-            TypeError: it is a generator function (nothing has been called when it returns, so nothing could be
-                guarded), a class, or not callable.
+            TypeError: `function` is a class, not callable, or a generator function, whose body has not run yet when it
+                returns, so that nothing would be guarded.
         """
         if isinstance(function, classmethod | staticmethod):
             return _rewrap(function, self)
@@ -58,14 +67,18 @@ class Caller(ABC, Generic[D_co]):
         entry, options = self.entry()
         entry.name_after(function)
         guarded = (guard_async if is_async(function) else guard)(entry, options, function)
-        guarded.__dict__["__resilience__"] = self  # a pipeline lives as long as what it guards
+        guarded.__dict__["__resilience__"] = self  # keeps the pipeline alive as long as the function
         return guarded
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co:
         """Call `function(*args, **kwargs)` through the policies, and return its result.
 
         Raises:
-            TypeError: the function returned an awaitable; use `acall` for it.
+            RejectedError: a policy rejected the call.
+            DeadlineExceededError: the deadline passed.
+            UsageError: the function returned an awaitable (use `acall`) or a generator, or a policy has an async hook.
+
+        An exception of the function itself is raised unchanged, after retries, if any.
         """
         entry, options = self.entry()
         result: R | D_co = execute(entry, RunningCall(options, function, args, kwargs))
@@ -76,26 +89,35 @@ class Caller(ABC, Generic[D_co]):
     @overload
     async def acall(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | D_co: ...
     async def acall(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call `function(*args, **kwargs)` through the policies, await it if it is awaitable, return its result."""
+        """Call `function(*args, **kwargs)` through the policies, await the result if it is awaitable, and return it.
+
+        Raises:
+            RejectedError: a policy rejected the call.
+            DeadlineExceededError: the deadline passed.
+            UsageError: the function returned a generator or an async generator.
+
+        An exception of the function itself is raised unchanged, after retries, if any.
+        """
         entry, options = self.entry()
         return await aexecute(entry, RunningCall(options, function, args, kwargs))
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None
     ) -> Caller[D_co]:
-        """State what is known about the calls of one call site; policies, state and listeners stay shared.
+        """Return a Caller with options for one call site; it shares the policies, their state and the listeners.
 
         Args:
-            operation: a name for events and metrics, instead of the function's.
+            operation: the name of what is called, for events and metrics; by default that of the function.
             target: what is called, such as a host.
-            idempotent: whether a call may be repeated without harm. False: only failures that were certainly not
-                processed are retried.
+            idempotent: whether a call may safely be repeated. If False, only failures are retried that the dependency
+                certainly did not process.
 
         Returns:
-            An object to decorate with or to call through. What is not given stays as it was.
+            An object that decorates functions and makes calls. An option that is None keeps its present value.
 
         Raises:
-            TypeError, ValueError: a parameter of the wrong type, or an empty name.
+            TypeError: an option has the wrong type.
+            ValueError: `operation` or `target` is empty.
         """
         if operation is not None:
             validation.text("operation", operation)
@@ -115,27 +137,28 @@ class Caller(ABC, Generic[D_co]):
 
 class _Bound(Caller[D_co]):
     def __init__(self, owner: Caller[D_co], entry: Entry, options: CallOptions) -> None:
-        self._owner = owner  # a pipeline lives as long as what is bound to it
-        self._both = entry, options
+        self._owner = owner  # keeps the pipeline alive
+        self._entry = entry, options
 
     def entry(self) -> tuple[Entry, CallOptions]:
-        return self._both
+        return self._entry
 
 
 def _rewrap(method: Any, decorate: Callable[[Any], Any]) -> Any:
+    """Decorate the function inside a classmethod or staticmethod."""
     return type(method)(decorate(method.__func__))
 
 
 def options_of(
     caller: Caller[Any], failures: Allowlist, *, target: str | None = None, idempotent: bool | None = None
 ) -> CallOptions:
-    """Return what an integration makes its calls with.
+    """Return the options for the calls of an integration.
 
     Args:
         caller: the pipeline, or what its `bind` returned.
-        failures: the allowlist for pipelines that were given none of their own.
-        target: what is called, such as a host, unless `bind` has said so.
-        idempotent: whether a call may be repeated without harm; None leaves that to each call.
+        failures: the allowlist for pipelines without an own one.
+        target: what is called, such as a host; the target given to `bind` takes precedence.
+        idempotent: whether a call may safely be repeated; None for the value given to `bind`.
     """
     _, old = caller.entry()
     known = old.idempotent if idempotent is None else idempotent
@@ -143,6 +166,6 @@ def options_of(
 
 
 def is_async(function: Any) -> bool:
-    """Return whether calling it gives a coroutine: also for partials and objects with an async `__call__`."""
+    """Return whether `function` is a coroutine function, a partial of one, or an object with an async `__call__`."""
     inner = unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)

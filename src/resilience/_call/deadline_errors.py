@@ -1,4 +1,4 @@
-"""The errors, events and log lines for calls whose time has run out."""
+"""The errors, events and log messages for deadlines that passed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from resilience.events._types import Mode, TimedOut
 
 
 def expired_error(call: RunningCall, where: str = "before the call was made") -> DeadlineExceededError:
-    """Return the error for a call whose deadline passed before the function was called."""
+    """Publish and return the error for a call whose deadline passed before the function was called.
+
+    Args:
+        call: the call.
+        where: when the deadline passed, for the message.
+    """
     source = call.deadline_source
     publish(call, source)
     return DeadlineExceededError(
@@ -24,15 +29,15 @@ def expired_error(call: RunningCall, where: str = "before the call was made") ->
 
 
 def cut_error(call: RunningCall, started: float, source: DeadlineSource | None = None) -> DeadlineExceededError:
-    """Return the error for a call that was cut at its deadline.
+    """Publish and return the error for a call that was cut at its deadline.
 
     Args:
         call: the call.
         started: when the function was called, in seconds of the monotonic clock.
-        source: where the deadline comes from; None: that of the attempt.
+        source: the source of the deadline; None for that of the attempt.
 
-    A cut by a deadline that the caller had set counts as a failure only if the dependency had at least half of the
-    time that the pipeline itself would have given it: callers in a hurry must not open the breaker of all others.
+    A cut at the caller's own deadline counts as a failure only if the dependency had at least half of the time that the
+    pipeline grants: callers with short deadlines must not open the breaker for all others.
     """
     if call.queued:
         return expired_error(call, "while it waited for a free connection")
@@ -48,7 +53,10 @@ def cut_error(call: RunningCall, started: float, source: DeadlineSource | None =
 
 
 def late_result(call: RunningCall, started: float, result: Any) -> LateResult:
-    """Return the carrier of a value that came after the deadline; the first time, log how to have it cut."""
+    """Publish and return the LateResult for a value that was returned after the deadline.
+
+    The first one of each operation is logged, with advice on how to have such calls cut.
+    """
     source = call.deadline_source
     publish(call, source, late=True)
     if first_time("late", call.operation):
@@ -62,18 +70,19 @@ def late_result(call: RunningCall, started: float, result: Any) -> LateResult:
 
 
 def publish(call: RunningCall, source: DeadlineSource, *, late: bool = False, mode: Mode = Mode.ENFORCE) -> None:
-    """Publish that time ran out, or would have."""
+    """Publish that a deadline passed: TimedOut."""
     info = source.pipeline or call.pipeline
     info.publish(TimedOut, source.policy, call, scope=source.scope, timeout=source.seconds, late=late, mode=mode)
 
 
 def _is_scored(call: RunningCall, source: DeadlineSource, elapsed: float) -> bool:
-    """Return whether the dependency had at least half of the time that the pipeline gives it."""
+    """Return whether a cut counts as a failure: at a Timeout, or after half of the pipeline's shortest Timeout."""
     shortest = call.options.pipeline.shortest_timeout
     return source.seconds is not None or (shortest is not None and elapsed >= shortest / 2)
 
 
 def _label(source: DeadlineSource) -> str:
+    """Return the name of the deadline for messages, such as "the deadline of timeout of quotes (2 s)"."""
     if source.pipeline is None:
         return "the caller's deadline"
     label = source.pipeline.label(source.policy, "")

@@ -1,4 +1,4 @@
-"""The entry into a pipeline: what guards a call, and the functions that count it in and out."""
+"""The entry into a pipeline: it counts a call as in flight and passes it through the chain of policies."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from resilience.errors import CarriedResult
 
 
 class Counted(Protocol):
-    """The calls that are in flight."""
+    """The calls that are in flight in a pipeline."""
 
     @property
     def calls(self) -> set[RunningCall]:
-        """The calls that are running."""
+        """The calls that have not returned yet."""
         ...
 
     @property
     def waiting(self) -> list[Callable[[], object]]:
-        """What is called when no call is in flight any more."""
+        """The callbacks of drains, which are called when no call is in flight any more."""
         ...
 
     def leave(self, call: RunningCall) -> None:
-        """Count a call out, where a drain waits for that, or where it has left a stream."""
+        """Remove a call that has returned; if it returned a stream, count that instead. Notify waiting drains."""
         ...
 
 
 class Entry(Protocol):
-    """What guards calls: the composed chains of drivers, and the count of calls in flight."""
+    """The composed chains of drivers of a pipeline, and its calls in flight."""
 
     @property
     def chain(self) -> Callable[[RunningCall], Any]:
@@ -46,35 +46,38 @@ class Entry(Protocol):
 
     @property
     def in_flight(self) -> Counted:
-        """The calls that are in flight."""
+        """The calls in flight."""
         ...
 
     def name_after(self, function: Callable[..., Any]) -> None:
-        """Take the name of the first function that is decorated, if there is none yet."""
+        """Name the pipeline after a function that is decorated, if it has no name yet."""
         ...
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
-        """Return the allowlists that list returned values; `default` is that of pipelines without one."""
+        """Return the allowlists that list returned values; `default` is for pipelines without an own allowlist."""
         ...
 
     def current_owner(self) -> object:
-        """Return the running task, or else the thread."""
+        """Return an object that identifies the running task, or else the thread."""
         ...
 
     def enter_block(self, gate: Any, options: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a thread may have to wait."""
+        """Have a gate admit a `with` block, which may block the thread."""
         ...
 
     async def aenter_block(self, gate: Any, options: CallOptions) -> BlockEntry:
-        """Pass a gate by hand; a task may have to wait."""
+        """Have a gate admit an `async with` block, which may wait."""
         ...
 
 
 class BlockEntry(NamedTuple):
-    """A gate that was passed by hand.
+    """A `with` block that entered a gate.
 
-    `call` stands for the block, `owner` is the task or thread that entered it, `token` is settled at its end if the
-    gate admitted it.
+    Attributes:
+        call: the call that represents the block.
+        owner: the task or thread that entered it.
+        admitted: whether the gate admitted it, so that the token has to be settled at its end.
+        token: the token of the gate.
     """
 
     call: RunningCall
@@ -84,7 +87,7 @@ class BlockEntry(NamedTuple):
 
 
 def execute(entry: Entry, call: RunningCall) -> Any:
-    """Pass a call through a pipeline."""
+    """Pass a plain call through a pipeline, and return the result."""
     if pending:
         run_pending()
     try:
@@ -98,7 +101,7 @@ def execute(entry: Entry, call: RunningCall) -> Any:
 
 
 async def aexecute(entry: Entry, call: RunningCall) -> Any:
-    """Pass an awaited call through a pipeline."""
+    """Pass an awaited call through a pipeline, and return the result."""
     if pending:
         run_pending()
     try:
@@ -111,11 +114,11 @@ async def aexecute(entry: Entry, call: RunningCall) -> Any:
         entry.in_flight.leave(call)
 
 
-# What is decorated is called most often: these two do what the two above do, without their calls and look-ups.
+# Decorated functions are called most often. These do the same as the two above, with fewer calls and lookups.
 
 
 def guard(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that passes its calls through a pipeline."""
+    """Return a function that calls `function` through a pipeline."""
     in_flight = entry.in_flight
     enter, leave, waiting = in_flight.calls.add, in_flight.calls.discard, in_flight.waiting
 
@@ -133,14 +136,14 @@ def guard(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> C
             call.ending = None
             if call.deferred is None:
                 leave(call)
-            if call.deferred is not None or waiting:  # a drain looks the other way round
+            if call.deferred is not None or waiting:  # in this order: a drain checks them in the reverse one
                 in_flight.leave(call)
 
     return guarded
 
 
 def guard_async(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a coroutine function that passes its calls through a pipeline."""
+    """Return a coroutine function that calls `function` through a pipeline."""
     in_flight = entry.in_flight
     enter, leave, waiting = in_flight.calls.add, in_flight.calls.discard, in_flight.waiting
 
@@ -158,7 +161,7 @@ def guard_async(entry: Entry, options: CallOptions, function: Callable[..., Any]
             call.ending = None
             if call.deferred is None:
                 leave(call)
-            if call.deferred is not None or waiting:  # a drain looks the other way round
+            if call.deferred is not None or waiting:  # in this order: a drain checks them in the reverse one
                 in_flight.leave(call)
 
     return guarded

@@ -1,7 +1,7 @@
-"""Marks on what a Retry has given up on, so that retries at several levels never multiply.
+"""Marks on failures that a Retry has given up on, so that retries at several levels do not multiply.
 
-Three nested layers of three attempts would make 27 calls. With marks they make 3: whoever gave up says so on the
-exception, and whoever sees the mark lets it pass.
+Three nested Retries with three attempts each would make 27 calls. With marks they make 3: a Retry that gives up marks
+the exception, and an outer Retry does not retry after an exception with a mark.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from resilience.errors import BadResult
 from resilience.events._types import GiveUpReason
 
 MARK = "_resilience_given_up"
+"""The attribute of an exception, or the extension of an httpx response, with the number of its mark."""
 _Group: type[BaseException] = BaseExceptionGroup
 NOTE = "resilience"
-"""The extension of a response that says why it was given up on."""
+"""The extension of an httpx response with the text of the note."""
 DEPTH = 8
+"""How many causes of an exception are searched for marks, and how many given-up results are kept."""
 PREFIX = "resilience: "
+"""The first part of the library's note on an exception."""
 
 
 class _MarkCounter:
-    """Marks are numbered. `latest` is the last number drawn: what is marked from now on has a greater one."""
+    """The counter that numbers the marks. `latest` is the last number: marks set from now on have greater ones."""
 
     __slots__ = ("_lock", "latest")
 
@@ -34,7 +37,7 @@ class _MarkCounter:
         self.latest = 0
 
     def draw(self) -> int:
-        """Return a number that is greater than all before it."""
+        """Return the next number."""
         with self._lock:
             self.latest += 1
             return self.latest
@@ -44,7 +47,11 @@ mark_counter = _MarkCounter()
 
 
 class GivenUpResults:
-    """The bad results that were given up on while an outer loop ran. Values carry no marks, so they are listed."""
+    """The bad results that inner Retries gave up on while a Loop ran. Values cannot be marked, so they are listed.
+
+    Args:
+        outer: the list of the next outer Loop; None if there is none.
+    """
 
     __slots__ = ("closed", "outer", "values")
 
@@ -54,16 +61,16 @@ class GivenUpResults:
         self.values: deque[tuple[int, object]] = deque(maxlen=DEPTH)
 
     def close(self) -> None:
-        """The loop is over; a task that it has started may still have this ledger in its context."""
+        """Close the list when the Loop has ended: tasks that it started may still have it in their context."""
         self.closed = True
         self.values.clear()
 
 
-given_up_results: ContextVar[GivenUpResults | None] = ContextVar("resilience_ledger", default=None)
+given_up_results: ContextVar[GivenUpResults | None] = ContextVar("resilience_given_up_results", default=None)
 
 
 def mark(error: Exception) -> None:
-    """Mark what a Retry has given up on."""
+    """Mark an exception or bad result that a Retry has given up on."""
     if not isinstance(error, BadResult):
         error.__dict__[MARK] = mark_counter.draw()
         return
@@ -76,10 +83,10 @@ def mark(error: Exception) -> None:
 
 
 def marked_since(error: BaseException, stamp: int) -> bool:
-    """Return whether a Retry further in has given up on it, or on what caused it, after `stamp`."""
+    """Return whether an inner Retry has given up on an exception or its causes, with a mark greater than `stamp`."""
     alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group)
     if alone and not error.__dict__:
-        return False  # nothing to search: the usual case
+        return False  # the usual case: there is nothing to search
     if isinstance(error, BadResult):
         if _marked_response(error.result) > stamp:
             return True
@@ -91,24 +98,25 @@ def marked_since(error: BaseException, stamp: int) -> bool:
 
 
 def _mark_of(error: BaseException) -> int:
-    """Return the mark on an exception, or on the response that it is about, such as an HTTPStatusError's."""
+    """Return the mark on an exception, or on its `response`, such as that of an HTTPStatusError; 0 for none."""
     own: int = error.__dict__.get(MARK, 0)
     return own or _marked_response(error.__dict__.get("response"))
 
 
 def _marked_response(response: object) -> int:
+    """Return the mark on a response of httpx; 0 for none."""
     notes = _extensions(response)
     return 0 if notes is None else notes.get(MARK, 0)
 
 
 def _extensions(result: object) -> dict[str, Any] | None:
-    """Return the place for notes that a response of httpx has."""
-    there: Any = getattr(result, "__dict__", {}).get("extensions")
-    return there if issubclass(type(there), dict) else None
+    """Return the `extensions` of a response of httpx; None for any other object."""
+    extensions: Any = getattr(result, "__dict__", {}).get("extensions")
+    return extensions if issubclass(type(extensions), dict) else None
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, its leaves if it is a group, and what they came from, `DEPTH` deep."""
+    """Yield an exception, its leaves if it is a group, and their causes or contexts, down to a depth of `DEPTH`."""
     level = [error]
     for _ in range(DEPTH):
         deeper: list[BaseException] = []
@@ -126,24 +134,24 @@ def _related(error: BaseException) -> Iterator[BaseException]:
 
 
 def note(error: BaseException, text: str) -> None:
-    """Put our note on an exception (PEP 678), in the place of an earlier one."""
+    """Add the library's note to an exception (PEP 678), or replace an earlier one."""
     earlier = _notes(error)
     kept = [one for one in earlier if not (isinstance(one, str) and one.startswith(PREFIX))]
-    # Not by add_note: an exception that is a frozen dataclass refuses every attribute that is set.
+    # Not by add_note: it sets an attribute, which an exception that is a frozen dataclass does not allow.
     error.__dict__["__notes__"] = [*kept, PREFIX + text]
-    place = _extensions(error.result) if isinstance(error, BadResult) else None
-    if place is not None:  # the exception turns into the response again
-        place[NOTE] = text
+    extensions = _extensions(error.result) if isinstance(error, BadResult) else None
+    if extensions is not None:  # the caller gets the response, not the exception
+        extensions[NOTE] = text
 
 
 def _notes(error: BaseException) -> list[Any]:
-    """Return the notes; not by getattr, since an exception may answer to every name."""
+    """Return the notes of an exception; not by getattr, since an exception may have a `__getattr__`."""
     notes: Any = error.__dict__.get("__notes__")
     return [*notes] if issubclass(type(notes), list | tuple) else []
 
 
 def noted(error: BaseException) -> str:
-    """Return the text of our note on an exception; empty when there is none."""
+    """Return the text of the library's note on an exception; empty if there is none."""
     for one in _notes(error):
         if isinstance(one, str) and one.startswith(PREFIX):
             return one.removeprefix(PREFIX)
@@ -151,6 +159,7 @@ def noted(error: BaseException) -> str:
 
 
 UNMARKED: Final = frozenset({GiveUpReason.NOT_IDEMPOTENT, GiveUpReason.BODY_NOT_REPLAYABLE})
+"""For these reasons no mark is set: an outer Retry decides for itself whether it may repeat the call."""
 NESTED_REASON: Final = "; retries at several levels do not multiply"
 REASONS: Final[dict[str, str]] = {
     GiveUpReason.ATTEMPTS: "no attempts are left",
@@ -162,13 +171,15 @@ REASONS: Final[dict[str, str]] = {
     GiveUpReason.BODY_NOT_REPLAYABLE: "the request body cannot be sent again",
     GiveUpReason.RETRY_AFTER: "the server asks for a longer wait than max_retry_after",
 }
+"""Why a Retry gave up, for its note."""
 REJECTIONS: Final[dict[str, str]] = {
     "open": "circuit open",
     "isolated": "circuit isolated",
     "full": "bulkhead full",
     "queue_timeout": "waited in the queue too long",
-    "abandoned_full": "too many calls left behind",
+    "abandoned_full": "too many abandoned threads",
     "rate": "rate limit reached",
     "draining": "draining",
     "deadline": "deadline passed",
 }
+"""Why a further attempt was rejected, for the note: by the RejectReason."""

@@ -1,4 +1,4 @@
-"""A call as the drivers and integrations see it: with the state that policies have no use for."""
+"""A call as the drivers and integrations see it, with the state that policies do not need."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ CallT = TypeVar("CallT", bound="RunningCall")
 
 
 class DeadlineSource:
-    """Where a deadline comes from: a Timeout of some pipeline, or what was in force when the call was made.
+    """The source of a deadline: a Timeout, or the deadline that was in force when the call was made.
 
     Args:
-        scope: what events call it.
+        scope: what the deadline applies to, for events.
         pipeline: the pipeline of the Timeout; None for an inherited deadline.
-        policy: the Timeout.
-        seconds: the seconds that it grants in all; None where that varies.
+        policy: the Timeout; None for an inherited deadline.
+        seconds: the seconds that the Timeout grants; None if they vary, or for an inherited deadline.
 
-    `timer` is for the runtime, which keeps there what watches these deadlines.
+    Attributes:
+        bounds_call: whether the deadline applies to the whole call, not to an attempt.
+        timer: the timer of the runtime for these deadlines.
     """
 
     __slots__ = ("__weakref__", "bounds_call", "pipeline", "policy", "scope", "seconds", "timer")
@@ -47,30 +49,34 @@ class DeadlineSource:
 
 
 INHERITED = DeadlineSource(TimeoutScope.AMBIENT)
+"""The source of deadlines that were in force when the call was made."""
 _NOT_JUDGED: Final = (None, None)
 
 
 class Wakeable(Protocol):
-    """Something to wait for."""
+    """An object that threads and tasks can wait for."""
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Remember `wake`, and call it at most once; False: there is nothing to wait for, and yet it may be called."""
+        """Register a callback for the end of the wait, to be called at most once.
+
+        Return False if there is nothing to wait for; the callback may be called all the same.
+        """
         ...
 
 
 class RunningCall(Call):
-    """A call on its way through the drivers. Integrations subclass it.
+    """A call that passes through the drivers. Integrations subclass it.
 
     Attributes:
-        calls_made: how often the function was called.
-        deadline_source: where `deadline` comes from.
-        total_deadline: the deadline of the whole call, a streamed result included.
-        total_deadline_source: where that comes from.
-        deferred: what settles the gates when work ends that the call has left running; None where it left none.
-        ending: the ending of the last attempt that raised, judged once for all drivers that the exception passes; see
-            `ending_of`. The entry point clears it: a call that kept an exception would keep its frames.
-        entry_deadline: the ambient deadline when the call was made.
-        retries_stopped: no further attempt must be made, since the pipeline is drained.
+        calls_made: the number of times that the function was called.
+        deadline_source: the source of `deadline`.
+        total_deadline: the deadline of the whole call, a streamed result included, in seconds of the monotonic clock.
+        total_deadline_source: the source of `total_deadline`.
+        deferred: the settlement of work that continues after the call has returned; None if there is none.
+        ending: the ending of the last attempt that raised, for `ending_of`. The entry clears it: otherwise the call
+            would keep the exception, and so its frames, alive.
+        entry_deadline: the ambient deadline when the call was made, in seconds of the monotonic clock.
+        retries_stopped: whether no further attempt may be made, since the pipeline is drained.
     """
 
     __slots__ = (
@@ -79,19 +85,19 @@ class RunningCall(Call):
     )  # fmt: skip
 
     cancel_via_anyio: ClassVar[bool] = False
-    """Whether a task is cut by a cancel scope of anyio, for a client that shields its clean-up with one."""
+    """Whether an anyio cancel scope cuts the call, for a client whose clean-up is shielded from cancellation by one."""
 
     single_attempt: ClassVar[bool] = False
-    """Whether the function makes one attempt and does nothing else, as that of an integration."""
+    """Whether the function makes exactly one attempt and does nothing else, such as that of an integration."""
 
     release_attempt: Callable[[], Any] | None = None
-    """Releases what the last attempt holds, such as a connection. It is called once another attempt is decided on,
-    before the wait; for awaited calls it returns an awaitable. It must not raise."""
+    """Releases the resources of the last attempt, such as a connection. It is called before the wait for another
+    attempt; for awaited calls it returns an awaitable. It must not raise."""
 
     def __init__(
         self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        # Everything that `Call` sets is set here: one call less for each guarded call.
+        # Not super().__init__(): setting its attributes here saves a call for each guarded call.
         self.options = options
         self.pipeline = options.pipeline
         self.function = function
@@ -107,25 +113,25 @@ class RunningCall(Call):
 
     @property
     def queued(self) -> bool:
-        """Whether this attempt still waits for a resource of the client, such as a pooled connection.
+        """Whether the attempt still waits for a resource of the client, such as a pooled connection.
 
-        When it is cut then, nothing was called, and the cut is not scored.
+        If it is cut then, the dependency was not called, and the cut is not scored.
         """
         return False
 
     def caused_by_deadline(self, error: Exception) -> bool:
-        """Return whether an exception that came at the deadline or later was caused by the deadline."""
+        """Return whether an exception that was raised at the deadline or later was caused by the deadline."""
         return all(isinstance(leaf, DeadlineExceededError) for leaf in leaves(error))
 
     def dispose(self, result: Any) -> None:
-        """Release a result that arrived after its thread was abandoned."""
+        """Release the resources of a result that a thread returned after it was abandoned."""
 
     def copy(self) -> RunningCall:
-        """Return a copy, for an attempt that continues on its own."""
+        """Return a copy, for an attempt that continues independently of the call."""
         return self.copy_state_to(RunningCall(self.options, self.function, self.args, self.kwargs))
 
     def copy_state_to(self, other: CallT) -> CallT:
-        """Give another call the state of this one, and return it."""
+        """Copy the state of this call to another one, and return that."""
         other.pipeline = self.pipeline
         other.attempt = self.attempt
         other.calls_made = self.calls_made
@@ -136,7 +142,10 @@ class RunningCall(Call):
         return other
 
     def ending_of(self, error: BaseException) -> Ending:
-        """Return the ending that an exception is in the pipeline that the call is in; the same for all drivers."""
+        """Return the ending with an exception, by the allowlist of the pipeline that the call is in.
+
+        It is created once for each exception, and so classified once for all drivers.
+        """
         failures = self.pipeline.failures or self.options.failures
         ending = self.ending
         if ending is None or ending.error is not error or ending.allowlist is not failures:
@@ -145,16 +154,16 @@ class RunningCall(Call):
         return ending
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Wait for `stop_retrying`; False when that has happened already."""
+        """Register a callback for `stop_retrying`. Return False if that was called already."""
         self._wake: Callable[[], object] | None = wake
         return not self.retries_stopped
 
     def stop_retrying(self) -> None:
-        """End the wait between two attempts, now and in the future."""
+        """End the wait between two attempts, and prevent further attempts."""
         if not self.retries_stopped:
             self.retries_stopped = True
             wake: Callable[[], object] | None = getattr(self, "_wake", None)
             self._wake = None
             if wake is not None:
-                with contextlib.suppress(RuntimeError):  # its event loop is closed, or it has just woken by itself
+                with contextlib.suppress(RuntimeError):  # the event loop is closed, or the wait has just ended
                     wake()

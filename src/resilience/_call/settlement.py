@@ -1,4 +1,4 @@
-"""Settlement: what is done with the tokens of gates when a call, or the stream that it returned, has ended."""
+"""Settlement: gates settle their tokens when a call, or the stream that it returned, has ended."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Settle: TypeAlias = "Callable[[Ending], object]"
 
 
 class Settler(Protocol):
-    """A gate, as far as settlement is concerned."""
+    """The methods of a gate that settlement uses."""
 
     @property
     def holds_permit(self) -> bool:
-        """Whether its token is in use until the work has ended."""
+        """Whether its token is a permit, which is in use until the work has ended."""
         ...
 
     def on_response_head(self, token: Any) -> Any:
-        """Take note that the head of a streamed result has come."""
+        """Called when the head of a streamed result was received; returns the token to settle at its end."""
 
     def settle(self, token: Any, ending: Ending) -> None:
-        """Settle a token."""
+        """Settle a token with the ending of its call."""
 
 
 class Unsettled(deque[Settle]):
-    """What is still to be settled. Called, it is settled as abandoned: the form in which a finalizer leaves it."""
+    """The settlements that are still to be made. A call of it settles them as abandoned, as finalizers need it."""
 
     __slots__ = ()
 
@@ -41,18 +41,18 @@ class Unsettled(deque[Settle]):
 
 
 class DeferredSettlement:
-    """The settlement of a call that has left work running: done exactly once, when that work ends.
+    """The settlement of a call whose work continues after it has returned: made exactly once, when that work ends.
 
-    The work is either a streamed result, such as the body of a response: then all gates wait for its end. Or its
-    outcome is `known` already, as that of a thread which was abandoned: then only gates that hold a permit wait.
+    The work is a streamed result, such as the body of a response: then all gates are settled at its end. Or it is an
+    abandoned thread, whose outcome is `known`: then only gates that hold a permit are settled when it ends.
 
-    Gates register innermost first. A gate that registers after the end is settled at once. When the last reference is
-    dropped without an end, the gates are settled as abandoned. A finalizer may run inside a locked region; so that is
-    left to the next call where it cannot be done at once.
+    Gates are added innermost first. A gate that is added after the end is settled at once. If the object is
+    garbage-collected before the end, the gates are settled as abandoned: at once, or by the next call if a lock of the
+    library is held.
 
     Args:
-        ending: the ending, for work that has ended already.
-        known: whether the outcome is known, though the work goes on.
+        ending: the ending, for work that has ended already; None for work that continues.
+        known: whether the outcome is known although the work continues.
     """
 
     __slots__ = ("__weakref__", "_ending", "_ends", "_waiting", "known")
@@ -69,21 +69,33 @@ class DeferredSettlement:
         return self._ending is not None
 
     def settle_ok(self, gate: Settler, token: Any, ending: Ending) -> None:
-        """Settle a gate whose call returned: now, if the outcome is known and the gate holds no permit."""
+        """Settle a gate whose call returned: at the end of the work, or now if the outcome is known and no permit held.
+
+        Args:
+            gate: the gate.
+            token: its token.
+            ending: the ending, for a gate that is settled now.
+        """
         if self.known and not gate.holds_permit:
             settle_safely(partial(gate.settle, token), ending)
         else:
             self.add(partial(gate.settle, gate.on_response_head(token)))
 
     def settle_error(self, gate: Settler, token: Any, ending: Ending) -> None:
-        """Settle a gate whose call raised: now, unless the gate holds a permit and the work goes on."""
+        """Settle a gate whose call raised: now, or at the end of the work if it continues and the gate holds a permit.
+
+        Args:
+            gate: the gate.
+            token: its token.
+            ending: the ending, for a gate that is settled now.
+        """
         if gate.holds_permit and not self.ended:
             self.add(partial(gate.settle, token))
         else:
             settle_after_error(partial(gate.settle, token), ending)
 
     def join(self, other: DeferredSettlement | None) -> DeferredSettlement:
-        """Return a settlement that ends when both this and the other have ended, with the ending of the other."""
+        """Return a settlement that ends when both this one and `other` have ended, with the ending of `other`."""
         if other is None or other.ended:
             return self
         both = DeferredSettlement(known=self.known and other.known)
@@ -97,23 +109,23 @@ class DeferredSettlement:
             settle_all(self._waiting, self._ending)
 
     def end(self, ending: Ending) -> None:
-        """Settle everything with this ending; a second end changes nothing."""
+        """Settle all gates with this ending. Later calls have no effect."""
         if self._ending is None and next(self._ends) == 0:
             self._ending = ending
             settle_all(self._waiting, ending)
 
     def __del__(self) -> None:
         if self._waiting:
-            pending.append(self._waiting)  # before any other call, at which a Ctrl-C may strike
+            pending.append(self._waiting)  # before any other call, which a Ctrl-C may interrupt
             settle_pending()
 
 
 def settle_all(waiting: Unsettled, ending: Ending) -> None:
-    """Settle each once, also when several threads do so at once, and the rest when one raises a BaseException."""
+    """Make each settlement once, also if several threads call this; after a BaseException, make the remaining ones."""
     try:
         while waiting:
             settle_safely(waiting.popleft(), ending)
-    except IndexError:  # another thread has settled the last one
+    except IndexError:  # another thread has taken the last one
         return
     finally:
         if waiting:
@@ -121,11 +133,11 @@ def settle_all(waiting: Unsettled, ending: Ending) -> None:
 
 
 REPLACED = DeferredSettlement(Ending(EndingKind.OK, replaced=True))
-"""The settlement of a call whose outcome a substitute has replaced."""
+"""The settlement of a call whose outcome a Substitute replaced."""
 
 
 def settle_safely(settle: Settle, ending: Ending) -> None:
-    """Settle. What the hook of a policy raises is logged once, and does not keep other gates from being settled."""
+    """Call `settle` with an ending. An exception is logged once, so that the other gates are settled, too."""
     try:
         settle(ending)
     except Exception as error:
@@ -133,7 +145,7 @@ def settle_safely(settle: Settle, ending: Ending) -> None:
 
 
 def settle_after_error(settle: Settle, ending: Ending) -> None:
-    """Settle after an exception. A coroutine that is dropped unwinds inside a finalizer; see `finalizers`."""
+    """Call `settle` after an exception; as a finalizer after a GeneratorExit: a coroutine is garbage-collected."""
     if ending.error.__class__ is GeneratorExit:
         settle_from_finalizer(Unsettled([settle]))
     else:

@@ -1,4 +1,4 @@
-"""Waiting in line for a permit, first come first served, for threads, asyncio tasks and trio tasks alike."""
+"""A FIFO queue of calls that wait for a permit, in threads, asyncio tasks and trio tasks."""
 
 from __future__ import annotations
 
@@ -11,55 +11,63 @@ from resilience._util.locks import new_lock
 
 
 class TicketState(Enum):
-    """Where a ticket is in its life: WAITING, then GRANTED or GONE; GRANTED, then TAKEN or GONE."""
+    """The state of a ticket. WAITING is followed by GRANTED or CANCELLED, GRANTED by ACQUIRED or CANCELLED."""
 
     WAITING = 1
+    """The ticket is in the queue."""
     GRANTED = 2
+    """A permit was granted to the ticket, and not acquired yet."""
     ACQUIRED = 3
+    """The holder of the ticket has acquired the permit."""
     CANCELLED = 4
+    """The holder has left, and has no permit."""
 
 
 WAITING, GRANTED, ACQUIRED, CANCELLED = TicketState
 
 
 class Ticket:
-    """A place in a line. Whoever holds it must `take` what it is granted, or `leave`.
+    """A place in a WaitQueue. Its holder must call `acquire` once a permit is granted, or `leave`.
 
-    One that is dropped with a permit, because a Ctrl-C came before its holder could wait, hands it on, at the next
-    call of any pipeline at the latest.
+    If a ticket with a granted permit is garbage-collected, because a Ctrl-C came before its holder could wait, the
+    permit is granted to the next ticket, at the latest with the next call of any pipeline.
+
+    Attributes:
+        state: its TicketState.
+        until: the time until which the holder waits at most, in seconds of the monotonic clock.
     """
 
-    __slots__ = ("_line", "_wake", "state", "until")
+    __slots__ = ("_queue", "_wake", "state", "until")
 
-    def __init__(self, line: WaitQueue, until: float) -> None:
-        self._line = line
+    def __init__(self, queue: WaitQueue, until: float) -> None:
+        self._queue = queue
         self._wake: Callable[[], object] | None = None
         self.state = WAITING
         self.until = until
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Ask to be woken when the permit is granted; False when it is granted already."""
-        with self._line.lock:
+        """Register a callback for the grant of a permit. Return False if the ticket does not wait any more."""
+        with self._queue.lock:
             self._wake = wake
             return self.state is WAITING
 
     def acquire(self) -> bool:
-        """Make the granted permit one's own; False when none was granted."""
-        # Only its holder moves a granted ticket on, so it takes no lock; and without a call no Ctrl-C comes between.
+        """Acquire the granted permit. Return False if none was granted."""
+        # No lock, since only the holder changes the state of a granted ticket; and no call that a Ctrl-C could interrupt.
         if self.state is not GRANTED:
             return False
         self.state = ACQUIRED
         return True
 
     def leave(self) -> None:
-        """Give up the place. A permit granted in the meantime goes to the next in line."""
-        self._line.remove(self)
+        """Leave the queue. A permit that was granted in the meantime is granted to the next ticket."""
+        self._queue.remove(self)
 
     def wake(self) -> None:
-        """Tell the waiter; if its event loop is closed, hand the permit on."""
+        """Call the holder's callback; if its event loop is closed, leave the queue."""
         wake = self._wake
         if wake is None:
-            return  # not parked yet: `park` will see the grant
+            return  # the holder does not wait yet: `add_waker` will return False
         try:
             wake()
         except RuntimeError:
@@ -71,14 +79,18 @@ class Ticket:
 
 
 class WaitQueue:
-    """The queue of one gate. `waiting` holds its tickets in order; look at it, but change nothing.
+    """The queue of a gate whose permits calls may wait for.
 
     Args:
-        acquire: takes a free permit without waiting; returns whether there was one.
-        release: puts a permit back.
+        acquire: acquires a free permit without waiting; returns whether there was one.
+        release: releases a permit.
 
-    Both run under the line's lock, and must neither block nor call back. If `release` is a built-in, a Ctrl-C cannot
-    come before it.
+    Both are called with the lock of the queue held. They must not block, and must not call the queue. If `release` is a
+    built-in function, a Ctrl-C cannot prevent it from running.
+
+    Attributes:
+        lock: the lock of the queue.
+        waiting: the waiting tickets, in order; read-only.
     """
 
     __slots__ = ("_acquire", "_release", "lock", "waiting")
@@ -93,7 +105,15 @@ class WaitQueue:
         return len(self.waiting)
 
     def enqueue(self, until: float, room: int) -> Ticket | None:
-        """Take a place at the end, to wait until that time at most; None when `room` places are taken."""
+        """Add a ticket at the end of the queue, and return it. If a permit is free, it is granted.
+
+        Args:
+            until: the time until which the call waits at most, in seconds of the monotonic clock.
+            room: the maximum length of the queue.
+
+        Returns:
+            The ticket; None if the queue is full.
+        """
         ticket = Ticket(self, until)
         granted: list[Ticket] = []
         try:
@@ -107,7 +127,7 @@ class WaitQueue:
         return ticket
 
     def grant(self) -> None:
-        """Grant free permits to those who wait. Call it after a permit was put back."""
+        """Grant free permits to waiting tickets. To be called after a permit was released."""
         if self.waiting:
             granted: list[Ticket] = []
             try:
@@ -117,7 +137,7 @@ class WaitQueue:
                 wake_all(granted)
 
     def remove(self, ticket: Ticket) -> None:
-        """Take a ticket out of the line, wherever it is in its life."""
+        """Cancel a ticket, unless its permit was acquired. A granted permit is released and granted to the next one."""
         granted: list[Ticket] = []
         try:
             with self.lock:
@@ -132,7 +152,7 @@ class WaitQueue:
             wake_all(granted)
 
     def _grant_free(self, granted: list[Ticket]) -> None:
-        """Grant what is free, in order. No call, and so no Ctrl-C, comes between a permit and its new owner."""
+        """Grant free permits in order. No call comes between acquiring and granting one, so a Ctrl-C cannot lose it."""
         while self.waiting:
             ticket = next(iter(self.waiting))
             if not self._acquire():
@@ -143,7 +163,7 @@ class WaitQueue:
 
 
 def wake_all(tickets: list[Ticket]) -> None:
-    """Wake those who were granted something, the others also when a Ctrl-C strikes; no lock is held."""
+    """Wake the holders of tickets with granted permits, without a lock; after a BaseException, the remaining ones."""
     try:
         while tickets:
             tickets.pop(0).wake()
