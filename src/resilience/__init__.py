@@ -110,7 +110,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, those of lazily imported submodules included."""
+    """Return the public names, including the lazily imported submodules."""
     return sorted({*__all__, *_LAZY})
 
 

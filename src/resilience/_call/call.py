@@ -69,8 +69,8 @@ class CallOptions:
 
     Args:
         pipeline: the pipeline that the calls go through.
-        operation: the name of what is called, for events and metrics; None for the name of the function.
-        target: what is called, such as a host; None if unknown.
+        operation: the name of the operation, for events and metrics; None for the name of the function.
+        target: the dependency that is called, such as a host; None if unknown.
         idempotent: whether a call may safely be repeated; None if unknown.
         failures: the allowlist of an integration, such as that for HTTP; it applies in pipelines without an own one.
     """
@@ -121,12 +121,12 @@ class Call:
 
     @property
     def operation(self) -> str:
-        """The name of what is called, as events and metrics show it."""
+        """The name of the operation, as events and metrics show it: by default that of the function."""
         return self.options.operation or name_of(self.function)
 
     @property
     def target(self) -> str | None:
-        """What is called, such as a host; None if unknown."""
+        """The dependency that is called, such as a host; None if unknown."""
         return self.options.target
 
     @property

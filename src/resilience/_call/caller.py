@@ -107,8 +107,8 @@ class Caller(ABC, Generic[D_co]):
         """Return a Caller with options for one call site; it shares the policies, their state and the listeners.
 
         Args:
-            operation: the name of what is called, for events and metrics; by default that of the function.
-            target: what is called, such as a host.
+            operation: the name of the operation, for events and metrics; by default that of the function.
+            target: the dependency that is called, such as a host.
             idempotent: whether a call may safely be repeated. If False, only failures are retried that the dependency
                 certainly did not process.
 
@@ -157,7 +157,7 @@ def options_of(
     Args:
         caller: the pipeline, or what its `bind` returned.
         failures: the allowlist for pipelines without an own one.
-        target: what is called, such as a host; the target given to `bind` takes precedence.
+        target: the dependency that is called, such as a host; the target given to `bind` takes precedence.
         idempotent: whether a call may safely be repeated; None for the value given to `bind`.
     """
     _, old = caller.entry()

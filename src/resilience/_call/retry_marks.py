@@ -47,7 +47,7 @@ mark_counter = _MarkCounter()
 
 
 class GivenUpResults:
-    """The bad results that inner Retries gave up on while a Loop ran. Values cannot be marked, so they are listed.
+    """The bad results that inner Retries gave up on while a Loop ran. Most values cannot carry a mark, so they are listed.
 
     Args:
         outer: the list of the next outer Loop; None if there is none.
@@ -82,19 +82,21 @@ def mark(error: Exception) -> None:
         current.outer.values.append((mark_counter.draw(), error.result))
 
 
-def marked_since(error: BaseException, stamp: int) -> bool:
-    """Return whether an inner Retry has given up on an exception or its causes, with a mark greater than `stamp`."""
+def marked_since(error: BaseException, last_mark: int) -> bool:
+    """Return whether an inner Retry has given up on an exception or its causes, with a later mark than `last_mark`."""
     alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group)
     if alone and not error.__dict__:
         return False  # the usual case: there is nothing to search
     if isinstance(error, BadResult):
-        if _marked_response(error.result) > stamp:
+        if _marked_response(error.result) > last_mark:
             return True
         current = given_up_results.get()
-        return current is not None and any(number > stamp and value is error.result for number, value in current.values)
+        return current is not None and any(
+            number > last_mark and value is error.result for number, value in current.values
+        )
     if alone:
-        return _mark_of(error) > stamp
-    return any(_mark_of(one) > stamp for one in _related(error))
+        return _mark_of(error) > last_mark
+    return any(_mark_of(one) > last_mark for one in _related(error))
 
 
 def _mark_of(error: BaseException) -> int:

@@ -32,7 +32,7 @@ class Settler(Protocol):
 
 
 class Unsettled(deque[Settle]):
-    """The settlements that are still to be made. A call of it settles them as abandoned, as finalizers need it."""
+    """The settlements that are still to be made. Calling the object makes them as abandoned, for finalizers."""
 
     __slots__ = ()
 
@@ -47,8 +47,7 @@ class DeferredSettlement:
     abandoned thread, whose outcome is `known`: then only gates that hold a permit are settled when it ends.
 
     Gates are added innermost first. A gate that is added after the end is settled at once. If the object is
-    garbage-collected before the end, the gates are settled as abandoned: at once, or by the next call if a lock of the
-    library is held.
+    garbage-collected before the end, the gates are settled as abandoned, as soon as no lock of the library is held.
 
     Args:
         ending: the ending, for work that has ended already; None for work that continues.

@@ -53,7 +53,7 @@ class Ticket:
 
     def acquire(self) -> bool:
         """Acquire the granted permit. Return False if none was granted."""
-        # No lock, since only the holder changes the state of a granted ticket; and no call that a Ctrl-C could interrupt.
+        # No lock: only the holder changes the state of a granted ticket. No call either: a Ctrl-C could interrupt it.
         if self.state is not GRANTED:
             return False
         self.state = ACQUIRED
@@ -64,7 +64,7 @@ class Ticket:
         self._queue.remove(self)
 
     def wake(self) -> None:
-        """Call the holder's callback; if its event loop is closed, leave the queue."""
+        """Call the holder's callback; if its event loop is closed, grant the permit to the next ticket."""
         wake = self._wake
         if wake is None:
             return  # the holder does not wait yet: `add_waker` will return False

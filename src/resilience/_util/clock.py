@@ -1,7 +1,7 @@
 """The process-wide clock and random source: the library reads the time, sleeps and draws random numbers here only.
 
-All code accesses them through `clock` each time. A test or a simulation that replaces its source (see
-`resilience.testing`) so changes the time of all existing pipelines, including those created at import.
+All code accesses them through `clock` each time. So when a test or a simulation replaces the source (see
+`resilience.testing`), the time changes for all pipelines, including pipelines that were created at import.
 """
 
 from __future__ import annotations

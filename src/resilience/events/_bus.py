@@ -122,7 +122,7 @@ class _Everywhere(_Subscribers):
 
 
 everywhere = _Everywhere()
-"""The subscriptions to all pipelines, including those created later."""
+"""The subscriptions to all pipelines, including pipelines that are created later."""
 
 
 class BusOwner(Protocol):
@@ -195,7 +195,7 @@ def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
 def subscribe(
     listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None
 ) -> Subscription:
-    """Subscribe to the events of all pipelines, including those created later.
+    """Subscribe to the events of all pipelines, including pipelines that are created later.
 
     Args:
         listener: called with each event, in the thread and task where it happened; it must not block. An exception

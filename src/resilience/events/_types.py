@@ -88,8 +88,8 @@ class Event:
     Attributes:
         pipeline: the name of the pipeline; empty if it has none.
         policy: the name of the policy in that pipeline; empty if the event is not about a policy.
-        operation: the name of what is called: that given to `bind`, or else the function's.
-        target: what is called, such as a host; None if unknown.
+        operation: the name of the operation: the one given to `bind`, or else the name of the function.
+        target: the dependency that is called, such as a host; None if unknown.
         at: when it happened, in seconds of the monotonic clock.
     """
 
