@@ -47,7 +47,7 @@ mark_counter = _MarkCounter()
 
 
 class GivenUpResults:
-    """The bad results that inner Retries gave up on while a Loop ran. Most values cannot carry a mark, so they are listed.
+    """The bad results that inner Retries gave up on while a Loop ran: a list, since most values cannot carry marks.
 
     Args:
         outer: the list of the next outer Loop; None if there is none.
