@@ -16,6 +16,16 @@ from tenacity.wait import wait_base
 from resilience._util import validation
 from resilience._util.clock import clock
 
+__all__ = [
+    "Backoff",
+    "decorrelated_jitter",
+    "equal_jitter",
+    "fixed",
+    "full_jitter",
+    "none",
+    "proportional",
+]
+
 
 class Backoff(wait_base):
     """Base class of backoff strategies. A subclass implements `seconds`.

@@ -18,6 +18,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+__all__ = [
+    "BadResult",
+    "BulkheadFullError",
+    "CarriedResult",
+    "CircuitOpenError",
+    "DeadlineExceededError",
+    "LateResult",
+    "RateLimitedError",
+    "RejectReason",
+    "RejectedError",
+    "ResilienceError",
+    "ResilienceWarning",
+    "UsageError",
+]
+
 
 class RejectReason(StrEnum):
     """Why a policy rejected a call."""

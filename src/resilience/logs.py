@@ -20,6 +20,8 @@ from resilience.events import (
     subscribe,
 )
 
+__all__ = ["install", "logger"]
+
 logger = logging.getLogger("resilience")
 """The logger of the library. Set its level to choose what is logged."""
 
@@ -38,7 +40,7 @@ def _extra(event: Event, **more: object) -> dict[str, object]:
     }
 
 
-def log_retry(event: RetryScheduled) -> None:
+def _log_retry(event: RetryScheduled) -> None:
     """Log that a retry was scheduled: the first retry of a call at INFO, the others at DEBUG."""
     logger.log(
         logging.INFO if event.attempt == 1 else logging.DEBUG,
@@ -52,7 +54,7 @@ def log_retry(event: RetryScheduled) -> None:
     )
 
 
-def log_given_up(event: RetryGivenUp) -> None:
+def _log_given_up(event: RetryGivenUp) -> None:
     """Log at WARNING that a Retry gave up."""
     logger.warning(
         "%s given up after %s in %.3g s: %s",
@@ -64,7 +66,7 @@ def log_given_up(event: RetryGivenUp) -> None:
     )
 
 
-def log_breaker(event: BreakerChanged) -> None:
+def _log_breaker(event: BreakerChanged) -> None:
     """Log a state change of a circuit breaker: at WARNING open and isolated, at INFO closed, at DEBUG half-open."""
     level = {
         BreakerState.OPEN: logging.WARNING,
@@ -97,7 +99,7 @@ def install() -> tuple[Subscription, ...]:
         The subscriptions; call them to unsubscribe.
     """
     return (
-        subscribe(log_retry, events=(RetryScheduled,), when=partial(logger.isEnabledFor, logging.INFO)),
-        subscribe(log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.WARNING)),
-        subscribe(log_given_up, events=(RetryGivenUp,), when=partial(logger.isEnabledFor, logging.WARNING)),
+        subscribe(_log_retry, events=(RetryScheduled,), when=partial(logger.isEnabledFor, logging.INFO)),
+        subscribe(_log_breaker, events=(BreakerChanged,), when=partial(logger.isEnabledFor, logging.WARNING)),
+        subscribe(_log_given_up, events=(RetryGivenUp,), when=partial(logger.isEnabledFor, logging.WARNING)),
     )

@@ -69,7 +69,7 @@ def test_an_alarm_that_cannot_be_referred_to_weakly_is_held() -> None:
 
     alarm = Slotted()
 
-    assert on_loops._weakly(alarm)() is alarm
+    assert asyncio_timer._weakly(alarm)() is alarm
 
 
 def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> None:
