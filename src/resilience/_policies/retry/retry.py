@@ -94,18 +94,17 @@ class Retry(Loop):
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
-        budget = self._budget(info)
+        budget = info.budget if self._inherits else self._own_budget
         return None if budget is None else budget.deposit
 
     def reset(self) -> None:
         """Reset the budget, if this Retry has a budget of its own."""
-        if isinstance(self.settings.budget, RetryBudget):
-            self.settings.budget.reset()
+        if self._own_budget is not None:
+            self._own_budget.reset()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state of the budget as `budget`, if this Retry has a budget of its own; else an empty dict."""
-        budget = self.settings.budget
-        return {"budget": budget.snapshot()} if isinstance(budget, RetryBudget) else {}
+        return {} if self._own_budget is None else {"budget": self._own_budget.snapshot()}
 
     def _settings_changed(self) -> None:
         """Precompute the values that each failure needs."""
@@ -114,6 +113,7 @@ class Retry(Loop):
         self._listed = own if isinstance(own, Allowlist) else None
         self._is_async = own is not None and self._listed is None
         self._inherits = isinstance(settings.budget, Inherit)
+        self._own_budget = None if isinstance(settings.budget, Inherit) else settings.budget
         self._backoff = settings.only if isinstance(settings.only, Backoff) and settings.stop is None else None
 
     @property
@@ -141,7 +141,7 @@ class Retry(Loop):
         """Return the seconds to wait, or None to give up. The budget comes last: only a retry withdraws from it."""
         error: Any = ending.error  # always an Exception: drivers call loops for nothing else
         info = call.pipeline
-        budget = info.budget if self._inherits else self._budget(info)
+        budget = info.budget if self._inherits else self._own_budget
         if failure is None:
             if not isinstance(error, TryAgain):
                 self._let_through(info, ending, error, budget)
@@ -190,11 +190,6 @@ class Retry(Loop):
             why = rejection.reason or type(rejection).__name__
         reason = retry_marks.REJECTIONS.get(why, why)
         retry_marks.note(error, f"attempt {state.attempt_number + 1} not made: {reason}")
-
-    def _budget(self, info: PipelineInfo) -> RetryBudget | None:
-        """Return the budget that pays for retries in a pipeline; None for no limit."""
-        budget = self.settings.budget
-        return info.budget if isinstance(budget, Inherit) else budget
 
     def _let_through(self, info: PipelineInfo, ending: Ending, error: Exception, budget: RetryBudget | None) -> None:
         """Handle an exception that is not a failure: a known answer counts as a success; another is logged once."""
