@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from resilience._util.exports import set_public_module as _set_public_module
 from resilience.grpc import aio
-from resilience.grpc._channels import channel_options, client_interceptors, insecure_channel, secure_channel
+from resilience.grpc._channels import (
+    aio_client_interceptors,
+    channel_options,
+    client_interceptors,
+    insecure_channel,
+    secure_channel,
+)
 from resilience.grpc._failures import RPC_FAILURES, rpc_failures
-from resilience.grpc.aio import aio_client_interceptors
 
 __all__ = [
     "RPC_FAILURES",

@@ -11,8 +11,9 @@ import grpc
 from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilience._call.caller import Caller
 from resilience._util.locks import new_lock
+from resilience.grpc._aio_unary import AioUnaryUnaryInterceptor
 from resilience.grpc._connectivity import connectivity_of
-from resilience.grpc._errors import ResilienceRpcError
+from resilience.grpc._errors import AioResilienceRpcError, ResilienceRpcError
 from resilience.grpc._guard import Guard, Idempotent
 from resilience.grpc._unary import UnaryUnaryInterceptor
 
@@ -58,6 +59,24 @@ def client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None)
 def interceptors(guard: Guard) -> list[Any]:
     """Return one interceptor for each arity."""
     return [UnaryUnaryInterceptor(guard)]
+
+
+def aio_client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None) -> list[Any]:
+    """Return the interceptors for `grpc.aio.insecure_channel(target, interceptors=..., options=channel_options())`.
+
+    Args:
+        pipeline: the pipeline, or one of its policies, or what its `bind` returns (`bind(target="quotes")`).
+        idempotent: which methods may be repeated; see `insecure_channel`.
+
+    Interceptors that are listed after these see every attempt, those that are listed before see one call. Unary-unary
+    RPCs pass through the pipeline, the others pass it by.
+    """
+    return aio_interceptors(Guard(pipeline, idempotent, AioResilienceRpcError))
+
+
+def aio_interceptors(guard: Guard) -> list[Any]:
+    """Return one interceptor for each arity: of one for several, grpc would use the first only (#31442)."""
+    return [AioUnaryUnaryInterceptor(guard)]
 
 
 def insecure_channel(

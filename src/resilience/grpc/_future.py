@@ -31,8 +31,8 @@ class Attempting(Protocol):
         """Wait for its end."""
         ...
 
-    def outcome_of(self, response: Any) -> Any:
-        """Return the attempt that a response came from."""
+    def call_of(self, response: Any) -> Any:
+        """Return the call of the attempt that received a response."""
         ...
 
 
@@ -109,7 +109,7 @@ class RpcFuture(grpc.Call, Future):
 
     def _made(self, guard: Running, call: RunningCall) -> Any:
         try:
-            return self._attempts.outcome_of(guard.run(call))
+            return self._attempts.call_of(guard.run(call))
         except threads.Stopped:
             return _Cancelled(None)
         except BaseException as error:

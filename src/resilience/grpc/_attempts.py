@@ -1,0 +1,56 @@
+"""What the attempts of an RPC have in common in the synchronous API and in `grpc.aio`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from resilience.grpc._guard import Guard
+
+
+class BaseAttempts:
+    """The attempts of one RPC. A subclass makes them; this class keeps what they need and what has come of them.
+
+    Args:
+        guard: the guard of the channel.
+        continuation: the function of gRPC that starts an attempt.
+        details: the `ClientCallDetails` of the RPC. Its metadata is read once, since it may be an iterator.
+        request: the request message; every attempt sends it anew.
+    """
+
+    local_response: ClassVar[type[Any]]
+    """The class of the call of a response that no attempt has received; set by the subclass."""
+
+    def __init__(self, guard: Guard, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> None:
+        self._guard = guard
+        self._continuation = continuation
+        self._details = details
+        self._metadata = None if details.metadata is None else tuple(details.metadata)
+        self._request = request
+        self._begun = 0
+        self._good: list[tuple[Any, Any]] = []
+
+    def _count(self) -> bool:
+        """Count an attempt that begins now, and return whether its channel is disconnected, for `_examine`."""
+        self._begun += 1
+        return self._guard.connectivity.is_disconnected()
+
+    def _examine(self, error: Exception, apart: bool) -> None:
+        """Have the guard examine the error of the latest attempt; see `Guard.examine`."""
+        self._guard.examine(error, apart=apart, first=self._begun == 1)
+
+    def _add(self, response: Any, call: Any) -> Any:
+        """Remember the call of an attempt that succeeded, and return its response."""
+        self._good.append((response, call))
+        return response
+
+    def call_of(self, response: Any) -> Any:
+        """Return the call of the attempt that received a response.
+
+        A response that no attempt has received, such as the value of a Fallback, has a call of its own, a
+        `local_response`.
+        """
+        for received, call in reversed(self._good):  # several attempts may have the same object, such as None
+            if received is response:
+                return call
+        return self.local_response(response)
