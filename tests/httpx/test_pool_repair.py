@@ -3,25 +3,113 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import httpcore
 import httpx
+import httpx2
 import pytest
+from httpcore._sync import connection_pool
 
 from resilience import Pipeline
-from resilience.httpx import AsyncResilientTransport, attach
+from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
+from resilience.httpx._pool_repair import pool_of, remove_lost
 from tests.httpx.server import Server
 
 # Who stops reading leaves generators of httpx to the garbage collector, and trio warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
 
 
-def test_the_pool_of_httpcore_is_as_expected() -> None:
+@pytest.mark.parametrize("kind", [ResilientTransport, AsyncResilientTransport])
+def test_the_pool_of_httpcore_is_as_expected(kind: Any) -> None:
     """Where this fails, look whether httpcore still loses places, and where: see `resilience.httpx._pool_repair`."""
-    transport: Any = AsyncResilientTransport(Pipeline())
+    transport = kind(Pipeline())
 
     assert transport._pool is not None
     assert transport._pool._connections == transport._pool._requests == []
+
+
+@pytest.mark.parametrize(
+    "transport",
+    [httpx.MockTransport(lambda _: httpx.Response(200)), httpx2.HTTPTransport(), httpx2.AsyncHTTPTransport()],
+)
+def test_other_pools_are_left_alone(transport: Any) -> None:
+    assert pool_of(transport) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [httpcore.PoolTimeout, KeyboardInterrupt])
+def test_a_request_that_is_assigned_a_connection_as_its_wait_ends_loses_no_place(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread assigns it after it has given up, and before it has left the list of requests."""
+    limits, timeout = httpx.Limits(max_connections=1), httpx.Timeout(2, pool=0.1)
+
+    def wait_in_vain(request: Any, timeout: float | None = None) -> Any:
+        with pytest.raises(httpcore.PoolTimeout):
+            wait(request, timeout)
+        held.close()
+        assert not request.is_queued()
+        raise error
+
+    with Server() as server, attach(httpx.Client(limits=limits, timeout=timeout), Pipeline()) as client:
+        held = client.send(client.build_request("GET", f"{server.url}/stall_in_body"), stream=True)
+        wait = connection_pool.PoolRequest.wait_for_connection
+        with monkeypatch.context() as patched:
+            patched.setattr(connection_pool.PoolRequest, "wait_for_connection", wait_in_vain)
+            with pytest.raises((httpx.PoolTimeout, KeyboardInterrupt)):
+                client.get(f"{server.url}/good")
+
+        assert client.get(f"{server.url}/good").status_code == 200
+
+
+@pytest.mark.slow
+def test_a_place_that_was_lost_goes_to_the_request_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = connection_pool.PoolRequest.wait_for_connection
+    calls = itertools.count()
+    waits = threading.Event()
+    others: list[Future[httpx.Response]] = []
+
+    def wait_in_vain(request: Any, timeout: float | None = None) -> Any:
+        if next(calls):
+            waits.set()
+            return wait(request, timeout)
+        with pytest.raises(httpcore.PoolTimeout):
+            wait(request, 0.05)
+        held.close()
+        others.append(threads.submit(client.get, f"{server.url}/good"))
+        assert waits.wait(5)
+        raise httpcore.PoolTimeout
+
+    limits = httpx.Limits(max_connections=1)
+    with (
+        Server() as server,
+        ThreadPoolExecutor(1) as threads,
+        attach(httpx.Client(limits=limits, timeout=httpx.Timeout(2)), Pipeline()) as client,
+    ):
+        held = client.send(client.build_request("GET", f"{server.url}/stall_in_body"), stream=True)
+        monkeypatch.setattr(connection_pool.PoolRequest, "wait_for_connection", wait_in_vain)
+        with pytest.raises(httpx.PoolTimeout):
+            client.get(f"{server.url}/good")
+
+        assert others[0].result().status_code == 200
+
+
+@pytest.mark.slow
+def test_connections_in_use_are_not_taken_for_lost() -> None:
+    limits = httpx.Limits(max_connections=2)
+    with Server() as server, attach(httpx.Client(limits=limits), Pipeline()) as client:
+        transport: Any = client._transport
+        pool = transport._pool
+        client.get(f"{server.url}/good")
+        with client.stream("GET", f"{server.url}/stall_in_body"):
+            before = list(pool._connections)
+
+            assert remove_lost(pool) == []
+            assert pool._connections == before != []
 
 
 @pytest.mark.slow

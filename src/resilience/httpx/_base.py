@@ -12,6 +12,7 @@ from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
+from resilience.httpx._pool_repair import pool_of
 
 
 class BaseResilientTransport:
@@ -34,6 +35,7 @@ class BaseResilientTransport:
     def _send_by(self, transport: Any) -> None:
         self._transport: Any = transport
         self._own = is_own(transport)
+        self._pool = pool_of(transport)
 
     def _speak(self, request: Any) -> None:
         """See to it that requests and what sends them belong to the same module, as the first request comes in.

@@ -1,28 +1,61 @@
-"""Mends the pool of httpcore 1.0, which loses places when requests are cancelled (encode/httpcore #1093).
+"""Repairs the connection pool of httpcore 1.0, which loses slots when requests time out or are cancelled.
 
-A request may be cancelled, or time out, when it has been given a new connection and has not begun to use it: at the
-end of its wait for one, and between connecting and sending. And on asyncio, `Task.cancel` goes through the shields of
-its clean-up. The pool then keeps for ever a connection that nobody uses and nobody can get. httpcore2 has mended this
-itself; httpcore has no public way to do it, and no release that would. So this looks into it, does nothing where it
-looks other than expected, and a test tells when that is so.
+See encode/httpcore #1093. A request may time out or be cancelled after the pool has assigned a new connection to it and
+before it has begun to use it: at the end of its wait for a connection, and, where it can be cancelled, between
+connecting and sending. On asyncio, `Task.cancel` also interrupts the clean-up of httpcore in spite of its shields. On
+threads, another thread may assign the connection between the PoolTimeout of a request and the removal of that request
+from the list. The pool then keeps a connection that no request has and that no request can get, so that one of its
+`max_connections` is lost for good.
+
+The rule for what is lost is that of httpcore2, whose own pool drops such connections: a connection that is neither idle
+nor closed, and that no request in the list of the pool has. httpcore has no public way to remove one, and no release
+that does it. So this module uses private attributes of the pool, does nothing where these are missing, and a test fails
+when that happens.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 from resilience.httpx._modules import is_a, module_name_of
 
-EXPECTED = ("_connections", "_requests", "_assign_requests_to_connections")
+EXPECTED: Final = ("_connections", "_requests", "_assign_requests_to_connections", "_optional_thread_lock")
+"""The private attributes of a pool that the repair uses."""
+REPAIRED: Final = ("HTTPTransport", "AsyncHTTPTransport")
 
 
 def pool_of(transport: Any) -> Any:
-    """Return the pool of httpcore 1.0 that an async transport has; None where it has none that is as expected."""
-    if not (is_a(transport, "AsyncHTTPTransport") and module_name_of(transport) == "httpx"):
+    """Return the pool of httpcore 1.0 of a transport of httpx; None for any other transport or an unknown pool."""
+    if module_name_of(transport) != "httpx" or not any(is_a(transport, name) for name in REPAIRED):
         return None
     pool: Any = getattr(transport, "_pool", None)
     return pool if all(hasattr(pool, name) for name in EXPECTED) else None
+
+
+def remove_lost(pool: Any) -> list[Any]:
+    """Remove the lost connections from a pool, assign their slots to waiting requests, and return what is to be closed.
+
+    The lock of the pool is held meanwhile. Under it, a request that has been given a connection is in the list of
+    requests, and stays there until its connection is idle or closed: what no request has is lost.
+    """
+    with pool._optional_thread_lock:
+        used = {id(request.connection) for request in pool._requests}
+        lost = [
+            connection for connection in pool._connections if id(connection) not in used and not _is_free(connection)
+        ]
+        if not lost:
+            return []
+        pool._connections = [connection for connection in pool._connections if connection not in lost]
+        closing: list[Any] = pool._assign_requests_to_connections()
+    return lost + closing
+
+
+def repair(pool: Any) -> None:
+    """Release the slots that a pool of threads has lost, after an exception that httpcore has raised."""
+    for connection in remove_lost(pool):
+        with contextlib.suppress(Exception):
+            connection.close()
 
 
 class PoolSlot:
@@ -43,24 +76,16 @@ class PoolSlot:
         self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
 
     async def repair(self, error: BaseException) -> None:
-        """Give back what is lost, after an exception came out of httpcore, and close its connections.
+        """Release the slots that are lost, after an exception that httpcore has raised, and close their connections.
 
-        No other task runs before the first await: what no request has by then is lost, for those that have been given
-        a connection still are in the list of requests.
+        No other task runs before the first await.
         """
         pool = self._pool
         if self._request is not None and self._request in pool._requests:
             pool._requests.remove(self._request)
-        used = {id(request.connection) for request in pool._requests}
-        lost = [
-            connection for connection in pool._connections if id(connection) not in used and not _is_free(connection)
-        ]
-        if not lost:
-            return
-        pool._connections = [connection for connection in pool._connections if connection not in lost]
-        lost += pool._assign_requests_to_connections()
+        closing = remove_lost(pool)
         if not isinstance(error, GeneratorExit):  # a dropped coroutine cannot wait for anything
-            for connection in lost:
+            for connection in closing:
                 with contextlib.suppress(Exception):
                     await connection.aclose()
 

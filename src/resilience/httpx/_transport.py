@@ -18,7 +18,7 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a, load_httpx_module
-from resilience.httpx._pool_repair import PoolSlot, pool_of
+from resilience.httpx._pool_repair import PoolSlot, repair
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
@@ -81,8 +81,10 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
             request.stream = dialect.derived(Upload, "SyncByteStream")(request.stream, timeouts, dialect)
         try:
             response = self._transport.handle_request(request)
-        except Exception as error:
+        except BaseException as error:
             self._learn(error, call)
+            if self._pool is not None:
+                repair(self._pool)
             raise
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
@@ -128,7 +130,6 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
     def _send_by(self, transport: Any) -> None:
         super()._send_by(transport)
         self._pooled = is_a(transport, "AsyncHTTPTransport")
-        self._pool = pool_of(transport)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, as often as the pipeline says.
