@@ -58,9 +58,9 @@ def test_only_what_is_certain_is_called_unprocessed(
     target: str, alone: bool, error: grpc.aio.AioRpcError, unprocessed: bool
 ) -> None:
     error = copy.copy(error)
-    guard = Guard(Retry(), None, ResilienceRpcError, target, alone=alone)
+    guard = Guard(Retry(), None, ResilienceRpcError, target, single_attempt=alone)
     guard.connectivity.watch(lambda: State.TRANSIENT_FAILURE)
-    guard.examine(error, apart=guard.connectivity.is_disconnected())
+    guard.examine(error, disconnected=guard.connectivity.is_disconnected())
     failure = RPC_FAILURES.classify(error)
 
     assert failure is not None
@@ -73,10 +73,10 @@ def test_the_words_are_believed_only_of_a_channel_without_a_connection(before: o
     states = iter([before, after])
     reach = Connectivity("127.0.0.1:1")
     reach.watch(lambda: next(states))
-    believed = reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=reach.is_disconnected())
+    believed = reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), disconnected=reach.is_disconnected())
 
-    apart = before in (State.IDLE, State.CONNECTING, State.TRANSIENT_FAILURE)
-    assert believed is (apart and after is State.TRANSIENT_FAILURE)
+    disconnected = before in (State.IDLE, State.CONNECTING, State.TRANSIENT_FAILURE)
+    assert believed is (disconnected and after is State.TRANSIENT_FAILURE)
 
 
 def test_where_the_state_of_a_channel_is_unknown_nothing_is_believed() -> None:
@@ -88,7 +88,7 @@ def test_where_the_state_of_a_channel_is_unknown_nothing_is_believed() -> None:
         if unknown is not None:
             reach.watch(unknown)
         assert not reach.is_disconnected()
-        assert not reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), apart=True)
+        assert not reach.never_sent(failed(Code.UNAVAILABLE, UNREACHABLE), disconnected=True)
 
 
 def test_grpc_still_has_the_private_name_that_tells_the_state_of_a_channel() -> None:

@@ -67,7 +67,7 @@ def test_a_future_shows_its_state(service: Service) -> None:
     service.script("Get", service.stall(), Abort(Code.NOT_FOUND, "a name"))
     get = stub(service, Pipeline(Retry()))
     good = get.future(b"x")
-    assert repr(good) == "<RpcFuture: on its way>"
+    assert repr(good) == "<RpcFuture: in progress>"
     assert wait_until(lambda: service.count("Get") == 1)
     bad = get.future(b"x")
     assert bad.code() is Code.NOT_FOUND

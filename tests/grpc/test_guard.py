@@ -20,7 +20,7 @@ def unlisted(error: Exception, caplog: pytest.LogCaptureFixture) -> str:
     guard = Guard(pipeline, None, ResilienceRpcError)
 
     def attempt() -> None:
-        guard.examine(error, apart=False)
+        guard.examine(error, disconnected=False)
         raise error
 
     with pytest.raises(type(error)):

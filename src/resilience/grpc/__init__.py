@@ -1,9 +1,10 @@
-"""gRPC through a pipeline: guarded channels for `grpc` and `grpc.aio`.
+"""Channels and client interceptors for `grpc` and `grpc.aio` that pass RPCs through a pipeline.
 
     channel = resilience.grpc.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
     channel = resilience.grpc.aio.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
 
-Unary-unary RPCs pass through the pipeline, also as futures; the other arities pass it by for now.
+Unary-unary RPCs pass through the pipeline, also when they are called as futures. RPCs that stream requests or responses
+bypass it. Requires the extra `grpc`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The unary-unary RPC of `grpc.aio`."""
+"""Unary-unary RPCs of `grpc.aio`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from resilience.grpc._guard import Guard, timeout_until
 
 
 class AioUnaryUnaryInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
-    """Passes each RPC through a pipeline.
+    """Passes each RPC through a pipeline. Inner interceptors see every attempt, outer interceptors see one call.
 
     Args:
-        guard: the pipeline, and what is known of the channel.
+        guard: the guard of the channel.
     """
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Make the RPC, and return the call of the attempt that counts."""
+        """Make the RPC and return the call of the attempt whose response is returned."""
         method = client_call_details.method
         name = method.decode() if isinstance(method, bytes) else method
         attempts = AioAttempts(self._guard, continuation, client_call_details, request)
@@ -32,7 +32,11 @@ class AioUnaryUnaryInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
-    """A good outcome that no server gave, such as the value of a Fallback."""
+    """The call of a response that no attempt has received, such as the value of a Fallback.
+
+    Args:
+        response: the response.
+    """
 
     def __init__(self, response: Any) -> None:
         self._response = response
@@ -42,11 +46,11 @@ class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
         return self._response
 
     def cancel(self) -> bool:
-        """Return False: it is over."""
+        """Return False: the call is done."""
         return False
 
     def cancelled(self) -> bool:
-        """Return False."""
+        """Return False: the call was not cancelled."""
         return False
 
     def done(self) -> bool:
@@ -54,11 +58,11 @@ class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call back at once."""
+        """Call `callback` at once."""
         callback(self)
 
     def time_remaining(self) -> None:
-        """Return None: it is over."""
+        """Return None: the call is done."""
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Return no metadata."""
@@ -73,11 +77,11 @@ class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
         return grpc.StatusCode.OK
 
     async def details(self) -> str:
-        """Return nothing."""
+        """Return an empty string."""
         return ""
 
     async def debug_error_string(self) -> str:
-        """Return nothing."""
+        """Return an empty string."""
         return ""
 
     async def wait_for_connection(self) -> None:
@@ -85,23 +89,23 @@ class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
 
 
 class AioAttempts(BaseAttempts):
-    """The attempts of one RPC of `grpc.aio`; called, it makes one, and returns the response."""
+    """The attempts of one RPC of `grpc.aio`. Calling it makes one attempt and returns the response."""
 
     local_response = AioLocalResponse
 
     async def __call__(self) -> Any:
-        """Make an attempt, with the time that is left as its timeout.
+        """Make an attempt whose timeout is the time left until the deadline; return its response or raise its error.
 
-        Only the response is awaited, never `code()` or the metadata: a cancellation would not reach the server. Cancel
-        scopes of anyio are not seen here: grpc runs interceptors in a task of their own.
+        Only the response is awaited, never `code()` or the metadata, through which a cancellation would not reach the
+        server. Cancel scopes of anyio have no effect here: grpc runs interceptors in a separate task.
         """
         call: Any = None
-        apart = self._count()
+        disconnected = self._count()
         try:
             call = await self._continuation(self._with_timeout(timeout_until(ambient_deadline.get())), self._request)
             response = await call
         except Exception as error:
-            self._examine(error, apart)
+            self._examine(error, disconnected)
             raise
         except BaseException:
             if call is not None:
@@ -111,5 +115,5 @@ class AioAttempts(BaseAttempts):
 
     def _with_timeout(self, timeout: float | None) -> grpc.aio.ClientCallDetails:
         given = self._details
-        metadata = grpc.aio.Metadata(*self._metadata or ())  # interceptors further in expect that, and may change it
+        metadata = grpc.aio.Metadata(*self._metadata or ())  # inner interceptors expect this type, and may change it
         return grpc.aio.ClientCallDetails(given.method, timeout, metadata, given.credentials, given.wait_for_ready)

@@ -1,4 +1,4 @@
-"""What the attempts of an RPC have in common in the synchronous API and in `grpc.aio`."""
+"""The base class of the attempts of an RPC, for the synchronous API and for `grpc.aio`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from resilience.grpc._guard import Guard
 
 
 class BaseAttempts:
-    """The attempts of one RPC. A subclass makes them; this class keeps what they need and what has come of them.
+    """The attempts of one RPC. A subclass makes them; this class has their arguments, their number and their results.
 
     Args:
         guard: the guard of the channel.
@@ -35,9 +35,9 @@ class BaseAttempts:
         self._begun += 1
         return self._guard.connectivity.is_disconnected()
 
-    def _examine(self, error: Exception, apart: bool) -> None:
+    def _examine(self, error: Exception, disconnected: bool) -> None:
         """Have the guard examine the error of the latest attempt; see `Guard.examine`."""
-        self._guard.examine(error, apart=apart, first=self._begun == 1)
+        self._guard.examine(error, disconnected=disconnected, first=self._begun == 1)
 
     def _add(self, response: Any, call: Any) -> Any:
         """Remember the call of an attempt that succeeded, and return its response."""

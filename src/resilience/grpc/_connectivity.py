@@ -1,4 +1,4 @@
-"""Whether the request of a failed attempt surely never left: where that is not certain, the answer is no."""
+"""Whether the request of a failed attempt was certainly never sent. Where that is not certain, the answer is False."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 
 class Connectivity:
-    """What is known of the connection of one channel.
+    """What is known about the connection of one channel.
 
     Args:
-        target: the channel's; None where it is not known, or where something further in may make several attempts of
-            one of ours. Then nothing is ever certain.
+        target: the target of the channel. None if it is unknown, or if an inner interceptor may make several attempts
+            of one: then nothing is ever certain.
     """
 
     def __init__(self, target: str | None) -> None:
@@ -30,27 +30,27 @@ class Connectivity:
         self._connectivity: Callable[[], object] = _unknown
 
     def watch(self, connectivity: Callable[[], object]) -> None:
-        """Take what tells the state of the channel at this very moment; what it raises means that nobody knows."""
+        """Set the function that returns the present state of the channel. If it raises, the state is unknown."""
         self._connectivity = connectivity
 
     def is_disconnected(self) -> bool:
-        """Return whether the channel surely has no connection at this moment."""
+        """Return whether the channel certainly has no connection at present."""
         return bool(self._addresses) and self._state() in _DISCONNECTED
 
-    def never_sent(self, error: Exception, *, apart: bool) -> bool:
-        """Return whether the request surely never left.
+    def never_sent(self, error: Exception, *, disconnected: bool) -> bool:
+        """Return whether the request was certainly never sent.
 
-        It did not, when gRPC reports that it reached none of the target's addresses, names one of this channel's, and
-        the channel had no connection before the attempt (`apart`) and has none after it. The words alone would not
-        do: a server that fails to reach a server of its own may pass on the same words, and may have done half of its
-        work by then. But a server that speaks is connected. Names are not resolved here, so it is certain only for
+        That is so if gRPC reports that it could connect to none of the addresses, the report names an address of this
+        channel, and the channel had no connection before the attempt (`disconnected`) and has none after it. The report
+        alone proves nothing: a server that cannot reach another server may pass on the same text, and may have done
+        part of its work. But a server that answers is connected. Names are not resolved here, so it is certain only for
         targets that are literal addresses or localhost.
         """
-        if not apart or code_of(error) is not grpc.StatusCode.UNAVAILABLE:
+        if not disconnected or code_of(error) is not grpc.StatusCode.UNAVAILABLE:
             return False
         details = details_of(error)
-        named = details.startswith(_UNREACHABLE) and any(address in details for address in self._addresses)
-        return named and self._state() is _DOWN
+        is_ours = details.startswith(_UNREACHABLE) and any(address in details for address in self._addresses)
+        return is_ours and self._state() is _DOWN
 
     def _state(self) -> object:
         try:
@@ -60,38 +60,41 @@ class Connectivity:
 
 
 def _unknown() -> None:
-    """Nobody has said how to find out."""
+    """The state of a channel for which no function was set: None, unknown."""
 
 
 def connectivity_of(channel: Any) -> Callable[[], object]:
-    """Return what tells the state of a channel of the synchronous API at the moment when it is asked.
+    """Return a function that returns the present state of a channel of the synchronous API.
 
-    There is no public way: `subscribe` tells of the past, on a thread of its own. So a private one is used; where grpc
-    has it no more, the state is unknown.
+    There is no public way: `subscribe` reports changes later, on another thread. So this uses a private attribute;
+    where grpc does not have it, the state is unknown.
     """
-    ask: Any = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
-    return _unknown if ask is None else lambda: _STATES.get(ask(False))
+    check: Any = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
+    return _unknown if check is None else lambda: _STATES.get(check(False))
 
 
 def aio_connectivity_of(channel: grpc.aio.Channel) -> Callable[[], object]:
-    """Return what tells the state of a channel of `grpc.aio`; it does not keep the channel alive, which keeps us."""
-    known = weakref.ref(channel)
+    """Return a function that returns the present state of a channel of `grpc.aio`.
+
+    It holds a weak reference to the channel, which refers to it through the interceptors.
+    """
+    reference = weakref.ref(channel)
 
     def connectivity() -> object:
-        there = known()
-        return None if there is None else there.get_state()
+        alive = reference()
+        return None if alive is None else alive.get_state()
 
     return connectivity
 
 
 def addresses(target: str) -> tuple[str, ...]:
-    """Return how gRPC writes the addresses of a target in its errors, where that is certain without a resolver."""
+    """Return the addresses of a target as gRPC writes them in its errors; none if that takes a resolver."""
     scheme, colon, rest = target.partition(":")
     if scheme in ("dns", "ipv4", "ipv6") and colon and not rest.isdecimal():
         target = rest.rpartition("/")[2]
     found: list[str] = []
-    for one in target.split(","):
-        host, _, port = one.rpartition(":")
+    for address in target.split(","):
+        host, _, port = address.rpartition(":")
         if not port.isdecimal():
             return ()
         names = ("127.0.0.1", "::1") if host == "localhost" else (host.removeprefix("[").removesuffix("]"),)

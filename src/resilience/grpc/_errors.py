@@ -1,4 +1,4 @@
-"""Our errors in gRPC's world: there they are `grpc.RpcError`s too, with a code and details."""
+"""Errors of the pipeline that are also `grpc.RpcError`s, with a status code and details."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resilience.grpc._outcomes import Finished
 
 
 def code_for(error: object) -> grpc.StatusCode:
-    """Return the status code that one of our errors has."""
+    """Return the status code of an error of the pipeline."""
     if isinstance(error, DeadlineExceededError):
         return grpc.StatusCode.DEADLINE_EXCEEDED
     if isinstance(error, BulkheadFullError | RateLimitedError):
@@ -27,36 +27,39 @@ def code_for(error: object) -> grpc.StatusCode:
 
 
 class ChannelClosed(RejectedError):
-    """The channel was closed between two attempts, so that the second was not made; what the first met comes out."""
+    """The channel was closed between two attempts: the second was not made, and the error of the first is raised."""
 
 
 class ResilienceRpcError(grpc.RpcError, Finished):
-    """What makes one of our errors an error of the synchronous API: it is the call and its future at once."""
+    """The base that makes an error of the pipeline an error of the synchronous API.
+
+    As the errors of grpc, it is the call and its future at once.
+    """
 
     def code(self) -> grpc.StatusCode:
         """Return the status code."""
         return code_for(self)
 
     def details(self) -> str:
-        """Return the message."""
+        """Return the message of the error."""
         return str(self)
 
     def trailing_metadata(self) -> Any:
-        """Return no metadata: no server was asked, or it did not answer."""
+        """Return no metadata: no server was called, or none answered."""
         return ()
 
     def result(self, timeout: float | None = None) -> NoReturn:
-        """Raise it."""
+        """Raise this error."""
         del timeout
         raise self
 
     def exception(self, timeout: float | None = None) -> Exception:
-        """Return it."""
+        """Return this error."""
         del timeout
         return self
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Return its traceback; one that was not raised where it can be seen is raised here, as grpc's own are."""
+        """Return the traceback. An error that has none yet is raised and caught here, as grpc does with its own."""
         del timeout
         if self.__traceback__ is None:
             try:
@@ -67,26 +70,26 @@ class ResilienceRpcError(grpc.RpcError, Finished):
 
 
 class AioResilienceRpcError(grpc.aio.AioRpcError):
-    """What makes one of our errors an `AioRpcError`."""
+    """The base that makes an error of the pipeline an error of `grpc.aio`."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status code."""
         return code_for(self)
 
     def details(self) -> str:
-        """Return the message."""
+        """Return the message of the error."""
         return str(self)
 
     def initial_metadata(self) -> grpc.aio.Metadata:
-        """Return no metadata."""
+        """Return no metadata: no server was called, or none answered."""
         return grpc.aio.Metadata()
 
     def trailing_metadata(self) -> Any:
-        """Return no metadata: no server was asked, or it did not answer."""
+        """Return no metadata: no server was called, or none answered."""
         return grpc.aio.Metadata()
 
     def debug_error_string(self) -> str:
-        """Return nothing that `details` does not say."""
+        """Return an empty string: `details` has all there is."""
         return ""
 
     def __str__(self) -> str:
@@ -99,18 +102,24 @@ class AioResilienceRpcError(grpc.aio.AioRpcError):
 _joined: dict[tuple[type, type], type[Any]] = {}
 
 
-def make_rpc_error(error: ResilienceError, flavour: type[Any]) -> None:
-    """Make one of our errors one of gRPC's as well; it stays the same object, of a class that is both."""
+def make_rpc_error(error: ResilienceError, error_class: type[Any]) -> None:
+    """Make an error of the pipeline an error of gRPC, too. It remains the same object, and gets a class of both kinds.
+
+    Args:
+        error: the error; one that is a `grpc.RpcError` already is left as it is.
+        error_class: `ResilienceRpcError` or `AioResilienceRpcError`.
+    """
     if not isinstance(error, grpc.RpcError):
-        error.__class__ = _join(type(error), flavour)
+        error.__class__ = _join(type(error), error_class)
 
 
-def _join(kind: type[Any], flavour: type[Any]) -> type[Any]:
-    both = _joined.get((kind, flavour))
+def _join(kind: type[Any], error_class: type[Any]) -> type[Any]:
+    """Return the class that derives from both; the same one each time."""
+    both = _joined.get((kind, error_class))
     if both is None:
 
         def reduce(error: Any) -> tuple[Any, ...]:
-            return _revive, (kind, flavour, error.args), error.__dict__
+            return _revive, (kind, error_class, error.args), error.__dict__
 
         names: dict[str, Any] = {
             "__module__": kind.__module__,
@@ -118,13 +127,13 @@ def _join(kind: type[Any], flavour: type[Any]) -> type[Any]:
             "__doc__": kind.__doc__,
             "__reduce__": reduce,
         }
-        both = _joined[kind, flavour] = type(kind.__name__, (kind, flavour), names)
+        both = _joined[kind, error_class] = type(kind.__name__, (kind, error_class), names)
     return both
 
 
-def _revive(kind: type[Any], flavour: type[Any], args: tuple[Any, ...]) -> Any:
-    """Make an error anew for pickle and copy, which cannot find a class that was joined."""
-    both = _join(kind, flavour)
+def _revive(kind: type[Any], error_class: type[Any], args: tuple[Any, ...]) -> Any:
+    """Return a new error, for pickle and copy, which cannot import a class of both kinds by name."""
+    both = _join(kind, error_class)
     error = both.__new__(both, *args)
     error.args = args
     return error

@@ -1,4 +1,4 @@
-"""The future of a guarded RPC: its pipeline runs on a thread of its own, so that nobody else has to wait."""
+"""The future of a guarded RPC, whose pipeline runs on a separate thread."""
 
 from __future__ import annotations
 
@@ -17,42 +17,34 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import new_lock
 from resilience._util.log_once import hook_failed
 from resilience.grpc._failures import code_of
+from resilience.grpc._guard import Guard
 from resilience.grpc._outcomes import Future, LocalResponse, outcome_of
 
 
-class Attempting(Protocol):
-    """The attempts that a future makes."""
+class AttemptMaker(Protocol):
+    """Makes the attempts of a future; see `Attempts`."""
 
-    def begin(self) -> tuple[Any, bool]:
-        """Start one; returns it, and what is known about the connection."""
-        ...
+    def begin(self) -> tuple[Any, bool]: ...
 
-    def finish(self, outcome: Any, apart: bool) -> Any:
-        """Wait for its end."""
-        ...
+    def finish(self, outcome: Any, disconnected: bool) -> Any: ...
 
-    def call_of(self, response: Any) -> Any:
-        """Return the call of the attempt that received a response."""
-        ...
-
-
-class Running(Protocol):
-    """What passes a call through a pipeline."""
-
-    def run(self, call: RunningCall) -> Any:
-        """Make the call."""
-        ...
+    def call_of(self, response: Any) -> Any: ...
 
 
 class FutureState(Enum):
-    """Where a future is in its life."""
+    """The states of a future."""
 
     RUNNING = 1
+    """It has no outcome yet, and was not cancelled."""
     CANCELLED = 2
+    """It was cancelled."""
     DONE = 3
+    """It has an outcome: a response or an error."""
 
 
 class _Cancelled(LocalResponse):
+    """The outcome of a future that was cancelled."""
+
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.CANCELLED
 
@@ -61,41 +53,45 @@ class _Cancelled(LocalResponse):
 
 
 class RpcFuture(grpc.Call, Future):
-    """An RPC on its way: `grpc.Call` and `grpc.Future` at once, as grpc's own is.
+    """An RPC in progress: `grpc.Call` and `grpc.Future` at once, as the futures of grpc are.
 
-    `cancel` ends it wherever it is: in flight, in a queue, or waiting for its next attempt. Callbacks run on the thread
-    of the RPC, when every permit is back; what one raises is logged once, and none is stopped by `cancel`.
+    `cancel` ends it in flight, in a queue, and in the wait before an attempt. Callbacks run on the thread of the RPC
+    after every permit has been released. An exception that a callback raises is logged once. `cancel` does not
+    interrupt callbacks.
+
+    Args:
+        attempts: makes the attempts.
     """
 
-    def __init__(self, attempts: Attempting) -> None:
+    def __init__(self, attempts: AttemptMaker) -> None:
         self._attempts = attempts
         self._mutex = new_lock()
         self._stop = threads.StopToken()
-        self._phase = FutureState.RUNNING
-        self._over = False
+        self._state = FutureState.RUNNING
+        self._ended = False
         self._outcome: Any = None
         self._in_flight: set[Any] = set()
         self._callbacks: deque[Callable[[], object]] = deque()
         self._wakes: list[Callable[[], object]] = []
         self._deadline = FOREVER
 
-    def start(self, guard: Running, call: RunningCall) -> None:
-        """Start the RPC; for the interceptor that made this."""
+    def start(self, guard: Guard, call: RunningCall) -> None:
+        """Start the RPC; called once, by the interceptor that created the future."""
         self._deadline = call.deadline
-        threads.start(lambda: self._work(guard, call), self._stop)
+        threads.start(lambda: self._run(guard, call), self._stop)
 
     def attempt(self) -> Any:
-        """Make an attempt; it is what the pipeline calls."""
+        """Make an attempt and return its response; the function that the pipeline calls."""
         if self.cancelled():
             raise threads.Stopped
-        outcome, apart = self._attempts.begin()
+        outcome, disconnected = self._attempts.begin()
         with self._mutex:
             self._in_flight.add(outcome)
-            late = self._phase is FutureState.CANCELLED
-        if late:
+            cancelled = self._state is FutureState.CANCELLED
+        if cancelled:
             outcome.cancel()
         try:
-            return self._attempts.finish(outcome, apart)
+            return self._attempts.finish(outcome, disconnected)
         except grpc.FutureCancelledError:
             if self.cancelled():
                 raise threads.Stopped from None
@@ -104,76 +100,83 @@ class RpcFuture(grpc.Call, Future):
             self._in_flight.discard(outcome)
             del outcome  # it may be an error, whose traceback holds this frame
 
-    def _work(self, guard: Running, call: RunningCall) -> None:
-        self._end(self._made(guard, call))
+    def _run(self, guard: Guard, call: RunningCall) -> None:
+        """Make the RPC; the function of its thread."""
+        self._end(self._make_outcome(guard, call))
 
-    def _made(self, guard: Running, call: RunningCall) -> Any:
+    def _make_outcome(self, guard: Guard, call: RunningCall) -> Any:
+        """Pass the call through the pipeline and return its outcome."""
         try:
             return self._attempts.call_of(guard.run(call))
         except threads.Stopped:
             return _Cancelled(None)
         except BaseException as error:
-            # Its frames are those of this thread. They hold the future, which is to hold the error.
+            # The traceback holds frames of this thread, which hold the future, which will hold the error: a cycle.
             return outcome_of(error.with_traceback(None) if isinstance(error, grpc.RpcError) else error)
         finally:
-            threads.stopping.set(None)  # what callbacks do is not stopped with the RPC
+            threads.stopping.set(None)  # cancelling the RPC must not interrupt its callbacks
 
     def _end(self, outcome: Any) -> None:
+        """Set the outcome, wake the waiting threads, and run the callbacks."""
         with self._mutex:
-            self._outcome = _Cancelled(None) if self._phase is FutureState.CANCELLED else outcome
-            if self._phase is FutureState.RUNNING:
-                self._phase = FutureState.DONE  # after the outcome: nobody takes the lock to look
-            self._over = True
+            self._outcome = _Cancelled(None) if self._state is FutureState.CANCELLED else outcome
+            if self._state is FutureState.RUNNING:
+                self._state = FutureState.DONE  # set after the outcome, since readers do not take the lock
+            self._ended = True
             callbacks, self._callbacks = self._callbacks, deque()
         self._wake()
-        _call_back(callbacks)
+        _run_callbacks(callbacks)
 
     def _wake(self) -> None:
+        """Wake the threads that wait for the future."""
         with self._mutex:
             wakes, self._wakes = self._wakes, []
         for wake in wakes:
-            with contextlib.suppress(RuntimeError):  # whoever waits has just been told to stop, which wakes, too
+            with contextlib.suppress(RuntimeError):  # the waiting thread was stopped at this moment, and is awake
                 wake()
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Ask to be woken when it is done."""
+        """Have `wake` called when the future is done; return False, and do not call it, if it is done already."""
         with self._mutex:
-            if self._phase is not FutureState.RUNNING:
+            if self._state is not FutureState.RUNNING:
                 return False
             self._wakes.append(wake)
             return True
 
-    def forget(self, wake: Callable[[], object]) -> None:
-        """Wake no more who has asked to be woken."""
+    def remove_waker(self, wake: Callable[[], object]) -> None:
+        """Remove what `add_waker` has added, if it is still there."""
         with self._mutex, contextlib.suppress(ValueError):
             self._wakes.remove(wake)
 
     def _wait(self, timeout: float | None) -> None:
-        if self._phase is FutureState.RUNNING:
-            bell = _FutureWaiter(self)
+        """Wait until the future is done or cancelled, or raise FutureTimeoutError after `timeout` seconds."""
+        if self._state is FutureState.RUNNING:
+            waiter = _FutureWaiter(self)
             try:
-                threads.park(bell, FOREVER if timeout is None else clock.monotonic() + timeout)
+                threads.park(waiter, FOREVER if timeout is None else clock.monotonic() + timeout)
             finally:
-                bell.leave()
-            if self._phase is FutureState.RUNNING:
+                waiter.remove()
+            if self._state is FutureState.RUNNING:
                 raise grpc.FutureTimeoutError
 
-    def _finished(self, timeout: float | None = None) -> Any:
+    def _wait_for_outcome(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the outcome; that of a cancelled future has the code CANCELLED."""
         self._wait(timeout)
-        return _Cancelled(None) if self._phase is FutureState.CANCELLED else self._outcome
+        return _Cancelled(None) if self._state is FutureState.CANCELLED else self._outcome
 
-    def _settled(self, timeout: float | None) -> Any:
+    def _wait_for_result(self, timeout: float | None) -> Any:
+        """Wait for the end and return the outcome; raise FutureCancelledError if the future was cancelled."""
         self._wait(timeout)
-        if self._phase is FutureState.CANCELLED:
+        if self._state is FutureState.CANCELLED:
             raise grpc.FutureCancelledError
         return self._outcome
 
     def cancel(self) -> bool:
-        """Cancel it; returns False when it is done already. Nothing is retried any more."""
+        """Cancel the RPC, so that no further attempt is made; return False if it is done or cancelled already."""
         with self._mutex:
-            if self._phase is not FutureState.RUNNING:
+            if self._state is not FutureState.RUNNING:
                 return False
-            self._phase = FutureState.CANCELLED
+            self._state = FutureState.CANCELLED
             in_flight = list(self._in_flight)
         self._stop.stop()
         for outcome in in_flight:
@@ -182,90 +185,91 @@ class RpcFuture(grpc.Call, Future):
         return True
 
     def cancelled(self) -> bool:
-        """Return whether it was cancelled."""
-        return self._phase is FutureState.CANCELLED
+        """Return whether the RPC was cancelled."""
+        return self._state is FutureState.CANCELLED
 
     def running(self) -> bool:
-        """Return whether it is not done yet."""
-        return self._phase is FutureState.RUNNING
+        """Return whether the RPC has no outcome yet, and was not cancelled."""
+        return self._state is FutureState.RUNNING
 
     def done(self) -> bool:
-        """Return whether it has a response or an error, or was cancelled."""
-        return self._phase is not FutureState.RUNNING
+        """Return whether the RPC has a response or an error, or was cancelled."""
+        return self._state is not FutureState.RUNNING
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the response and return it, or raise the error.
+        """Wait for the response and return it, or raise the error of the RPC.
+
+        Args:
+            timeout: the seconds to wait; None for no limit. The RPC continues after it.
 
         Raises:
-            grpc.FutureTimeoutError: it is not done within `timeout` seconds; it goes on.
-            grpc.FutureCancelledError: it was cancelled.
+            grpc.FutureTimeoutError: the RPC was not done within `timeout` seconds.
+            grpc.FutureCancelledError: the RPC was cancelled.
         """
-        return self._settled(timeout).result()
+        return self._wait_for_result(timeout).result()
 
     def exception(self, timeout: float | None = None) -> Any:
-        """Wait for the end and return the error, or None; the errors are those of `result`."""
-        return self._settled(timeout).exception()
+        """Wait for the end and return the error, or None if the RPC succeeded; `timeout` and Raises as in `result`."""
+        return self._wait_for_result(timeout).exception()
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Wait for the end and return the traceback of the error, or None; the errors are those of `result`."""
-        traceback: TracebackType | None = self._settled(timeout).traceback()
+        """Wait for the end and return the traceback of the error, or None if the RPC succeeded; see `result`."""
+        traceback: TracebackType | None = self._wait_for_result(timeout).traceback()
         return traceback
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Have `fn` called with this future at its end; at once, if that has come."""
-        if not self._listen(lambda: fn(self)):
+        """Have `fn` called with this future when it is done; it is called at once if the future is done already."""
+        if not self._add_callback(lambda: fn(self)):
             fn(self)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called at its end; returns False, and does not call it, if that has come."""
-        return self._listen(callback)
+        """Have `callback` called when the RPC is done; return False, and do not call it, if it is done already."""
+        return self._add_callback(callback)
 
-    def _listen(self, callback: Callable[[], object]) -> bool:
+    def _add_callback(self, callback: Callable[[], object]) -> bool:
+        """Add a callback; return False if the RPC has ended."""
         with self._mutex:
-            if not self._over:
+            if not self._ended:
                 self._callbacks.append(callback)
-            return not self._over
+            return not self._ended
 
     def is_active(self) -> bool:
-        """Return whether it is not done yet."""
+        """Return whether the RPC has no outcome yet, and was not cancelled."""
         return self.running()
 
     def time_remaining(self) -> Any:
-        """Return the seconds that are left until the caller's deadline, for all attempts; None where there is none.
-
-        That is `timeout=` of the call, or the ambient deadline; a Timeout of the pipeline may end it before.
-        """
+        """Return the seconds until the caller's `timeout=` or ambient deadline, for all attempts; None without one."""
         return None if self._deadline == FOREVER else max(0.0, self._deadline - clock.monotonic())
 
     def code(self) -> Any:
         """Wait for the end and return the status code."""
-        return self._finished().code()
+        return self._wait_for_outcome().code()
 
     def details(self) -> Any:
         """Wait for the end and return the details of the status."""
-        return self._finished().details()
+        return self._wait_for_outcome().details()
 
     def initial_metadata(self) -> Any:
-        """Wait for the end and return the initial metadata of the attempt that counts."""
-        return self._finished().initial_metadata()
+        """Wait for the end and return the initial metadata of the attempt that gave the outcome."""
+        return self._wait_for_outcome().initial_metadata()
 
     def trailing_metadata(self) -> Any:
-        """Wait for the end and return the trailing metadata of the attempt that counts."""
-        return self._finished().trailing_metadata()
+        """Wait for the end and return the trailing metadata of the attempt that gave the outcome."""
+        return self._wait_for_outcome().trailing_metadata()
 
     def debug_error_string(self) -> str:
-        """Wait for the end and return what grpc has to say besides; empty where the outcome is not one of grpc's."""
-        ask: Any = getattr(self._finished(), "debug_error_string", None)
-        said: str | None = None if ask is None else ask()
-        return said or ""
+        """Wait for the end and return grpc's debug string; an empty string if the outcome was not made by grpc."""
+        method: Any = getattr(self._wait_for_outcome(), "debug_error_string", None)
+        text: str | None = None if method is None else method()
+        return text or ""
 
     def __repr__(self) -> str:
-        code = None if self._phase is FutureState.RUNNING else code_of(self._finished())
-        return f"<{type(self).__name__}: {'on its way' if code is None else code.name}>"
+        code = None if self._state is FutureState.RUNNING else code_of(self._wait_for_outcome())
+        return f"<{type(self).__name__}: {'in progress' if code is None else code.name}>"
 
 
 class _FutureWaiter:
-    """One wait for a future, which leaves nothing behind when it ends before the future does."""
+    """One wait for a future. `remove` removes its waker if the wait ends before the future is done."""
 
     def __init__(self, future: RpcFuture) -> None:
         self._future = future
@@ -275,13 +279,13 @@ class _FutureWaiter:
         self._wake = wake
         return self._future.add_waker(wake)
 
-    def leave(self) -> None:
+    def remove(self) -> None:
         if self._wake is not None:
-            self._future.forget(self._wake)
+            self._future.remove_waker(self._wake)
 
 
-def _call_back(callbacks: deque[Callable[[], object]]) -> None:
-    """Call each once, the rest also when one raises what is no Exception, which comes out in the end."""
+def _run_callbacks(callbacks: deque[Callable[[], object]]) -> None:
+    """Call each callback once, the remaining ones also if one raises a BaseException, which is raised at the end."""
     try:
         while callbacks:
             callback = callbacks.popleft()
@@ -291,4 +295,4 @@ def _call_back(callbacks: deque[Callable[[], object]]) -> None:
                 hook_failed("callback of an RPC", callback, error)
     finally:
         if callbacks:
-            _call_back(callbacks)
+            _run_callbacks(callbacks)

@@ -1,4 +1,4 @@
-"""What guarded channels have in common: which methods are idempotent, how long a call may take, what an error tells."""
+"""What a guarded channel needs in both APIs: which methods are idempotent, deadlines, and the examination of errors."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from resilience.grpc._errors import ChannelClosed, make_rpc_error
 from resilience.grpc._failures import NEVER_SENT, RPC_FAILURES, code_of, is_caller_fault, is_closed
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
-"""Which methods may be repeated: all or none, method names or patterns, or a predicate of the method's name.
+"""Which methods may be repeated: all or none, names or patterns of methods, or a function of the name of a method.
 
-A predicate returns True or False; None, and whatever is no bool, counts as False."""
+A function returns True or False; None and any other value count as False."""
 
 ENDLESS: Final = 1e9
-"""Seconds from which on a timeout is none: grpc's own way to say "no deadline" is a number of that size (#26236)."""
+"""Seconds: a timeout from this on is none. grpc itself uses a number of this size for "no deadline" (#26236)."""
 MOST_METHODS: Final = 1000
-"""More names of methods than any API has are not remembered: somebody makes them up."""
+"""The number of methods whose options are remembered. It bounds the memory where names are generated."""
 
 
 class RpcCall(RunningCall):
-    """An RPC, as the policies see it."""
+    """An RPC as a call of the pipeline."""
 
     __slots__ = ()
 
     single_attempt = True
 
     def caused_by_deadline(self, error: Exception) -> bool:
-        """Return whether an error that came at the deadline, or later, is our own cut.
+        """Return whether an error that came at the deadline or later was caused by the deadline.
 
-        gRPC's timers ring late, never early, and the deadline that it tells the server is rounded up: so a
-        DEADLINE_EXCEEDED that comes earlier is the server's own.
+        A DEADLINE_EXCEEDED was: the timers of gRPC fire late, never early, and the deadline that gRPC sends to the
+        server is rounded up, so one that comes earlier was sent by the server.
         """
         return super().caused_by_deadline(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def copy(self) -> RpcCall:
-        """Return a copy, for an attempt that goes on while the call itself does."""
+        """Return a copy, for an attempt that continues on its own."""
         return self.copy_state_to(RpcCall(self.options, self.function, self.args, self.kwargs))
 
 
@@ -57,22 +57,26 @@ class Guard:
     """Passes the RPCs of one channel through a pipeline.
 
     Args:
-        pipeline: the pipeline, or one of its policies, or what its `bind` returns.
+        pipeline: the pipeline, a single policy, or what `bind` of either returns.
         idempotent: which methods may be repeated.
-        flavour: the class of gRPC's errors that ours are to be.
-        target: the channel's; None when it is not known.
-        alone: whether the channel makes exactly one attempt of each of ours: no built-in retry, no interceptor further
-            in that may repeat calls. Only then an unreachable server means that nothing was sent.
+        error_class: the class of errors of gRPC that errors of the pipeline are made; see `make_rpc_error`.
+        target: the target of the channel; None if it is unknown.
+        single_attempt: whether the channel makes one attempt for each attempt of the pipeline: it has no built-in
+            retries and no inner interceptors. Only then an unreachable server means that nothing was sent.
+
+    Raises:
+        TypeError: `pipeline` or `idempotent` has the wrong type.
+        ValueError: a name or pattern in `idempotent` can match no method.
     """
 
     def __init__(
         self,
         pipeline: Caller[Any],
         idempotent: Idempotent,
-        flavour: type[Any],
+        error_class: type[Any],
         target: str | None = None,
         *,
-        alone: bool = False,
+        single_attempt: bool = False,
     ) -> None:
         given: Any = pipeline
         if not isinstance(given, Caller):
@@ -80,26 +84,32 @@ class Guard:
         self.pipeline = pipeline
         self._entry, _ = pipeline.entry()
         self._is_idempotent = matcher(idempotent)
-        self._error_class = flavour
+        self._error_class = error_class
         self._target = target
-        self.connectivity = Connectivity(target if alone else None)
+        self.connectivity = Connectivity(target if single_attempt else None)
         self._options: dict[str, CallOptions] = {}
 
     def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> RpcCall:
-        """Return the call for an RPC; the caller's timeout becomes its deadline, all attempts and waits included.
+        """Return the call of an RPC.
+
+        Args:
+            method: the name of the method, such as "/package.Service/Get".
+            timeout: the seconds that the whole call may take, all attempts and waits included; None for no limit.
+            attempt: the function that makes an attempt.
 
         Raises:
-            TypeError: `timeout` is no number.
-            ValueError: it is NaN, of which nobody can say whether it is over.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is NaN.
         """
-        call = RpcCall(self._options.get(method) or self._learn(method), attempt, (), {})
-        if timeout is not None and _checked(timeout) < ENDLESS:
+        call = RpcCall(self._options.get(method) or self._options_of(method), attempt, (), {})
+        if timeout is not None and _validated(timeout) < ENDLESS:
             at = clock.monotonic() + timeout
             if at < call.deadline:
                 call.deadline = call.total_deadline = at
         return call
 
-    def _learn(self, method: str) -> CallOptions:
+    def _options_of(self, method: str) -> CallOptions:
+        """Return the options of the calls of a method, and remember them."""
         known = options_of(self.pipeline, RPC_FAILURES, target=self._target)
         idempotent = self._is_idempotent(method)
         if idempotent is None:
@@ -110,7 +120,7 @@ class Guard:
         return options
 
     def run(self, call: RunningCall) -> Any:
-        """Make the RPC; returns its response."""
+        """Make an RPC and return its response. Errors of the pipeline are made errors of gRPC."""
         try:
             return execute(self._entry, call)
         except ResilienceError as error:
@@ -118,33 +128,34 @@ class Guard:
             raise
 
     async def arun(self, call: RunningCall) -> Any:
-        """Make the RPC; returns its response."""
+        """Make an RPC and return its response. Errors of the pipeline are made errors of gRPC."""
         try:
             return await aexecute(self._entry, call)
         except ResilienceError as error:
             make_rpc_error(error, self._error_class)
             raise
 
-    def examine(self, error: Exception, *, apart: bool, first: bool = True) -> None:
-        """Note on the error of an attempt what is certain: that nothing was sent (see `Reach`), and whose doing it is.
+    def examine(self, error: Exception, *, disconnected: bool, first: bool = True) -> None:
+        """Mark the error of an attempt whose request was certainly never sent, and one that the caller has caused.
 
         Args:
-            error: what the attempt failed with.
-            apart: what `reach.apart()` said just before it.
+            error: the error of the attempt.
+            disconnected: what `Connectivity.is_disconnected` returned just before the attempt.
             first: whether it was the first attempt of its RPC.
 
         Raises:
-            ChannelClosed: there was an attempt before it, and it was not made.
+            ChannelClosed: it was not the first attempt, and it was not made because the channel is closed.
         """
         if not first and is_closed(error):
             raise ChannelClosed("the channel was closed") from error
-        if self.connectivity.never_sent(error, apart=apart):
+        if self.connectivity.never_sent(error, disconnected=disconnected):
             error.__dict__[NEVER_SENT] = True
         if is_caller_fault(error):
             error.__dict__[KNOWN] = True
 
 
-def _checked(timeout: Any) -> float:
+def _validated(timeout: Any) -> float:
+    """Return the timeout of an RPC as a float, if it is a number."""
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     if timeout != timeout:
@@ -153,29 +164,29 @@ def _checked(timeout: Any) -> float:
 
 
 def timeout_until(deadline: float) -> float | None:
-    """Return what to give gRPC as the timeout of an attempt that ends at `deadline`; None where there is none.
+    """Return the timeout, in seconds, of an attempt that must end at `deadline`; None where there is no deadline.
 
-    It is never 0: gRPC lets a call with a timeout of 0 pass now and then.
+    It is never 0, since a call with a timeout of 0 succeeds now and then.
     """
-    return None if deadline == FOREVER else max(deadline - clock.monotonic(), _LEAST)
+    return None if deadline == FOREVER else max(deadline - clock.monotonic(), _MIN_TIMEOUT)
 
 
-_LEAST: Final = 0.001
+_MIN_TIMEOUT: Final = 0.001
 
 
 def matcher(idempotent: Any) -> Callable[[str], bool | None]:
-    """Return what says of a method whether it is idempotent; it answers None where nothing was given.
+    """Return a function that returns whether a method is idempotent; None where `idempotent` is None.
 
     Raises:
-        TypeError: `idempotent` is nothing of what is allowed, such as a mapping or an async predicate.
-        ValueError: a pattern that can match no method.
+        TypeError: `idempotent` has the wrong type, such as a mapping or an async function.
+        ValueError: a name or pattern can match no method.
     """
     if idempotent is None or isinstance(idempotent, bool):
         return lambda method: idempotent
     if callable(idempotent):
         if is_async(idempotent):
             raise TypeError(f"idempotent takes a plain predicate, not one that is async: {idempotent!r}")
-        return lambda method: _asked(idempotent, method)
+        return lambda method: _call_predicate(idempotent, method)
     if not isinstance(idempotent, Iterable) or isinstance(idempotent, Mapping):
         raise TypeError(
             "idempotent must be True or False, names or patterns of methods such as "
@@ -185,11 +196,11 @@ def matcher(idempotent: Any) -> Callable[[str], bool | None]:
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(f"a pattern in idempotent must be a string, not {pattern!r}")
-        wild = any(sign in pattern for sign in "*?[")
-        if not (pattern.startswith(("/", "*")) if wild else _NAME.fullmatch(pattern)):
+        has_wildcards = any(sign in pattern for sign in "*?[")
+        if not (pattern.startswith(("/", "*")) if has_wildcards else _NAME.fullmatch(pattern)):
             raise ValueError(
-                'a pattern in idempotent must be "/package.Service/Method", or have wildcards, as '
-                f'"/package.Service/Get*" or "*/Get*", not be {pattern!r}: it would match no method'
+                'a pattern in idempotent must be "/package.Service/Method", or have wildcards, such as '
+                f'"/package.Service/Get*" or "*/Get*"; {pattern!r} would match no method'
             )
     return lambda method: any(fnmatchcase(method, pattern) for pattern in patterns)
 
@@ -198,11 +209,12 @@ _NAME: Final = re.compile(r"/[^/]+/.+")
 
 
 def _listed(patterns: Any) -> list[Any]:
+    """Return the patterns in a list, of any type."""
     return [*patterns]
 
 
-def _asked(predicate: Callable[[str], object], method: str) -> bool:
-    """Ask the user's predicate. Whatever is neither True nor False, such as a coroutine, permits nothing."""
+def _call_predicate(predicate: Callable[[str], object], method: str) -> bool:
+    """Return what the user's predicate returns for a method; False if it raises or does not return True or False."""
     try:
         answer = predicate(method)
         return False if answer is None else validation.flag("what the idempotent predicate returns", answer)

@@ -1,4 +1,4 @@
-"""What an RPC of the synchronous API comes to, where it is not an outcome of grpc's own."""
+"""Outcomes of RPCs of the synchronous API that grpc has not made: local responses and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ else:
 
 
 class Finished(grpc.Call, Future):
-    """An RPC that is over, without anything having come from a server."""
+    """An RPC that is done, and whose outcome has not come from a server."""
 
     def initial_metadata(self) -> Any:
         """Return no metadata."""
@@ -26,32 +26,32 @@ class Finished(grpc.Call, Future):
         return ()
 
     def debug_error_string(self) -> str:
-        """Return nothing that `details` does not say."""
+        """Return an empty string: `details` has all there is."""
         return ""
 
     def is_active(self) -> bool:
-        """Return False: it is over."""
+        """Return False: the RPC is done."""
         return False
 
     def time_remaining(self) -> Any:
-        """Return None: it is over."""
+        """Return None: the RPC is done."""
         return
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Return False: it is over, and the callback is not called."""
+        """Return False: the RPC is done. The callback is not called."""
         del callback
         return False
 
     def cancel(self) -> bool:
-        """Return False: it is over."""
+        """Return False: the RPC is done."""
         return False
 
     def cancelled(self) -> bool:
-        """Return False."""
+        """Return False: the RPC was not cancelled."""
         return False
 
     def running(self) -> bool:
-        """Return False: it is over."""
+        """Return False: the RPC is done."""
         return False
 
     def done(self) -> bool:
@@ -59,12 +59,16 @@ class Finished(grpc.Call, Future):
         return True
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Call back at once."""
+        """Call `fn` at once."""
         fn(self)
 
 
 class LocalResponse(Finished):
-    """A good outcome that no server gave, such as the value of a Fallback."""
+    """The outcome of an RPC with a response that no attempt has received, such as the value of a Fallback.
+
+    Args:
+        response: the response.
+    """
 
     def __init__(self, response: Any) -> None:
         self._response = response
@@ -74,7 +78,7 @@ class LocalResponse(Finished):
         return grpc.StatusCode.OK
 
     def details(self) -> str:
-        """Return nothing."""
+        """Return an empty string."""
         return ""
 
     def result(self, timeout: float | None = None) -> Any:
@@ -92,17 +96,23 @@ class LocalResponse(Finished):
 
 
 class LocalError(Finished):
-    """An exception that is no RpcError: a closed channel, a mistake in an interceptor or in a hook."""
+    """The outcome of an RPC that raised an exception which is not an outcome of grpc.
+
+    Such as that of a closed channel, or one raised by an interceptor or by a hook.
+
+    Args:
+        error: the exception.
+    """
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def code(self) -> grpc.StatusCode:
-        """Return what grpc says of an interceptor that raises."""
+        """Return what grpc returns for an interceptor that raises."""
         return grpc.StatusCode.INTERNAL
 
     def details(self) -> str:
-        """Return what grpc says of an interceptor that raises."""
+        """Return what grpc returns for an interceptor that raises."""
         return "Exception raised while intercepting the RPC"
 
     def result(self, timeout: float | None = None) -> NoReturn:
@@ -122,19 +132,19 @@ class LocalError(Finished):
 
 
 def error_of(outcome: Any) -> Exception | None:
-    """Wait until an RPC is over; return its error, None if it went well.
+    """Wait until an RPC is done and return its error, or None if it succeeded.
 
-    Being an RpcError says nothing: a healthy future of grpc's is one, too.
+    The type does not tell: a future of grpc that succeeded is an instance of RpcError, too.
     """
-    ask: Any = getattr(outcome, "exception", None)
-    if ask is not None:
-        error: Exception | None = ask()
+    method: Any = getattr(outcome, "exception", None)
+    if method is not None:
+        error: Exception | None = method()
         return error
     return outcome if isinstance(outcome, Exception) else None
 
 
 def outcome_of(error: BaseException) -> Any:
-    """Return an exception as what grpc calls an outcome: one that has a code, details and a result."""
+    """Return an exception as an outcome of grpc, which has a code, details and a result."""
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call) and isinstance(error, grpc.Future):
         return error
     return LocalError(error)

@@ -1,4 +1,4 @@
-"""The unary-unary RPC of the synchronous API: called, called with its call, or as a future."""
+"""Unary-unary RPCs of the synchronous API: `stub.Method()`, `.with_call()` and `.future()`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from resilience.grpc._guard import Guard, timeout_until
 from resilience.grpc._outcomes import LocalResponse, error_of, outcome_of
 
 _BLOCKS: Final = "with_call.<locals>.continuation"
+"""How the qualified name of a continuation of grpc ends that waits for the end of the attempt."""
 
 
 class UnaryUnaryInterceptor(grpc.UnaryUnaryClientInterceptor):
-    """Passes each RPC through a pipeline. Interceptors further in see every attempt, those further out see one call.
+    """Passes each RPC through a pipeline. Inner interceptors see every attempt, outer interceptors see one call.
 
     Args:
-        guard: the pipeline, and what is known of the channel.
+        guard: the guard of the channel.
     """
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Make the RPC and return its outcome; or, for a caller who wants a future, start it.
+        """Make the RPC and return its outcome, or start it and return a future.
 
-        grpc calls this for both, and only the name of the continuation tells which it is. Where it has another name,
-        a future is right in both cases: whoever wants to block asks it for its result.
+        grpc calls this both for blocking calls and for futures. Only the name of the continuation distinguishes them.
+        If it has neither name, since another interceptor has wrapped it, a future is right in both cases: a blocking
+        call then waits for its result.
         """
         attempts = Attempts(self._guard, continuation, client_call_details, request)
         method, timeout = client_call_details.method, client_call_details.timeout
@@ -41,46 +43,47 @@ class UnaryUnaryInterceptor(grpc.UnaryUnaryClientInterceptor):
 
 
 class Attempts(BaseAttempts):
-    """The attempts of one RPC of the synchronous API; called, it makes one, and returns the response."""
+    """The attempts of one RPC of the synchronous API. Calling it makes one attempt and returns the response."""
 
     local_response = LocalResponse
 
     def __call__(self) -> Any:
-        """Make an attempt."""
+        """Make an attempt and return its response, or raise its error."""
         return self.finish(*self.begin())
 
     def begin(self) -> tuple[Any, bool]:
-        """Start an attempt, with the time that is left as its timeout; returns it, and whether nothing was connected.
+        """Start an attempt whose timeout is the time left until the deadline.
 
-        Both are for `finish`.
+        Returns:
+            The attempt, and whether the channel was disconnected; both are for `finish`.
         """
-        apart = self._count()
+        disconnected = self._count()
         details = Details(self._details, timeout_until(ambient_deadline.get()), self._new_metadata())
         try:
-            return self._continuation(details, self._request), apart
-        except Exception as error:  # a future of a closed channel, for one
-            return outcome_of(error), apart
+            return self._continuation(details, self._request), disconnected
+        except Exception as error:  # such as for a future of a closed channel
+            return outcome_of(error), disconnected
 
     def _new_metadata(self) -> Any:
-        """Return metadata for one attempt, in a list where the caller's is one: interceptors may change that."""
+        """Return the metadata for one attempt: a new list if a list was given, since interceptors may change it."""
         if self._metadata is not None and isinstance(self._details.metadata, list):
             return list(self._metadata)
         return self._metadata
 
-    def finish(self, outcome: Any, apart: bool) -> Any:
-        """Wait for the end of an attempt; return its response, or raise its error."""
+    def finish(self, outcome: Any, disconnected: bool) -> Any:
+        """Wait for the end of an attempt and return its response, or raise its error."""
         error = error_of(outcome)
         if error is None:
             return self._add(outcome.result(), outcome)
         try:
-            self._examine(error, apart)
+            self._examine(error, disconnected)
             raise error
         finally:
             del error, outcome  # the traceback holds this frame
 
 
 class Details(grpc.ClientCallDetails):
-    """What the caller gave, with another timeout, and metadata that interceptors may change."""
+    """The call details given by the caller, with the timeout and metadata of one attempt."""
 
     def __init__(self, given: Any, timeout: float | None, metadata: Any) -> None:
         self.method = given.method

@@ -1,4 +1,4 @@
-"""Guarded channels for `grpc.aio`, which runs on asyncio only."""
+"""Channels of `grpc.aio` that pass RPCs through a pipeline. `grpc.aio` runs on asyncio only."""
 
 from __future__ import annotations
 
@@ -25,18 +25,28 @@ def insecure_channel(
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None = (),
 ) -> grpc.aio.Channel:
-    """Make a channel without encryption whose RPCs pass through a pipeline.
+    """Return a channel of `grpc.aio` without encryption whose unary-unary RPCs pass through a pipeline.
+
+    RPCs that stream requests or responses bypass the pipeline. Errors of the pipeline are also `grpc.aio.AioRpcError`s.
+    The rest is as in `resilience.grpc.insecure_channel`: deadlines, codes, and the RPCs that are retried.
 
     Args:
-        target: the server, as grpc takes it.
-        pipeline: see `resilience.grpc.insecure_channel`, also for the others.
-        idempotent: which methods may be repeated.
-        options: options for grpc.
-        compression: for grpc.
-        interceptors: more of them, further in: they see every attempt.
+        target: the address of the server, as for `grpc.aio.insecure_channel`.
+        pipeline: the pipeline, a single policy, or what `bind` of either returns. None for the default pipeline of the
+            target; see `resilience.grpc.insecure_channel`.
+        idempotent: which methods may be repeated; see `resilience.grpc.insecure_channel`.
+        options: channel options for grpc. They take precedence over those of `resilience.grpc.channel_options`, but
+            must not enable the built-in retries. None for none.
+        compression: the compression, as for `grpc.aio.insecure_channel`.
+        interceptors: further interceptors, inside the pipeline: they see every attempt. They may repeat a call, so with
+            any of them a failure never proves that the request was not sent. None for none.
+
+    Raises:
+        TypeError: an argument has the wrong type, such as a mapping or an async function as `idempotent`.
+        ValueError: a name or pattern in `idempotent` can match no method, or `options` enable the built-in retries.
     """
     guard = _guard(target, pipeline, idempotent, interceptors)
-    more = _all(guard, interceptors)
+    more = _with_ours(guard, interceptors)
     return _watched(guard, grpc.aio.insecure_channel(target, all_options(options), compression, more))
 
 
@@ -50,14 +60,28 @@ def secure_channel(
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ClientInterceptor] | None = (),
 ) -> grpc.aio.Channel:
-    """Make a channel with these credentials; everything else is as in `insecure_channel`."""
+    """Return a channel of `grpc.aio` with credentials whose unary-unary RPCs pass through a pipeline.
+
+    Args:
+        target: the address of the server, as for `grpc.aio.secure_channel`.
+        credentials: the channel credentials, as for `grpc.aio.secure_channel`.
+        pipeline: the pipeline; see `insecure_channel`, also for the other arguments.
+        idempotent: which methods may be repeated.
+        options: channel options for grpc.
+        compression: the compression.
+        interceptors: further interceptors, inside the pipeline.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: a name or pattern in `idempotent` can match no method, or `options` enable the built-in retries.
+    """
     guard = _guard(target, pipeline, idempotent, interceptors)
-    more = _all(guard, interceptors)
+    more = _with_ours(guard, interceptors)
     return _watched(guard, grpc.aio.secure_channel(target, credentials, all_options(options), compression, more))
 
 
 def _guard(target: str, pipeline: Caller[Any] | None, idempotent: Idempotent, more: Sequence[Any] | None) -> Guard:
-    return Guard(given_or_default(pipeline, target), idempotent, AioResilienceRpcError, target, alone=not more)
+    return Guard(given_or_default(pipeline, target), idempotent, AioResilienceRpcError, target, single_attempt=not more)
 
 
 def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
@@ -65,5 +89,5 @@ def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
     return channel
 
 
-def _all(guard: Guard, more: Sequence[Any] | None) -> list[Any]:
+def _with_ours(guard: Guard, more: Sequence[Any] | None) -> list[Any]:
     return [*aio_interceptors(guard), *(more or ())]
