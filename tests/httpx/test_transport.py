@@ -105,7 +105,7 @@ def test_a_response_that_a_fallback_replaces_is_closed(ask: Ask) -> None:
 
 
 def test_a_fallback_that_is_no_response_is_told_so(ask: Ask) -> None:
-    with pytest.raises(TypeError, match="must be a Response, not <class 'str'>"):
+    with pytest.raises(TypeError, match="must return a Response, not <class 'str'>"):
         ask(Pipeline(Stale("stale")), Script(503))
 
 

@@ -101,14 +101,14 @@ class Guard:
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is NaN.
         """
-        call = RpcCall(self._options.get(method) or self._options_of(method), attempt, (), {})
+        call = RpcCall(self._options.get(method) or self._method_options(method), attempt, (), {})
         if timeout is not None and _validated(timeout) < ENDLESS:
             at = clock.monotonic() + timeout
             if at < call.deadline:
                 call.deadline = call.total_deadline = at
         return call
 
-    def _options_of(self, method: str) -> CallOptions:
+    def _method_options(self, method: str) -> CallOptions:
         """Return the options of the calls of a method, and remember them."""
         known = options_of(self.pipeline, RPC_FAILURES, target=self._target)
         idempotent = self._is_idempotent(method)

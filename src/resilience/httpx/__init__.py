@@ -1,9 +1,10 @@
-"""httpx clients guarded by a pipeline; also those of its fork httpx2. Needs the extra `httpx` or `httpx2`.
+"""Clients and transports of httpx, or of its fork httpx2, that pass requests through a pipeline.
 
     client = resilience.httpx.attach(httpx.Client(base_url=...), pipeline)
 
-Every request, redirects included, is one call of the pipeline: operation is its method, target its host. Bodies that
-are streamed keep their permits until they have been read or closed.
+Every request, redirects included, is one call of the pipeline. Its operation is the method and its target is the host,
+unless `bind` of the pipeline names others. A streamed body holds its permits until it has been read or closed. Requires
+the extra `httpx` or `httpx2`.
 """
 
 from resilience._util.exports import set_public_module as _set_public_module

@@ -1,4 +1,4 @@
-"""What both transports do: with the pipeline, with what sends the requests, and with the response of an attempt."""
+"""The base class of the transports for plain and for async clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from resilience.httpx._pool_repair import pool_of
 
 
 class BaseResilientTransport:
-    """What both transports have in common: the pipeline, and what is made of an attempt's response."""
+    """A transport that passes requests through a pipeline to an inner transport.
+
+    Args:
+        pipeline: the pipeline, or a single policy; also a bound one.
+        transport: the inner transport, which sends the requests; None for the default one.
+        default: the name of the class of the default inner transport in httpx.
+        method: the name of the method that an inner transport must have.
+
+    Raises:
+        TypeError: `pipeline` or `transport` has the wrong type.
+    """
 
     def __init__(self, pipeline: Caller[Any], transport: Any, default: str, method: str) -> None:
         given: Any = pipeline
@@ -28,53 +38,61 @@ class BaseResilientTransport:
         if transport is not None and not callable(getattr(transport, method, None)):
             raise TypeError(f"transport must be one that has {method}, not {transport!r}")
         self._default = default if transport is None else None
-        self._speaks: type[Any] | None = None
-        self._send_by(getattr(httpx_module_of(self).module, default)() if transport is None else transport)
-        self._closings: int = 0
+        self._request_class: type[Any] | None = None
+        self._set_inner(getattr(httpx_module_of(self).module, default)() if transport is None else transport)
+        self._times_closed: int = 0
 
-    def _send_by(self, transport: Any) -> None:
+    def _set_inner(self, transport: Any) -> None:
+        """Set the inner transport."""
         self._transport: Any = transport
         self._own = is_own(transport)
         self._pool = pool_of(transport)
 
-    def _speak(self, request: Any) -> None:
-        """See to it that requests and what sends them belong to the same module, as the first request comes in.
+    def _check_module(self, request: Any) -> None:
+        """Check that a request and the inner transport are of the same module; done again for a new class of requests.
+
+        A default inner transport is replaced by that of the other module, if no request has been sent yet.
 
         Raises:
-            TypeError: they do not.
+            TypeError: they are not of the same module.
         """
-        own, wanted = module_name_of(self._transport), httpx_module_of(request).module.__name__
-        if self._own and own != wanted:
-            if self._default is None or self._speaks is not None:
+        inner, wanted = module_name_of(self._transport), httpx_module_of(request).module.__name__
+        if self._own and inner != wanted:
+            if self._default is None or self._request_class is not None:
                 raise TypeError(
-                    f"this transport sends by {own}, and the client is one of {wanted}: give it one of those"
+                    f"this transport sends by {inner}, and the client is one of {wanted}: "
+                    f"give it an inner transport of {wanted}"
                 )
-            self._send_by(getattr(httpx_module_of(request).module, self._default)())
-        self._speaks = type(request)
+            self._set_inner(getattr(httpx_module_of(request).module, self._default)())
+        self._request_class = type(request)
 
     def _outgoing(self, call: HttpCall) -> tuple[Any, Timeouts]:
-        """Begin an attempt; returns what it sends, and its timeouts.
+        """Return the request that an attempt sends, and its timeouts.
 
         Raises:
-            RejectedError: the transport was closed while the call waited: its connections would stay open.
+            RejectedError: the transport was closed while the call waited. It would open connections that stay open.
         """
-        if call.epoch != self._closings:
+        if call.times_closed != self._times_closed:
             raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
         call.set_queued(False)
         extensions = call.request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
         return copied(call.request, {**extensions, "timeout": timeouts}), timeouts
 
-    def _learn(self, error: BaseException, call: HttpCall) -> None:
-        """Note whether an attempt that raised was sent."""
-        known = unsent(error, self._own)
-        if known is not None:
-            call.learn(known)
-        if known and is_a(error, "PoolTimeout"):
+    def _note_unsent(self, error: BaseException, call: HttpCall) -> None:
+        """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
+        is_unsent = unsent(error, self._own)
+        if is_unsent is not None:
+            call.set_unsent(is_unsent)
+        if is_unsent and is_a(error, "PoolTimeout"):
             call.set_queued(True)
 
     def _receive(self, response: Any, call: HttpCall, timeouts: Timeouts) -> tuple[bool, DeferredSettlement | None]:
-        """Return whether a response is a failure, and what is to end with the body of one that is none."""
+        """Take the response of an attempt.
+
+        Returns:
+            Whether it is a failure, and the settlement that ends with its body; None if it has none.
+        """
         call.set_queued(False)
         call.opened.append(response)
         if not response.is_closed:

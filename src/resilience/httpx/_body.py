@@ -1,4 +1,4 @@
-"""The bodies of responses: what the permits of a call follow."""
+"""The bodies of responses: the gates of a call are settled when its body ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from resilience.httpx._modules import httpx_module_of
 from resilience.httpx._pool_repair import PoolSlot
 
 DRAIN_BYTES: Final = 65_536
-"""Bytes: the body of a response that is discarded is read up to this."""
+"""The number of bytes up to which the body of a discarded response is read."""
 DRAIN_SECONDS: Final = 0.2
-"""Seconds that reading what nobody wants may take; one connection is not worth more."""
+"""The seconds for which the body of a discarded response is read. To keep a connection is not worth more."""
 
 
 class GuardedBody:
-    """What the bodies of both kinds have in common.
+    """The base class of the bodies of plain and of async clients.
 
     Args:
-        stream: the body as the transport gave it.
-        call: whose body it is.
-        timeouts: of the attempt.
-        started: when the attempt began.
-        deferred: what ends with the body; None where nothing does.
+        stream: the body from the inner transport.
+        call: the call.
+        timeouts: the timeouts of the attempt.
+        started: the time at which the attempt began.
+        deferred: the settlement that ends with the body; None if the call is settled already.
     """
 
     def __init__(
@@ -43,58 +43,65 @@ class GuardedBody:
         self._deferred = deferred
         self._iterator: Any = None
 
-    def _late(self) -> bool:
+    def _is_late(self) -> bool:
+        """Return whether the deadline of the whole call has passed."""
         return self._call.total_deadline != FOREVER and clock.monotonic() >= self._call.total_deadline
 
     def _end(self, ending: Ending) -> None:
+        """Settle the call; only the first ending counts."""
         if self._deferred is not None:
             self._deferred.end(ending)
 
-    def _failed(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
+        """End the body with an error."""
         self._end(Ending(None, error, self._call.failures))
 
-    def _cut(self, cause: Exception | None = None) -> Exception:
-        """Return the error for a body that came too late, and end."""
+    def _end_late(self, cause: Exception | None = None) -> Exception:
+        """End the body since its deadline has passed, and return the error to raise."""
         call = self._call
         error = deadline_errors.cut_error(call, self._started, call.total_deadline_source)
-        whose = str(error).partition(" passed while ")[0]
-        ran = clock.monotonic() - self._started
-        error.args = (f"{whose} passed while the body was read, {ran:.3g} s after {call.operation} began",)
+        deadline = str(error).partition(" passed while ")[0]
+        elapsed = clock.monotonic() - self._started
+        error.args = (f"{deadline} passed while the body was read, {elapsed:.3g} s after {call.operation} began",)
         error.__cause__ = cause
-        self._failed(error)
+        self._fail(error)
         return httpx_module_of(call.request).translated(error, call.request)
 
 
 class Body(GuardedBody):
-    """A body that is read by a plain client. It ends once: exhausted, closed, failed, or dropped."""
+    """A body for a plain client. It ends once: when it is exhausted, closed, fails, or is garbage-collected."""
 
     def __iter__(self) -> Iterator[bytes]:
         self._iterator = iter(self._stream)
         return self
 
     def __next__(self) -> bytes:
-        if self._late():
+        if self._is_late():
             self._stream.close()
-            raise self._cut()
+            raise self._end_late()
         try:
             chunk: bytes = next(self._iterator)
         except StopIteration:
             self._end(OK)
             raise
         except Exception as error:
-            if self._late() and self._call.caused_by_deadline(error):
-                raise self._cut(error) from error
-            self._failed(error)
+            if self._is_late() and self._call.caused_by_deadline(error):
+                raise self._end_late(error) from error
+            self._fail(error)
             raise
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
         return chunk
 
     def drain(self, until: float) -> bytes | None:
-        """Close the body of a failed response; returns what it was, if it was small and came in time.
+        """Close the body of a failed response.
 
-        Each silence may last until that time.
+        Args:
+            until: the time until which it is read; also the deadline of each read.
+
+        Returns:
+            What was read, if it is the whole body; None if the body was too large or too slow.
         """
         try:
             self._timeouts.set_deadline(until)
@@ -111,7 +118,7 @@ class Body(GuardedBody):
                 self._stream.close()
 
     def close(self) -> None:
-        """Close the body. Who closes it early has what they wanted."""
+        """Close the body. To close it before its end is a success: the caller has read what it needs."""
         try:
             self._stream.close()
         finally:
@@ -119,11 +126,16 @@ class Body(GuardedBody):
 
 
 class AsyncBody(GuardedBody):
-    """A body that is read by an async client.
+    """A body for an async client.
 
     Args:
-        alone: whether httpcore reads it, from a connection that no other response is on.
-        place: what it has in a pool that may lose it; None: nothing. For the rest see `Guarded`.
+        stream: the body from the inner transport.
+        call: the call.
+        timeouts: the timeouts of the attempt.
+        started: the time at which the attempt began.
+        deferred: the settlement that ends with the body; None if the call is settled already.
+        alone: whether httpcore reads it from a connection that has no other response.
+        slot: its slot in a pool that may lose it; None for other pools.
     """
 
     def __init__(
@@ -134,46 +146,53 @@ class AsyncBody(GuardedBody):
         started: float,
         deferred: DeferredSettlement | None,
         alone: bool,
-        place: PoolSlot | None,
+        slot: PoolSlot | None,
     ) -> None:
         super().__init__(stream, call, timeouts, started, deferred)
         self._alone = alone
-        self._place = place
-        if place is not None:
-            place.taken(stream)
+        self._slot = slot
+        if slot is not None:
+            slot.set_stream(stream)
 
     def __aiter__(self) -> AsyncBody:
         self._iterator = aiter(self._stream)
         return self
 
     async def __anext__(self) -> bytes:
-        whole = self._call.total_deadline
+        deadline = self._call.total_deadline
         try:
-            coming: Any = anext(self._iterator)
-            chunk: Any = await (coming if whole == FOREVER else _runtime.await_until(whole, coming))
+            following: Any = anext(self._iterator)
+            chunk: Any = await (following if deadline == FOREVER else _runtime.await_until(deadline, following))
         except StopAsyncIteration:
             self._iterator = None
             self._end(OK)
             raise
         except Exception as error:
             await self._repair_pool(error)
-            if self._late() and self._call.caused_by_deadline(error):
-                raise self._cut(error) from error
-            self._failed(error)
+            if self._is_late() and self._call.caused_by_deadline(error):
+                raise self._end_late(error) from error
+            self._fail(error)
             raise
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             await self._repair_pool(error)
             raise
-        if chunk is TIMED_OUT or self._late():
-            late = self._cut()
+        if chunk is TIMED_OUT or self._is_late():
+            late = self._end_late()
             await self.aclose()
             raise late
         data: bytes = chunk
         return data
 
     async def drain(self, until: float) -> bytes | None:
-        """Close the body of a failed response; returns what it was, if it was small and came in time."""
+        """Close the body of a failed response.
+
+        Args:
+            until: the time until which it is read.
+
+        Returns:
+            What was read, if it is the whole body; None if the body was too large or too slow.
+        """
         self._iterator = aiter(self._stream)
         read: Any = None
         try:
@@ -188,7 +207,7 @@ class AsyncBody(GuardedBody):
         return read if isinstance(read, bytes) else None
 
     async def aclose(self) -> None:
-        """Close the body. Who closes it early has what they wanted."""
+        """Close the body. To close it before its end is a success: the caller has read what it needs."""
         try:
             await self._close()
         except BaseException as error:
@@ -198,17 +217,19 @@ class AsyncBody(GuardedBody):
             self._end(OK)
 
     async def _repair_pool(self, error: BaseException) -> None:
-        if self._place is not None:
-            await self._place.repair(error)
+        """Release the slots that the pool has lost, after an exception that httpcore has raised."""
+        if self._slot is not None:
+            await self._slot.repair(error)
 
     async def _close(self) -> None:
+        """Close the stream and its generators."""
         await self._stream.aclose()
         iterator, self._iterator = self._iterator, None
         if iterator is None:
             return
-        # Who leaves a generator to the garbage collector is warned by trio. Those of httpcore, one within the other,
-        # end by the error that reading from a closed connection is. With HTTP/2 the connection goes on, and reading
-        # would wait for what never comes.
+        # trio warns of an async generator that is left to the garbage collector. The nested generators of httpcore end
+        # by reading on, since reading from a closed connection raises. An HTTP/2 connection stays open, so that reading
+        # on would wait without end.
         with contextlib.suppress(Exception):
             if self._alone:
                 await _runtime.await_until(clock.monotonic() + DRAIN_SECONDS, _exhaust(iterator))
@@ -217,6 +238,7 @@ class AsyncBody(GuardedBody):
 
 
 async def _gather(iterator: Any, until: float) -> bytes | None:
+    """Return the whole body, or None if it is too large or too slow."""
     read = bytearray()
     async for chunk in iterator:
         read += chunk
@@ -226,11 +248,12 @@ async def _gather(iterator: Any, until: float) -> bytes | None:
 
 
 async def _exhaust(iterator: Any) -> None:
+    """Read to the end."""
     async for _ in iterator:
         pass
 
 
 def is_alone(response: Any) -> bool:
-    """Return whether a response has its connection for itself: with HTTP/1 it has, with HTTP/2 it has not."""
+    """Return whether the connection of a response has no other responses: that is so for HTTP/1, not for HTTP/2."""
     version = response.extensions.get("http_version")
     return isinstance(version, bytes) and version.startswith(b"HTTP/1")

@@ -1,4 +1,4 @@
-"""One HTTP call as the policies see it."""
+"""The call of an HTTP request."""
 
 from __future__ import annotations
 
@@ -12,141 +12,142 @@ from resilience._call.running_call import RunningCall
 from resilience.httpx._modules import is_a
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""RFC 9110 9.2.2."""
+"""The idempotent methods of RFC 9110 9.2.2."""
 
 
 class HttpCall(RunningCall):
     """The call of one request.
 
     Args:
-        binding: what is known about the calls of the transport.
-        function: what makes an attempt; it gets this call.
-        request: what is sent.
-        let_go: frees what the responses in `opened` hold; for awaited calls it is a coroutine function.
-        epoch: how often the transport had been closed when the call came in.
+        options: the options of the calls of the transport.
+        function: makes an attempt; it is called with this call.
+        request: the request.
+        release: discards the responses in `opened`; for awaited calls it is a coroutine function.
+        times_closed: how often the transport had been closed when the call began.
     """
 
-    __slots__ = ("_known", "_queued", "_release", "epoch", "opened", "release_attempt", "request")
+    __slots__ = ("_queued", "_release", "_unsent", "opened", "release_attempt", "request", "times_closed")
 
     cancel_via_anyio = True
     single_attempt = True
 
     def __init__(
         self,
-        binding: CallOptions,
+        options: CallOptions,
         function: Callable[[HttpCall], Any],
         request: Any,
-        let_go: Callable[[HttpCall], Any],
-        epoch: int = 0,
+        release: Callable[[HttpCall], Any],
+        times_closed: int = 0,
     ) -> None:
-        super().__init__(binding, function, (self,), {})
+        super().__init__(options, function, (self,), {})
         self.request = request
         self.opened: list[Any] = []
-        """The responses that somebody has to close."""
-        self._known: dict[int, bool] = {}
+        """The responses that are still to be closed."""
+        self._unsent: dict[int, bool] = {}
         self._queued = False
-        self._release = let_go
-        self.epoch = epoch
-        self.release_attempt: Callable[[], Any] | None = partial(let_go, self)
+        self._release = release
+        self.times_closed = times_closed
+        self.release_attempt: Callable[[], Any] | None = partial(release, self)
 
     @property
     def operation(self) -> str:
-        """The method, where nobody gave a name."""
+        """The operation given by `bind`, otherwise the method."""
         return self.options.operation or self.request.method
 
     @property
     def target(self) -> str | None:
-        """The host, where nobody gave a name."""
+        """The target given by `bind`, otherwise the host of the URL."""
         return self.options.target or self.request.url.host or None
 
     @property
     def idempotent(self) -> bool:
-        """What the binding says, or else the method (RFC 9110 9.2.2) or an Idempotency-Key."""
+        """What `bind` says, otherwise whether the method is idempotent (RFC 9110 9.2.2) or has an Idempotency-Key."""
         if self.options.idempotent is not None:
             return self.options.idempotent
         return self.request.method in IDEMPOTENT or "idempotency-key" in self.request.headers
 
     @property
     def replayable(self) -> bool:
-        """Whether the body can be sent again, or has not been touched yet."""
+        """Whether the body can be sent again, or has not been read yet."""
         return _replayable(self.request.stream)
 
     @property
     def queued(self) -> bool:
-        """Whether it still waits for a connection of the pool."""
+        """Whether the request still waits for a connection of the pool."""
         return self._queued
 
     @property
     def unsent(self) -> bool | None:
-        """Whether this attempt surely sent nothing; None where the transport does not know better than the failure."""
-        return self._known.get(self.attempt)
+        """Whether this attempt certainly sent nothing; None where the transport leaves that to the failure."""
+        return self._unsent.get(self.attempt)
 
-    def learn(self, unsent: bool) -> None:
-        """Note whether this attempt surely sent nothing."""
-        self._known[self.attempt] = unsent
+    def set_unsent(self, unsent: bool) -> None:
+        """Set whether this attempt certainly sent nothing."""
+        self._unsent[self.attempt] = unsent
 
-    def over(self) -> None:
-        """Let go of itself: no attempt follows."""
+    def end(self) -> None:
+        """Drop the references of the call to itself: no attempt follows."""
         self.args = ()
         self.release_attempt = None
 
-    def settled(self, response: Any) -> None:
-        """Nobody has to close a response any more."""
-        with contextlib.suppress(ValueError):  # a thread that was left behind has been here
+    def remove(self, response: Any) -> None:
+        """Remove a response from `opened`."""
+        with contextlib.suppress(ValueError):  # an abandoned thread has removed it
             self.opened.remove(response)
 
     def set_queued(self, queued: bool) -> None:
-        """Note whether it waits for a connection of the pool."""
+        """Set whether the request waits for a connection of the pool."""
         self._queued = queued
 
     def caused_by_deadline(self, error: Exception) -> bool:
-        """A timeout of httpx that comes at our deadline comes because of it."""
+        """Return whether an exception that came at the deadline or later was caused by it: a timeout of httpx was."""
         return super().caused_by_deadline(error) or is_a(error, "TimeoutException")
 
     def copy(self) -> HttpCall:
-        """Return a copy, for a thread."""
-        other = HttpCall(self.options, self.function, self.request, self._release, self.epoch)
+        """Return a copy, for a thread that may be abandoned. The copies share `opened`."""
+        other = HttpCall(self.options, self.function, self.request, self._release, self.times_closed)
         self.copy_state_to(other)
         other.opened = self.opened
-        other._known = self._known
+        other._unsent = self._unsent
         return other
 
     def dispose(self, result: Any) -> None:
-        """Close a response that came when its thread had been left behind."""
+        """Close a response that arrived after its thread was abandoned."""
         close_quietly(result)
 
-    def taken(self) -> Iterator[Any]:
-        """Take out the responses that somebody has to close, one by one; a thread that was left behind may, too."""
+    def pop_opened(self) -> Iterator[Any]:
+        """Remove and yield the responses in `opened` one by one. An abandoned thread may do so at the same time."""
         with contextlib.suppress(IndexError):
             while True:
                 yield self.opened.pop()
 
     def close_all(self, but: Any = None) -> None:
-        """Close the responses that nobody gets."""
-        for response in self.taken():
+        """Close all responses that are still open except for one, the result of the call."""
+        for response in self.pop_opened():
             if response is not but:
                 close_quietly(response)
 
 
 def close_quietly(response: Any) -> None:
-    """Close a response that nobody wants; how its connection fares is nobody's business."""
+    """Close a response that is not used, and ignore errors of its connection."""
     with contextlib.suppress(Exception):
         response.close()
 
 
 def _replayable(stream: Any) -> bool:
+    """Return whether the body of a request can be sent again, or has not been read yet."""
     if is_a(stream, "ByteStream"):
         return True
-    facts: dict[str, Any] = getattr(stream, "__dict__", {})
-    if facts.get("_is_stream_consumed") is False:
+    attributes: dict[str, Any] = getattr(stream, "__dict__", {})
+    if attributes.get("_is_stream_consumed") is False:
         return True  # nothing has been read from it
-    if isinstance(facts.get("fields"), list):
-        return all(_rewinds(getattr(field, "file", b"")) for field in facts["fields"])
-    return type(facts.get("_stream")) in (list, tuple)
+    if isinstance(attributes.get("fields"), list):
+        return all(_rewinds(getattr(field, "file", b"")) for field in attributes["fields"])
+    return type(attributes.get("_stream")) in (list, tuple)
 
 
 def _rewinds(part: Any) -> bool:
-    """Return whether a part of a multipart body comes out whole again; httpx rewinds files that can be."""
+    """Return whether a part of a multipart body can be read again; httpx rewinds files that are seekable."""
     if isinstance(part, str | bytes):
         return True
     try:
@@ -156,7 +157,7 @@ def _rewinds(part: Any) -> bool:
 
 
 def copied(request: Any, extensions: dict[str, Any]) -> Any:
-    """Return the same request with extensions of its own: the caller may send the original again."""
+    """Return a copy of a request with other extensions. The original stays unchanged: its caller may send it again."""
     kind: Any = request.__class__
     other: Any = kind.__new__(kind)
     other.__dict__.update(request.__dict__)

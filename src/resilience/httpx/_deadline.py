@@ -1,4 +1,4 @@
-"""The time that each phase of an attempt may take, and what httpcore tells while it works (its `trace` extension)."""
+"""The deadline of an attempt in the timeouts, the upload and the `trace` extension of httpcore."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._modules import HttpxModule
 
 PHASES: Final = ("connect", "read", "write", "pool")
+"""The keys of the `timeout` extension."""
 SHORTEST: Final = 0.001
+"""The shortest timeout, in seconds: sockets take 0 for non-blocking mode."""
 LONGEST: Final = 1_000_000.0
-"""Sockets take 0 for "do not wait at all", and no more than some years."""
+"""The longest timeout, in seconds: sockets reject more than some years."""
 SLICE: Final = 65_536
-"""Bytes that are sent without a look at the clock."""
+"""The number of bytes that are sent between two checks of the deadline."""
 TO_SEND: Final = frozenset({"connect_tcp.started", "connect_unix_socket.started", "send_request_headers.started"})
-"""The steps to sending a request that may be left out."""
+"""The steps before anything is sent: at their start the attempt can still be given up as unsent."""
 SENDING: Final = "send_request_headers.started"
+"""The step with which sending begins."""
 
 
 class Timeouts(dict[str, "float | None"]):
-    """The timeouts of one attempt, each clipped to the time that is left when somebody asks for it.
+    """The timeouts of one attempt, in seconds by phase. Each is at most the time left when it is read.
 
     Args:
-        given: those of the request.
-        deadline: until when; the head has that of the attempt, the body that of the whole call.
+        given: the timeouts of the request; None for no limit.
+        deadline: the deadline; that of the attempt for the response head, that of the whole call for the body.
     """
 
     __slots__ = ("_deadline", "_given")
@@ -37,13 +40,13 @@ class Timeouts(dict[str, "float | None"]):
         self.set_deadline(deadline)
 
     def set_deadline(self, deadline: float) -> None:
-        """Go on with another deadline, as from the head to the body."""
+        """Set another deadline, such as that of the body after the head."""
         self._deadline = deadline
         if deadline != FOREVER:
             self.update({phase: self.get(phase) for phase in PHASES})
 
     def get(self, phase: str, default: Any = None, /) -> Any:
-        """Return seconds: what is left, or what was given where that is less."""
+        """Return the timeout of a phase: the time left, or the given timeout if that is less."""
         given = self._given.get(phase)
         if self._deadline == FOREVER:
             return self._given.get(phase, default)
@@ -58,64 +61,68 @@ class Timeouts(dict[str, "float | None"]):
 
     @property
     def left(self) -> float:
-        """Seconds; negative when the deadline has passed."""
+        """The seconds until the deadline; negative when it has passed."""
         return self._deadline - clock.monotonic()
 
 
 class DeadlineTrace:
-    """For plain clients: each step has the time that is left as it begins, and none begins when none is left.
+    """A `trace` for plain clients, which gives each step of connecting the time left, and starts none without any.
 
     Args:
-        timeouts: of the attempt.
-        dialect: the request's.
-        follow: a `trace` of the request's own, which hears everything as well.
+        timeouts: the timeouts of the attempt.
+        module: the module of the request.
+        trace: the `trace` extension of the request, which is called as well; None for none.
     """
 
-    def __init__(self, timeouts: Timeouts, dialect: HttpxModule, follow: Any) -> None:
+    def __init__(self, timeouts: Timeouts, module: HttpxModule, trace: Any) -> None:
         self._timeouts = timeouts
-        self._dialect = dialect
-        self._follow = follow
+        self._module = module
+        self._trace = trace
         self._pause = 0.0
 
     def __call__(self, name: str, info: Any) -> None:
-        """Hear of a step. httpcore asks for the timeout once for all tries to connect and for TLS: set it anew."""
+        """Handle an event of httpcore, which reads the timeout once for all connection attempts and TLS: update it.
+
+        Raises:
+            ConnectTimeout: the deadline has passed and nothing has been sent.
+        """
         step = name.partition(".")[2]
         if step == "retry.started":
             self._retry()
         elif step in TO_SEND and self._timeouts.left <= 0:
-            raise self._dialect.module.ConnectTimeout("the deadline passed before the request was sent")
+            raise self._module.module.ConnectTimeout("the deadline passed before the request was sent")
         if step.endswith(".started") and "timeout" in info:
             info["timeout"] = self._timeouts.get("connect")
-        if self._follow is not None:
-            self._follow(name, info)
+        if self._trace is not None:
+            self._trace(name, info)
 
     def _retry(self) -> None:
-        """Raise what HTTPTransport(retries=) would try again after, where its wait would end past the deadline."""
+        """Raise the error that `HTTPTransport(retries=)` would retry, if its wait would end past the deadline."""
         error = sys.exception()
         if self._timeouts.left <= self._pause and error is not None:
             raise error
-        self._pause = self._pause * 2 or 0.5  # as httpcore waits: 0, 0.5, 1, 2, ...
+        self._pause = self._pause * 2 or 0.5  # the waits of httpcore: 0, 0.5, 1, 2, ...
 
 
 class Upload:
-    """For plain clients: the body of a request, which is not sent on when the deadline has passed.
+    """The body of a request of a plain client. Iterating over it raises WriteTimeout when the deadline has passed.
 
     Args:
         stream: the body.
-        timeouts: of the attempt.
-        dialect: the request's.
+        timeouts: the timeouts of the attempt.
+        module: the module of the request.
     """
 
-    def __init__(self, stream: Any, timeouts: Timeouts, dialect: HttpxModule) -> None:
+    def __init__(self, stream: Any, timeouts: Timeouts, module: HttpxModule) -> None:
         self._stream = stream
         self._timeouts = timeouts
-        self._dialect = dialect
+        self._module = module
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             for start in range(0, len(chunk), SLICE):
                 if self._timeouts.left <= 0:
-                    raise self._dialect.module.WriteTimeout("the deadline passed while the request was sent")
+                    raise self._module.module.WriteTimeout("the deadline passed while the request was sent")
                 yield chunk if len(chunk) <= SLICE else chunk[start : start + SLICE]
 
     def close(self) -> None:
@@ -124,7 +131,7 @@ class Upload:
 
 
 class SendTrace:
-    """For async clients: whether the request still waits for a connection, and whether any of it was sent.
+    """A `trace` for async clients, which notes whether a request waits for a connection and whether sending has begun.
 
     Args:
         call: the call.
@@ -132,14 +139,14 @@ class SendTrace:
 
     def __init__(self, call: HttpCall) -> None:
         self._call = call
-        self._follow = call.request.extensions.get("trace")
+        self._trace = call.request.extensions.get("trace")
         self.sending = False
         call.set_queued(True)
 
     async def __call__(self, name: str, info: Any) -> None:
-        """Hear of an event."""
+        """Handle an event of httpcore."""
         self._call.set_queued(False)
         if name.endswith(SENDING):
             self.sending = True
-        if self._follow is not None:
-            await self._follow(name, info)
+        if self._trace is not None:
+            await self._trace(name, info)

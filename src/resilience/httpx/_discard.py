@@ -1,4 +1,4 @@
-"""What becomes of a failed response once another attempt is decided on: its connection is free before the wait."""
+"""Discards failed responses before the wait for another attempt, so that their connections are free."""
 
 from __future__ import annotations
 
@@ -11,56 +11,66 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._modules import httpx_module_of
 
 DISCARDED: Final = "resilience_body"
-"""The extension of a response that says "discarded" where the body was, and is not any more."""
+"""The extension of a response whose body was discarded; its value is "discarded"."""
 
 
 def release_responses(call: HttpCall) -> None:
-    """Read what is small, within a bound, so that its connection can be used again; close the rest."""
+    """Discard the open responses of a call.
+
+    A small body is read within bounds of size and time, so that its connection can be used again. Others are closed.
+    """
     for response in list(call.opened):
         if not response.is_closed:
             body = response.stream
             if isinstance(body, Body) and _is_worth_reading(response, call) and not _is_shared(response):
-                _replace(response, body.drain(_until(call)))
+                _set_body(response, body.drain(_drain_deadline(call)))
             else:
                 with contextlib.suppress(Exception):
                     body.close()
-                _replace(response, None)
-        call.settled(response)
+                _set_body(response, None)
+        call.remove(response)
 
 
 async def arelease_responses(call: HttpCall) -> None:
-    """Read what is small, within a bound, so that its connection can be used again; close the rest."""
+    """Discard the open responses of a call.
+
+    A small body is read within bounds of size and time, so that its connection can be used again. Others are closed.
+    """
     for response in list(call.opened):
         if not response.is_closed:
             body = response.stream
             if isinstance(body, AsyncBody) and _is_worth_reading(response, call):
-                _replace(response, await body.drain(_until(call)))
+                _set_body(response, await body.drain(_drain_deadline(call)))
             else:
                 with contextlib.suppress(Exception):
                     await body.aclose()
-                _replace(response, None)
-        call.settled(response)
+                _set_body(response, None)
+        call.remove(response)
 
 
-def _until(call: HttpCall) -> float:
+def _drain_deadline(call: HttpCall) -> float:
+    """Return the time until which a body may be read."""
     return min(clock.monotonic() + DRAIN_SECONDS, call.deadline)
 
 
 def _is_worth_reading(response: Any, call: HttpCall) -> bool:
-    """Return whether the body may be small: it is not known to be large."""
+    """Return whether a body may be small: it has no Content-Length, or one of at most DRAIN_BYTES."""
     length = response.headers.get("content-length", "")
     known = length.isascii() and length.isdigit()
     return call.request.method == "HEAD" or not known or (len(length) < 8 and int(length) <= DRAIN_BYTES)
 
 
 def _is_shared(response: Any) -> bool:
-    """Return whether others are on its connection: a timeout of ours would break it for them."""
+    """Return whether the connection may have other responses, for which a timeout while reading would break it."""
     version: object = response.extensions.get("http_version")
     return version == b"HTTP/2"
 
 
-def _replace(response: Any, read: bytes | None) -> None:
-    """Put in what was read. What was not is gone; if no attempt follows after all, the response comes out without."""
+def _set_body(response: Any, read: bytes | None) -> None:
+    """Replace the body by what was read of it; None: it was closed unread.
+
+    If no attempt follows after all, the response is returned with an empty body and the extension `DISCARDED`.
+    """
     response.stream = httpx_module_of(response).module.ByteStream(read or b"")
     if read is None:
         response.extensions[DISCARDED] = "discarded"

@@ -1,4 +1,4 @@
-"""What is a failure in HTTP: statuses, the exceptions of httpx and httpx2, and what the server says about waiting."""
+"""The failures of HTTP: status codes, the exceptions of httpx and httpx2, and the Retry-After header."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from resilience._util import validation
 from resilience.httpx._modules import is_a, module_name_of
 
 STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""The status codes that are failures by default."""
 _OVERLOAD = frozenset({429, 503})
-_ABOUT_THE_CALLER = frozenset({408, 425, 429})
+_NOT_COUNTED = frozenset({408, 425, 429})
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
-    """Return an allowlist for HTTP.
+    """Return an allowlist for HTTP, for `failures=` of a pipeline.
+
+    It lists responses with these status codes, `HTTPStatusError`s with such a response, and everything in
+    `NETWORK_ERRORS`, such as the connect, read, write, pool and protocol errors of httpx and httpx2.
+
+    429 and 503 are of the kind OVERLOAD, other status codes TRANSIENT. Circuit breakers do not count 408, 425 and 429,
+    which are about this caller, nor a PoolTimeout, whose cause is the pool of this client. An error that precedes the
+    connection is unprocessed: the call may be repeated even if it is not idempotent. In a client, only the transports
+    of httpx and httpx2 themselves guarantee that. A Retry-After header with a number of seconds is the delay before
+    the retry.
 
     Args:
-        statuses: the status codes that are failures, from 400 to 599.
+        statuses: the status codes that are failures, each from 400 to 599.
 
     Raises:
-        TypeError, ValueError: a status is no integer, or out of range.
-
-    Listed are responses of these statuses, `HTTPStatusError`s about such responses, and everything in
-    `NETWORK_ERRORS`, which has the connect, read, write, pool and protocol errors of httpx and httpx2. 429 and 503 are
-    of kind OVERLOAD. 408, 425 and 429 are about this caller and an exhausted pool is our own, so no breaker counts
-    them. An error before there was a connection is unprocessed: a call may be repeated even if it is not idempotent.
-    In a client, that is believed only of httpx's own transports.
+        TypeError: `statuses` is not iterable, or has an element that is not an integer.
+        ValueError: a status code is out of range.
     """
     given: Any = statuses
     if not isinstance(given, Iterable):
@@ -44,7 +49,7 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
         return Failure(
             FailureKind.OVERLOAD if status in _OVERLOAD else FailureKind.TRANSIENT,
             retry_after(result.headers.get("retry-after")),
-            counted=status not in _ABOUT_THE_CALLER,
+            counted=status not in _NOT_COUNTED,
         )
 
     def of_error(error: Exception) -> Failure | None:
@@ -54,28 +59,28 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
 
 
 def unsent(error: BaseException, own: bool) -> bool | None:
-    """Return whether an error proves that nothing was sent; None where it does not claim so either.
+    """Return whether an error proves that nothing was sent; None for an error whose type does not say so.
 
-    `NETWORK_ERRORS` goes by types, and that is not enough here: other transports give the names of httpx to errors
-    that mean something else, an application behind an ASGITransport raises errors of its own clients, and so does what
-    a request body is read from. So only httpx's own transports are believed, and not with an error that has a
-    request already, for that one came out of another client.
+    `NETWORK_ERRORS` examines types only, which is not enough here. Other transports use the errors of httpx with other
+    meanings, and an application behind an ASGITransport and the stream of a request body may raise errors of their own
+    clients. So only the transports of httpx itself guarantee it, and only with an error that has no request yet: one
+    that has a request was raised through another client.
 
     Args:
-        error: what a transport raised.
-        own: whether the transport is httpx's own.
+        error: the exception that a transport has raised.
+        own: whether the transport is one of httpx or httpx2 itself; see `is_own`.
     """
-    claim = NETWORK_ERRORS.classify(error)
-    if claim is None or not claim.unprocessed:
+    failure = NETWORK_ERRORS.classify(error)
+    if failure is None or not failure.unprocessed:
         return None
     return own and module_name_of(error) is not None and vars(error).get("_request") is None
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (RFC 9110 10.2.3); None where it is no number.
+    """Return the seconds in a Retry-After header (RFC 9110 10.2.3); None where it is missing or not a number.
 
-    The RFC knows digits only; decimals are met, too. Of a list, as two headers make one, the greatest counts. A
-    negative number, NaN or anything else is ignored.
+    The RFC permits digits only; decimals are accepted, too. Of a list, which repeated headers are joined to, the
+    greatest number counts. A negative number, NaN, a date and anything else are ignored.
     """
     if value is None:
         return None
@@ -86,4 +91,7 @@ def retry_after(value: str | None) -> float | None:
 
 
 HTTP_FAILURES: Final = http_failures()
-"""The failures of HTTP; see `http_failures`. They count in a transport whose pipeline has no failures of its own."""
+"""The failures of HTTP with the status codes 408, 425, 429, 500, 502, 503 and 504; see `http_failures`.
+
+They are the default `failures` of a client or transport whose pipeline has none.
+"""

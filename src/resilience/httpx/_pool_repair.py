@@ -7,10 +7,9 @@ threads, another thread may assign the connection between the PoolTimeout of a r
 from the list. The pool then keeps a connection that no request has and that no request can get, so that one of its
 `max_connections` is lost for good.
 
-The rule for what is lost is that of httpcore2, whose own pool drops such connections: a connection that is neither idle
-nor closed, and that no request in the list of the pool has. httpcore has no public way to remove one, and no release
-that does it. So this module uses private attributes of the pool, does nothing where these are missing, and a test fails
-when that happens.
+A connection is lost if it is neither idle nor closed, and no request in the list of the pool has it. httpcore2 drops
+such connections by itself. httpcore has no public way to remove one, and no release that does it. So this module uses
+private attributes of the pool, does nothing where these are missing, and a test fails when that happens.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def repair(pool: Any) -> None:
 
 
 class PoolSlot:
-    """The place in a pool that a request has, or may have lost.
+    """The slot of a request in a pool of httpcore 1.0, for async clients.
 
     Args:
         pool: the pool.
@@ -71,8 +70,8 @@ class PoolSlot:
         self._pool = pool
         self._request: Any = None
 
-    def taken(self, stream: Any) -> None:
-        """Remember whose body it is; its clean-up gives the place back, unless it is torn."""
+    def set_stream(self, stream: Any) -> None:
+        """Set the body of the response, whose clean-up releases the slot unless it is interrupted."""
         self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
 
     async def repair(self, error: BaseException) -> None:
@@ -91,8 +90,8 @@ class PoolSlot:
 
 
 def _is_free(connection: Any) -> bool:
-    """Return whether the pool can use a connection again by itself.
+    """Return whether a connection is idle or closed, so that the pool reuses or drops it by itself.
 
-    One that is being made, and may become one of HTTP/2, says that it is available: that proves nothing.
+    `is_available` is not enough: it is True for a connection that is not established yet and may become HTTP/2.
     """
     return bool(connection.is_idle() or connection.is_closed())
