@@ -163,7 +163,7 @@ def streaming_pipeline(*gates: Turnstile) -> tuple[Pipeline[Any], Callable[[], B
     _, binding = pipeline.entry()
 
     def open_body() -> Body:
-        call = RunningCall(binding, lambda: None, (), {})
+        call = RunningCall.make(binding, lambda: None, (), {})
 
         def function() -> Body:
             call.deferred = DeferredSettlement()

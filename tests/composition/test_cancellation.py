@@ -75,7 +75,7 @@ def scenario(*, half_open: bool, queue: int, kind: type[CircuitBreaker] = Circui
 
 def _call(pipeline: Pipeline[Any]) -> Any:
     _, binding = pipeline.entry()
-    return Call(binding, print, (), {})
+    return Call.make(binding, print, (), {})
 
 
 def _failed() -> Any:

@@ -28,7 +28,7 @@ def holding(pipeline: Pipeline[Any], failures: int, log: list[Any]) -> Holding:
             raise ConnectionError
         return "good"
 
-    return Holding(options_of(pipeline, NETWORK_ERRORS), attempt, (), {})
+    return Holding.make(options_of(pipeline, NETWORK_ERRORS), attempt, (), {})
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])

@@ -75,7 +75,7 @@ def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_s
         wholes.append(call.total_deadline)
         raise ConnectionError
 
-    call = Seen(options_of(pipeline, NETWORK_ERRORS), fail, (), {})
+    call = Seen.make(options_of(pipeline, NETWORK_ERRORS), fail, (), {})
     with pytest.raises(ConnectionError):
         execute(pipeline.engine, call)
 

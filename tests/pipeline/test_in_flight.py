@@ -120,7 +120,7 @@ class TestDraining:
     def test_a_drain_that_finds_somebody_gone_tells_the_others(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="drained-by-two")
         told: list[str] = []
-        call = RunningCall(options_of(pipeline, NETWORK_ERRORS), int, (), {})
+        call = RunningCall.make(options_of(pipeline, NETWORK_ERRORS), int, (), {})
         pipeline.in_flight.calls.add(call)
         first, second = Drain(pipeline.in_flight), Drain(pipeline.in_flight)
         assert first.add_waker(lambda: told.append("the first"))
@@ -132,7 +132,7 @@ class TestDraining:
 
     def test_a_drain_that_is_resumed_from_still_waits_for_those_who_were_in(self) -> None:
         pipeline: Pipeline[Any] = Pipeline(name="resumed-while-drained")
-        call = RunningCall(options_of(pipeline, NETWORK_ERRORS), int, (), {})
+        call = RunningCall.make(options_of(pipeline, NETWORK_ERRORS), int, (), {})
         pipeline.in_flight.calls.add(call)
         drain = Drain(pipeline.in_flight)
 
@@ -146,7 +146,9 @@ class TestDraining:
         pipeline: Pipeline[Any] = Pipeline(Turnstile(), name="drained-of-a-stream")
         held: list[Any] = [DeferredSettlement()]
         held.append(
-            RunningCall(options_of(pipeline, NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {})
+            RunningCall.make(
+                options_of(pipeline, NETWORK_ERRORS), lambda: setattr(held[1], "deferred", held[0]), (), {}
+            )
         )
         execute(pipeline.engine, held[1])
         drain = Drain(pipeline.in_flight)

@@ -18,7 +18,7 @@ LONG = 1e6
 
 def call_of(bulkhead: Bulkhead, **settings: Any) -> Call:
     _, binding = Pipeline(bulkhead, **settings).entry()
-    return Call(binding, int, (), {})
+    return Call.make(binding, int, (), {})
 
 
 def admitted(bulkhead: Bulkhead, calls: int = 1) -> Call:

@@ -82,7 +82,7 @@ class Overtaken(dict[Any, Any]):
 def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
     passages = Blocks()
     running = passages._running = Overtaken()
-    call = RunningCall(Bulkhead(1).entry()[1], print, (), {})
+    call = RunningCall.make(Bulkhead(1).entry()[1], print, (), {})
     blocks = [BlockEntry(call, owner, True, owner) for owner in ("a", "b")]
     for block in blocks:
         passages.begin(block)

@@ -76,7 +76,7 @@ def hear(*_):
 gc.disable()  # an exception in a finaliser is swallowed
 bulkhead = Bulkhead(1)
 _, binding = Pipeline(bulkhead).entry()
-call = Call(binding, int, (), {})
+call = Call.make(binding, int, (), {})
 admit, settle = bulkhead.admit, bulkhead.settle
 signal.signal(signal.SIGALRM, hear)
 signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)

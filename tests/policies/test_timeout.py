@@ -27,7 +27,7 @@ from resilience.testing import Recorder, VirtualClock
 
 def a_call(deadline: float = FOREVER) -> Call:
     _, binding = Pipeline(Timeout(1)).entry()
-    call = Call(CallOptions(binding.pipeline), print, (), {})
+    call = Call.make(CallOptions(binding.pipeline), print, (), {})
     call.deadline = deadline
     return call
 

@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(patience=patiences)
     def admit(self, patience: float) -> None:
-        call = Call(self.binding, print, (), {})
+        call = Call.make(self.binding, print, (), {})
         call.deadline = self.clock.monotonic() + patience
         permit = self.model.admit(call.deadline)
         if permit is not None:

@@ -92,7 +92,7 @@ class BulkheadMachine(RuleBasedStateMachine):
         self.model = Model(limit, queue, max_wait)
         self.tokens: list[Ticket | None] = []
         _, binding = Pipeline(self.bulkhead).entry()
-        self.call = Call(binding, int, (), {})
+        self.call = Call.make(binding, int, (), {})
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):

@@ -81,7 +81,7 @@ class Caller(ABC, Generic[D_co]):
         An exception of the function itself is raised unchanged, after retries, if any.
         """
         entry, options = self.entry()
-        result: R | D_co = execute(entry, RunningCall(options, function, args, kwargs))
+        result: R | D_co = execute(entry, RunningCall.make(options, function, args, kwargs))
         return result
 
     @overload
@@ -99,7 +99,7 @@ class Caller(ABC, Generic[D_co]):
         An exception of the function itself is raised unchanged, after retries, if any.
         """
         entry, options = self.entry()
-        return await aexecute(entry, RunningCall(options, function, args, kwargs))
+        return await aexecute(entry, RunningCall.make(options, function, args, kwargs))
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None

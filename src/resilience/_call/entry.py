@@ -124,7 +124,8 @@ def guard(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> C
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = RunningCall(options, function, args, kwargs)
+        call = RunningCall()
+        call.begin(options, function, args, kwargs)
         if pending:
             run_pending()
         try:
@@ -149,7 +150,8 @@ def guard_async(entry: Entry, options: CallOptions, function: Callable[..., Any]
 
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = RunningCall(options, function, args, kwargs)
+        call = RunningCall()
+        call.begin(options, function, args, kwargs)
         if pending:
             run_pending()
         try:

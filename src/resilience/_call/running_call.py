@@ -94,10 +94,11 @@ class RunningCall(Call):
     """Releases the resources of the last attempt, such as a connection. It is called before the wait for another
     attempt; for awaited calls it returns an awaitable. It must not raise."""
 
-    def __init__(
+    def begin(
         self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        # Not super().__init__(): setting its attributes here saves a call for each guarded call.
+        """Set all attributes of a new call."""
+        # Not super().begin(): setting its attributes here saves a call for each guarded call.
         self.options = options
         self.pipeline = options.pipeline
         self.function = function
@@ -128,7 +129,7 @@ class RunningCall(Call):
 
     def copy(self) -> RunningCall:
         """Return a copy, for an attempt that continues independently of the call."""
-        return self.copy_state_to(RunningCall(self.options, self.function, self.args, self.kwargs))
+        return self.copy_state_to(RunningCall.make(self.options, self.function, self.args, self.kwargs))
 
     def copy_state_to(self, other: CallT) -> CallT:
         """Copy the state of this call to another one, and return that."""

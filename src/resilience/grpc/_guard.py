@@ -50,7 +50,7 @@ class RpcCall(RunningCall):
 
     def copy(self) -> RpcCall:
         """Return a copy, for an attempt that continues on its own."""
-        return self.copy_state_to(RpcCall(self.options, self.function, self.args, self.kwargs))
+        return self.copy_state_to(RpcCall.make(self.options, self.function, self.args, self.kwargs))
 
 
 class Guard:
@@ -101,7 +101,7 @@ class Guard:
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is NaN.
         """
-        call = RpcCall(self._options.get(method) or self._method_options(method), attempt, (), {})
+        call = RpcCall.make(self._options.get(method) or self._method_options(method), attempt, (), {})
         if timeout is not None and _validated(timeout) < ENDLESS:
             at = clock.monotonic() + timeout
             if at < call.deadline:

@@ -39,7 +39,7 @@ class HttpCall(RunningCall):
         release: Callable[[HttpCall], Any],
         times_closed: int = 0,
     ) -> None:
-        super().__init__(options, function, (self,), {})
+        self.begin(options, function, (self,), {})
         self.request = request
         self.opened: list[Any] = []
         """The responses that are still to be closed."""

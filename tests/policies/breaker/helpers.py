@@ -110,7 +110,7 @@ class Rig:
         self.binding = self.pipeline.entry()[1]
 
     def call(self, deadline: float = math.inf) -> Call:
-        call = Call(self.binding, print, (), {})
+        call = Call.make(self.binding, print, (), {})
         call.deadline = deadline
         return call
 
