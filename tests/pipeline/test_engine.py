@@ -90,7 +90,7 @@ def test_the_mode_of_a_pipeline_is_that_of_all_in_it(mode: ModeName) -> None:
 
 @pytest.mark.slow
 def test_the_mode_comes_from_the_environment() -> None:
-    code = "import resilience._pipeline.engine as e; print(e.switch.mode)"
+    code = "import resilience._pipeline.engine as e; print(e.process.mode)"
 
     assert run_python(code, RESILIENCE_MODE="shadow").strip() == "shadow"
     told = run_python(code, RESILIENCE_MODE="of")
