@@ -9,11 +9,8 @@ import pytest
 
 DRIVERS = Path(__file__).parents[2] / "src" / "resilience" / "_drivers"
 PAIRS = {"sync": "async_", "sync_gate": "async_gate"}
-DIFFER = {
-    "invoke",
-    "await_delay",
-    "await_replacement",
-}  # what a hook or function returns is awaited in one, refused in the other
+DIFFER = {"await_delay", "await_replacement", "invoke"}
+"""What a hook or function returns is awaited in one, and an error in the other."""
 
 
 class Unawaited(ast.NodeTransformer):

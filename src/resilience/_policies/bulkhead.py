@@ -212,12 +212,11 @@ class Bulkhead(BlockGate[Ticket | None]):
 
     def _error(self, call: Call, why: str, reason: RejectReason) -> BulkheadFullError:
         """Return the rejection of a call."""
-        policy, pipeline = call.pipeline.name_of(self) or self.name, call.pipeline.name
-        where = f"{policy} of {pipeline}" if pipeline else policy
+        info = call.pipeline
         return BulkheadFullError(
-            f"{where} is full: {why}; the dependency was not called. Make fewer calls at once, or raise limit, queue "
-            "or max_wait if the dependency can take more calls",
-            policy=policy,
-            pipeline=pipeline,
+            f"{info.label(self, self.name)} is full: {why}; the dependency was not called. Make fewer calls at once, or "
+            "raise limit, queue or max_wait if the dependency can take more calls",
+            policy=info.name_of(self) or self.name,
+            pipeline=info.name,
             reason=reason,
         )
