@@ -214,8 +214,8 @@ class Bulkhead(BlockGate[Ticket | None]):
         """Return the rejection of a call."""
         info = call.pipeline
         return BulkheadFullError(
-            f"{info.label(self, self.name)} is full: {why}; the dependency was not called. Make fewer calls at once, or "
-            "raise limit, queue or max_wait if the dependency can take more calls",
+            f"{info.label(self, self.name)} is full: {why}; the dependency was not called. Make fewer calls at once, "
+            "or raise limit, queue or max_wait if the dependency can take more calls",
             policy=info.name_of(self) or self.name,
             pipeline=info.name,
             reason=reason,
