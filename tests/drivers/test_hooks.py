@@ -48,7 +48,7 @@ def broken(*_: Any) -> bool:
 
 
 class BrokenLoop(Loop):
-    def delay(self, call: Call, ending: Ending, series: RetryState) -> float | None:
+    def delay(self, call: Call, ending: Ending, state: RetryState) -> float | None:
         raise RuntimeError("a bug in a hook")
 
 
@@ -66,7 +66,7 @@ class SecondTimeClosed(Gate[None]):
 
 
 class BrokenNotMade(Retry):
-    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, series: RetryState) -> None:
+    def on_attempt_rejected(self, call: Call, ending: Ending, error: Exception, state: RetryState) -> None:
         raise RuntimeError("a bug in a hook")
 
 
@@ -120,9 +120,9 @@ class BrokenSettle(Gate[None]):
 
 
 class BrokenReward(Loop):
-    def delay(self, call: Call, ending: Ending, series: RetryState) -> None: ...
+    def delay(self, call: Call, ending: Ending, state: RetryState) -> None: ...
 
-    def on_success(self, site: Any) -> Callable[[], object]:
+    def on_success(self, info: Any) -> Callable[[], object]:
         return functools.partial(int, "a bug in a hook")
 
 
@@ -166,7 +166,7 @@ def test_a_broken_refusal_is_a_plain_one(virtual_time: VirtualClock) -> None:
 @pytest.mark.parametrize("wait", [float("inf"), float("nan"), -5, "x", [], 10**400, True])
 def test_a_wait_that_is_none_lets_the_error_out(wait: Any) -> None:
     class Odd(Loop):
-        def delay(self, call: Call, ending: Ending, series: RetryState) -> Any:
+        def delay(self, call: Call, ending: Ending, state: RetryState) -> Any:
             return wait
 
     with pytest.raises(ConnectionError, match="down"):

@@ -68,14 +68,19 @@ def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_s
     wholes: list[float] = []
 
     class Seen(RunningCall):
-        def release_attempt(self) -> None:
-            wholes.append(self.total_deadline)
+        """A call whose attempts hold something, which is released before the next one."""
+
+        __slots__ = ("release_attempt",)
+
+    def note() -> None:
+        wholes.append(call.total_deadline)
 
     def fail() -> None:
-        wholes.append(call.total_deadline)
+        note()
         raise ConnectionError
 
     call = Seen.make(options_of(pipeline, NETWORK_ERRORS), fail, (), {})
+    call.release_attempt = note
     with pytest.raises(ConnectionError):
         execute(pipeline.engine, call)
 
