@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from resilience import (
@@ -24,7 +22,7 @@ from resilience import (
 )
 from resilience._util.clock import clock
 from resilience.testing import VirtualClock, virtual_time
-from tests.support.cancellation import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario, waiting_scenario
 
 
 class Forgetful(CircuitBreaker):
@@ -39,27 +37,13 @@ def scenario(*, half_open: bool, queue: int, kind: type[CircuitBreaker] = Circui
     bulkhead = Bulkhead(1 if queue else 5, queue=queue, max_wait=10)
     breaker = kind(consecutive_failures=1, half_open_calls=2, probe_timeout=1000)
     pipeline = Pipeline(Timeout(60), Retry(3, wait=backoff.fixed(0.1)), bulkhead, breaker, Timeout(1))
-    attempts = 0
     if half_open:
         token = breaker.admit(_call(pipeline))
         breaker.settle(token, _failed())
         _advance(40)
 
-    async def fetch() -> str:
-        nonlocal attempts
-        await anyio.lowlevel.checkpoint()
-        attempts += 1
-        if attempts == 1 and not half_open:
-            raise TimeoutError
-        await anyio.lowlevel.checkpoint()
-        return "fine"
-
-    async def hold() -> None:
-        for _ in range(3):
-            await anyio.lowlevel.checkpoint()
-
-    async def holder() -> None:
-        await Pipeline(bulkhead).acall(hold)
+    async def times_out() -> None:
+        raise TimeoutError
 
     def check() -> str | None:
         left = (bulkhead.in_flight, bulkhead.queued, pipeline.snapshot()["in_flight"])
@@ -70,7 +54,13 @@ def scenario(*, half_open: bool, queue: int, kind: type[CircuitBreaker] = Circui
             return f"{missing} probes are gone" if missing > 0 and breaker.state == "half_open" else None
         return None
 
-    return Scenario(call=lambda: pipeline.acall(fetch), check=check, helpers=[holder] if queue else [])
+    return waiting_scenario(
+        pipeline.acall,
+        check,
+        holding=Pipeline(bulkhead).acall,
+        holders=1 if queue else 0,
+        first_attempt=None if half_open else times_out,
+    )
 
 
 def _call(pipeline: Pipeline[Any]) -> Any:

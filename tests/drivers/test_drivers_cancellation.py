@@ -11,7 +11,7 @@ import pytest
 
 from resilience import Allowlist, Call, Ending, Gate, Pipeline, Policy, Retry, Substitute, Ticket, WaitQueue, backoff
 from resilience.testing import virtual_time
-from tests.support.cancellation import RUNNERS, Report, Scenario, on_asyncio
+from tests.support.cancellation import RUNNERS, Report, Scenario, hung_up, on_asyncio, waiting_scenario
 from tests.support.turnstile import Turnstile
 
 Runner: TypeAlias = "Callable[[Callable[[], Scenario]], Report]"
@@ -30,30 +30,16 @@ class AsksElsewhere(Substitute[str]):
 def guarded(make: Callable[[Turnstile], Pipeline[Any]], gate: Turnstile, *, bad: bool = False) -> Scenario:
     """Calls through a gate whose permit others hold at first; the first attempt fails or returns "bad"."""
     pipeline = make(gate)
-    attempts = 0
 
-    async def fetch() -> str:
-        nonlocal attempts
-        await anyio.lowlevel.checkpoint()
-        attempts += 1
-        if attempts == 1 and bad:
-            return "bad"
-        if attempts == 1:
-            raise ConnectionError("hung up")
-        await anyio.lowlevel.checkpoint()
-        return "fine"
-
-    async def hold() -> None:
-        for _ in range(3):
-            await anyio.lowlevel.checkpoint()
-
-    async def holder() -> None:
-        await Pipeline(gate).acall(hold)
+    async def bad_result() -> str:
+        return "bad"
 
     def check() -> str | None:
         return gate.leaked() or (None if pipeline.snapshot()["in_flight"] == 0 else "the pipeline still counts a call")
 
-    return Scenario(call=lambda: pipeline.acall(fetch), check=check, helpers=[holder, holder])
+    return waiting_scenario(
+        pipeline.acall, check, holding=Pipeline(gate).acall, first_attempt=bad_result if bad else hung_up
+    )
 
 
 def retry() -> Retry:

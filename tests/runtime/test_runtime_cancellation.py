@@ -10,7 +10,7 @@ import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, backoff
 from resilience.testing import virtual_time
-from tests.support.cancellation import RUNNERS, Report, Scenario
+from tests.support.cancellation import RUNNERS, Report, Scenario, waiting_scenario
 from tests.support.functions import hang
 from tests.support.loops import Run, each_loop, uncancelled
 from tests.support.turnstile import Turnstile
@@ -88,27 +88,11 @@ def test_the_users_own_timeout_may_be_tried_again_inside(run: Run) -> None:
 
 def with_timeouts(gate: Turnstile) -> Scenario:
     pipeline = Pipeline(Timeout(10), Retry(3, wait=backoff.fixed(0.5)), gate, Timeout(1))
-    attempts = 0
-
-    async def fetch() -> str:
-        nonlocal attempts
-        await anyio.lowlevel.checkpoint()
-        attempts += 1
-        if attempts == 1:
-            await anyio.Event().wait()
-        return "fine"
-
-    async def hold() -> None:
-        for _ in range(3):
-            await anyio.lowlevel.checkpoint()
-
-    async def holder() -> None:
-        await Pipeline(gate).acall(hold)
 
     def check() -> str | None:
         return gate.leaked() or (None if pipeline.snapshot()["in_flight"] == 0 else "the pipeline still counts a call")
 
-    return Scenario(call=lambda: pipeline.acall(fetch), check=check, helpers=[holder, holder])
+    return waiting_scenario(pipeline.acall, check, holding=Pipeline(gate).acall, first_attempt=hang)
 
 
 @pytest.mark.parametrize("run", RUNNERS)
