@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.guards.sleep_guard",
     "tests.guards.skip_guard",
     "pytester",
+    "tests.support.logs",
     "tests.support.threads",
     "resilience.pytest_plugin",
 ]

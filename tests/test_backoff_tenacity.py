@@ -8,7 +8,7 @@ import pytest
 import tenacity
 
 from resilience import backoff
-from tests.support.flaky import Flaky
+from tests.support.functions import Failing
 
 
 class TestInTenacity:
@@ -28,7 +28,7 @@ class TestInTenacity:
         slept: list[float] = []
         retrying = tenacity.Retrying(wait=wait, stop=tenacity.stop_after_attempt(4), sleep=slept.append, reraise=True)
         with pytest.raises(ConnectionError):
-            retrying(Flaky())
+            retrying(Failing())
 
         assert len(slept) == 3
         assert all(0 <= one <= 10 for one in slept)

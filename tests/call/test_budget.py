@@ -1,9 +1,6 @@
 """The retry budget: its settings, exact arithmetic, gRFC A6, and use by several threads."""
 
 import math
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -12,23 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience._call.budget import UNIT, RetryBudget
+from tests.support.threads import in_threads
 
 THREADS = 8
-PATIENCE = 60.0
 
 exactly = settings(derandomize=True, database=None, deadline=None)
-
-
-def in_threads(work: Callable[[], int]) -> list[int]:
-    """Return what `work` returns in threads that start together."""
-    barrier = threading.Barrier(THREADS, timeout=PATIENCE)
-
-    def run() -> int:
-        barrier.wait()
-        return work()
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return [future.result(PATIENCE) for future in [pool.submit(run) for _ in range(THREADS)]]
 
 
 # Settings
@@ -346,6 +331,15 @@ def test_grpc_cuts_nothing_off_three_decimals() -> None:
         assert RetryBudget.grpc(10, thousandths / 1000).ratio == thousandths / 1000
 
 
+def test_a_refund_to_a_grpc_budget_changes_nothing() -> None:
+    budget = RetryBudget.grpc(10)
+    budget.failed()
+
+    budget.refund()
+
+    assert budget.tokens == 9
+
+
 def test_grpc_resets_and_describes_itself() -> None:
     budget = RetryBudget.grpc(max_tokens=4, token_ratio=0.25)
     budget.failed()
@@ -365,7 +359,7 @@ def test_grpc_resets_and_describes_itself() -> None:
 def test_no_token_is_spent_twice() -> None:
     budget = RetryBudget(ratio=0.1, capacity=100)
 
-    spent = in_threads(lambda: sum(budget.withdraw() for _ in range(100)))
+    spent = in_threads(THREADS, lambda _: sum(budget.withdraw() for _ in range(100)))
 
     assert sum(spent) == 100
     assert budget.tokens == 0.0
@@ -376,7 +370,7 @@ def test_no_deposit_is_lost_or_counted_twice() -> None:
     budget = RetryBudget(ratio=0.1, capacity=10_000, initial=0)
     rounds = 500
 
-    def work() -> int:
+    def work(_: int) -> int:
         spent = 0
         for number in range(rounds):
             budget.deposit()
@@ -386,7 +380,7 @@ def test_no_deposit_is_lost_or_counted_twice() -> None:
                 assert budget.tokens >= 0.0
         return spent
 
-    spent = sum(in_threads(work))
+    spent = sum(in_threads(THREADS, work))
 
     assert spent > 0
     assert budget.tokens == (THREADS * rounds * UNIT // 10 - spent * UNIT) / UNIT
@@ -398,7 +392,7 @@ def test_grpc_is_exact_under_threads() -> None:
     for _ in range(500):
         budget.failed()
 
-    def work() -> int:
+    def work(_: int) -> int:
         for number in range(500):
             budget.deposit()
             if number % 10 == 0:
@@ -407,6 +401,6 @@ def test_grpc_is_exact_under_threads() -> None:
                 budget.withdraw()
         return 0
 
-    in_threads(work)
+    in_threads(THREADS, work)
 
     assert budget.tokens == 500 + (THREADS * 500 * 1 - THREADS * 50 * 1000) / 1000

@@ -9,17 +9,13 @@ import anyio.lowlevel
 import pytest
 
 from resilience import DeadlineExceededError, Pipeline, RejectedError, Retry, Timeout, deadline_after
-from resilience._util.log_once import forget
 from resilience.events import CallEnded, Outcome, TimedOut
 from resilience.testing import Recorder, VirtualClock
 from tests.support.functions import hang
 from tests.support.loops import Run, each_loop, uvloop_too
 from tests.support.turnstile import Turnstile
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = pytest.mark.usefixtures("nothing_logged_yet")
 
 
 @each_loop

@@ -9,7 +9,7 @@ import pytest
 
 from resilience import Allowlist, Pipeline, Retry, backoff
 from resilience._call.retry_marks import given_up_results
-from tests.support.functions import Counted
+from tests.support.functions import Failing
 
 NOW = backoff.none()
 
@@ -67,7 +67,7 @@ class Raises(ConnectionError):
 @pytest.mark.parametrize("kind", [Falsy, Answers, Raises])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_odd_exceptions_do_not_multiply_retries(kind: type[Exception], wrapped: bool) -> None:
-    dependency = Counted(kind)
+    dependency = Failing(error=kind)
     layers: list[Pipeline[Any]] = [Pipeline(Retry(3, wait=NOW)) for _ in range(3)]
 
     def call(depth: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +17,8 @@ from resilience._call.wait_queue import TicketState, WaitQueue, wake_all
 from resilience.events import Rejected
 from resilience.testing import Recorder, virtual_time
 from tests.support.loops import LOOPS, run_trio
+from tests.support.threads import wait_until
 from tests.support.turnstile import Turnstile
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        os.sched_yield()
 
 
 def test_threads_are_served_in_order() -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from resilience import Pipeline, RejectedError, Retry, backoff
 from resilience.testing import virtual_time
+from tests.support.garbage import no_collection
 from tests.support.turnstile import Turnstile
 
 
@@ -21,9 +22,7 @@ def test_a_refusal_keeps_no_arguments_alive() -> None:
     assert gate.take()
     drained = Pipeline(Retry())
     drained.drain(0)
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection():
         for pipeline in (Pipeline(gate), drained):
             argument = Argument()
             alive = weakref.ref(argument)
@@ -31,8 +30,6 @@ def test_a_refusal_keeps_no_arguments_alive() -> None:
                 pipeline.call(print, argument)
             del argument
             assert alive() is None
-    finally:
-        gc.enable()
 
 
 def test_a_retry_that_slept_leaves_no_garbage() -> None:
@@ -49,14 +46,10 @@ def test_a_retry_that_slept_leaves_no_garbage() -> None:
             return "fine"
 
         await pipeline.acall(flaky, Argument())
-        gc.collect()
-        gc.disable()
-        try:
+        with no_collection():
             for _ in range(5):
                 await pipeline.acall(flaky, Argument())
             return gc.collect()
-        finally:
-            gc.enable()
 
     with virtual_time():
         assert asyncio.run(main()) == 0

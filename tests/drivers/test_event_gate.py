@@ -10,7 +10,7 @@ import pytest
 from resilience import Allowlist, DeadlineExceededError, Pipeline, RejectedError, Retry, backoff
 from resilience.events import AttemptEnded, CallEnded, Outcome, Rejected
 from resilience.testing import Recorder, virtual_time
-from tests.support.functions import Counted, Flaky, down, raising
+from tests.support.functions import Failing, Flaky, down, raising
 from tests.support.policies import Closed
 from tests.support.turnstile import Turnstile
 
@@ -128,7 +128,7 @@ def test_an_inner_pipeline_tells_of_its_own_attempts() -> None:
     outer = Pipeline(Retry(2, wait=NOW), inner)
 
     with Recorder(inner) as within, Recorder(outer) as without, pytest.raises(ConnectionError):
-        outer.call(Counted())
+        outer.call(Failing())
 
     assert [event.attempts for event in within.of(CallEnded)] == [1, 1]
     assert [event.attempts for event in without.of(CallEnded)] == [2]

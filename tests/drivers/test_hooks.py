@@ -26,7 +26,6 @@ from resilience import (
     Timeout,
     backoff,
 )
-from resilience._util.log_once import forget
 from resilience.events._types import ModeName
 from resilience.testing import VirtualClock, virtual_time
 from tests.support.functions import down
@@ -35,12 +34,10 @@ from tests.support.turnstile import Turnstile
 from tests.support.ways import Make, each_way
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
-pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = [
+    pytest.mark.usefixtures("nothing_logged_yet"),
+    pytest.mark.filterwarnings("ignore:there are two pipelines"),
+]
 
 
 def broken(*_: Any) -> bool:

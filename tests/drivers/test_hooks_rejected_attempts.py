@@ -17,7 +17,7 @@ from resilience import (
     RetryBudget,
     backoff,
 )
-from tests.support.functions import Counted
+from tests.support.functions import Failing
 
 NOW = backoff.none()
 
@@ -75,6 +75,6 @@ class TooLateForTheSecond(Gate[None]):
 
 def test_a_deadline_before_the_second_attempt_does_not_hide_the_failure_of_the_first() -> None:
     with pytest.raises(ConnectionError) as caught:
-        Pipeline(Retry(wait=NOW), TooLateForTheSecond()).call(Counted())
+        Pipeline(Retry(wait=NOW), TooLateForTheSecond()).call(Failing())
 
     assert caught.value.__notes__ == ["resilience: attempt 2 not made: deadline passed"]

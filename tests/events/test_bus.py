@@ -8,19 +8,16 @@ from typing import Any
 import pytest
 
 from resilience import Pipeline, Retry, subscribe
-from resilience._util.log_once import forget
 from resilience.events import AttemptEnded, CallEnded, Event, RetryScheduled
 from resilience.testing import VirtualClock
 from tests.support.functions import Flaky, down
 from tests.support.policies import Stale, retrying
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
-pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = [
+    pytest.mark.usefixtures("nothing_logged_yet"),
+    pytest.mark.filterwarnings("ignore:there are two pipelines"),
+]
 
 
 class TestListening:

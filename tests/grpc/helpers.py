@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import resilience.grpc
-from resilience import Substitute, backoff
+from resilience import backoff
 from resilience._call.caller import Caller
 from tests.grpc.servers import OPTIONS, Abort, Service, stub_of, wait_until
 
@@ -67,8 +67,3 @@ def run(
 async def until(condition: Callable[[], bool]) -> bool:
     """Wait for something to come true; returns whether it did."""
     return await asyncio.to_thread(wait_until, condition)
-
-
-class Instead(Substitute[Any]):
-    def replace(self, call: Any, ending: Any) -> Any:
-        return b"instead"

@@ -25,8 +25,9 @@ from resilience import (
     deadline_after,
     remaining,
 )
-from tests.grpc.helpers import SOON, UNAVAILABLE, Code, Instead, run, until
+from tests.grpc.helpers import SOON, UNAVAILABLE, Code, run, until
 from tests.grpc.servers import OPTIONS, Abort, Service, refused_by, stub_of, wait_until
+from tests.support.policies import Instead
 from tests.support.timing import at_most
 
 pytestmark = pytest.mark.slow
@@ -266,7 +267,7 @@ def test_a_substitute_comes_out_as_an_answer(service: Service) -> None:
         answer = await call._interceptors_task
         assert answer.time_remaining() is None
 
-    run(service, Pipeline(Instead(), Retry(2, wait=SOON)), body)
+    run(service, Pipeline(Instead(b"instead"), Retry(2, wait=SOON)), body)
 
 
 def test_without_a_pipeline_there_is_one(service: Service) -> None:

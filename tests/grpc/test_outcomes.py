@@ -7,8 +7,9 @@ import pytest
 
 import resilience.grpc
 from resilience import Pipeline, Retry
-from tests.grpc.helpers import SOON, UNAVAILABLE, Code, Instead, Rpc, stub, ways
+from tests.grpc.helpers import SOON, UNAVAILABLE, Code, Rpc, stub, ways
 from tests.grpc.servers import Service, stub_of
+from tests.support.policies import Instead
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("as_future", [True, False])
 def test_a_substitute_comes_out_as_an_answer(service: Service, as_future: bool) -> None:
     service.script("Get", UNAVAILABLE)
-    get = stub(service, Pipeline(Instead(), Retry(2, wait=SOON)))
+    get = stub(service, Pipeline(Instead(b"instead"), Retry(2, wait=SOON)))
     if as_future:
         call = get.future(b"x")
         assert call.result() == b"instead"

@@ -13,6 +13,7 @@ from resilience import Bulkhead, CircuitBreaker, Ending, Pipeline, Retry, Substi
 from resilience._call.call import Call
 from resilience.httpx import HTTP_FAILURES, AsyncResilientTransport, ResilientTransport, attach
 from tests.httpx.helpers import NOW, Ask, Script, Stream, failed, retrying
+from tests.support.policies import Instead
 
 
 def test_a_failure_is_retried(ask: Ask) -> None:
@@ -86,27 +87,18 @@ def test_httpx2_works() -> None:
     assert asyncio.run(main()) == "fine"
 
 
-class Stale(Substitute[Any]):
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
-    def replace(self, call: Call, ending: Ending) -> Any:
-        return self.value
-
-
 def test_a_response_that_a_fallback_replaces_is_closed(ask: Ask) -> None:
     body = Stream(b"x")
     script = Script(httpx.Response(503, stream=body))
 
-    assert ask(Pipeline(Stale(httpx.Response(200, text="stale"))), script).text == "stale"
+    assert ask(Pipeline(Instead(httpx.Response(200, text="stale"))), script).text == "stale"
 
     assert body.closed == 1
 
 
 def test_a_fallback_that_is_no_response_is_told_so(ask: Ask) -> None:
     with pytest.raises(TypeError, match="must return a Response, not <class 'str'>"):
-        ask(Pipeline(Stale("stale")), Script(503))
+        ask(Pipeline(Instead("stale")), Script(503))
 
 
 def test_a_response_is_closed_when_something_raises_before_the_next_attempt() -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import anyio
 import pytest
 import trio
-import uvloop
 
 from tests.httpx.helpers import both_modules
 from tests.httpx.server import Server, at_random
 from tests.httpx.storm import SLOTS, Storm
+from tests.support.loops import LOOPS, run_trio
 
 REQUESTS = 200
 pytestmark = [
@@ -27,19 +27,7 @@ pytestmark = [
 ]
 
 
-def on_asyncio(main: Callable[[], Any]) -> None:
-    asyncio.run(main())
-
-
-def on_uvloop(main: Callable[[], Any]) -> None:
-    uvloop.run(main())
-
-
-def on_trio(main: Callable[[], Any]) -> None:
-    trio.run(main)
-
-
-everywhere = pytest.mark.parametrize("run", [on_asyncio, on_uvloop, on_trio])
+everywhere = pytest.mark.parametrize("run", LOOPS)
 
 
 def attempt(client: Any, number: int, arguments: dict[str, Any]) -> object:
@@ -154,7 +142,7 @@ def test_cancelled_tasks(module: ModuleType, run: Callable[..., None]) -> None:
                 async def work(number: int) -> None:
                     await one(storm, client, module, number)
 
-                cancelled = await (on_scopes if run is on_trio else on_tasks)(work, chance)
+                cancelled = await (on_scopes if run is run_trio else on_tasks)(work, chance)
                 print("cancelled", cancelled)
                 assert cancelled > REQUESTS / 4
                 storm.check()

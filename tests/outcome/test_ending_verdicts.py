@@ -9,13 +9,9 @@ import pytest
 from resilience import Allowlist, DeadlineExceededError, Ending, FailureKind, Pipeline, RejectedError, Retry
 from resilience._outcome.ending import judge
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._util.log_once import forget
 from resilience.errors import UsageError
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = pytest.mark.usefixtures("nothing_logged_yet")
 
 
 def test_a_cut_that_is_not_scored_is_no_failure_that_counts() -> None:

@@ -34,6 +34,25 @@ def test_a_hint_that_cannot_be_obeyed_is_dropped(hint: Any) -> None:
     assert dataclasses.astuple(failure) == (FailureKind.OVERLOAD, None, True, False, False)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"kind": "bogus"}, ValueError),
+        ({"kind": None}, TypeError),
+        ({"unprocessed": "yes"}, TypeError),
+        ({"retryable": 1}, TypeError),
+        ({"counted": None}, TypeError),
+    ],
+)
+def test_a_failure_is_checked(wrong: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(wrong))):
+        Failure(**wrong)
+
+
+def test_a_hint_of_true_is_garbage() -> None:
+    assert Failure(FailureKind.OVERLOAD, True).retry_after is None
+
+
 def test_a_failure_is_a_value() -> None:
     failure = Failure(FailureKind.OVERLOAD, retry_after=3.0, unprocessed=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import weakref
@@ -16,17 +15,14 @@ import tenacity
 from tenacity.asyncio import retry as async_retry
 
 from resilience import Allowlist, CircuitBreaker, Pipeline, Retry, backoff
-from resilience._util.log_once import forget
 from resilience.events import RetryScheduled
 from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.support.flaky import Flaky
+from tests.support.functions import Failing
+from tests.support.garbage import no_collection
 
 NOW = backoff.none()
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = pytest.mark.usefixtures("nothing_logged_yet")
 
 
 class TestOn:
@@ -44,7 +40,7 @@ class TestOn:
         ],
     )
     def test_exceptions(self, on: Any, error: Callable[[], Exception], calls: int) -> None:
-        flaky = Flaky(error=error)
+        flaky = Failing(error=error)
         with suppress(Exception):
             Pipeline(Retry(3, wait=NOW, on=on)).call(flaky)
 
@@ -70,7 +66,7 @@ class TestOn:
 
     def test_wherever_an_allowlist_is_taken(self) -> None:
         keys = tenacity.retry_if_exception_type(KeyError)
-        flaky = Flaky(error=KeyError)
+        flaky = Failing(error=KeyError)
         breaker = CircuitBreaker(consecutive_failures=3, on=keys)
         with pytest.raises(KeyError):
             Pipeline(Retry(3, wait=NOW), breaker, failures=keys).call(flaky)
@@ -124,14 +120,14 @@ class TestAsyncPredicates:
             "any": strategy | tenacity.retry_if_exception_type(OSError),
             "all": strategy & tenacity.retry_if_exception_type(Exception),
         }[kind]
-        flaky = Flaky(error=error)
+        flaky = Failing(error=error)
         with pytest.raises(error):
             asyncio.run(Pipeline(Retry(3, wait=NOW, on=on)).acall(flaky))
 
         assert flaky.calls == calls
 
     def test_plain_calls_refuse_them(self) -> None:
-        flaky = Flaky(error=KeyError)
+        flaky = Failing(error=KeyError)
         with pytest.raises(TypeError, match="retry has an async predicate"):
             Pipeline(Retry(3, on=self.listed)).call(flaky)
 
@@ -140,7 +136,7 @@ class TestAsyncPredicates:
     def test_in_shadow_mode(self) -> None:
         pipeline = Pipeline(Retry(3, on=self.listed, mode="shadow"))
         with Recorder(pipeline) as recorder, pytest.raises(KeyError):
-            asyncio.run(pipeline.acall(Flaky(error=KeyError)))
+            asyncio.run(pipeline.acall(Failing(error=KeyError)))
 
         assert [event.mode for event in recorder.of(RetryScheduled)] == ["shadow"]
 
@@ -149,7 +145,7 @@ class TestAsyncPredicates:
             raise RuntimeError("a bug in a hook")
 
         with caplog.at_level(logging.ERROR, "resilience"), pytest.raises(KeyError):
-            asyncio.run(Pipeline(Retry(3, on=broken)).acall(Flaky(error=KeyError)))
+            asyncio.run(Pipeline(Retry(3, on=broken)).acall(Failing(error=KeyError)))
 
         assert "a bug in a hook" in caplog.text
 
@@ -192,7 +188,7 @@ class TestCallbacks:
             return False
 
         with caplog.at_level(logging.INFO, "app"):
-            Pipeline(Retry(2, wait=backoff.fixed(3), stop=stop)).call(Flaky(1))
+            Pipeline(Retry(2, wait=backoff.fixed(3), stop=stop)).call(Failing(1))
 
         lines = [record.getMessage() for record in caplog.records if record.name == "app"]
         assert "1st time" in lines[0]
@@ -214,17 +210,13 @@ class TestCallbacks:
 
         argument = Argument()
         alive = weakref.ref(argument)
-        gc.collect()
-        gc.disable()
-        try:
+        with no_collection():
             with suppress(ConnectionError):
                 Pipeline(Retry(2, wait=NOW, stop=stop)).call(down, argument)
             assert states[0].outcome is None
             states.clear()
             del argument
             assert alive() is None
-        finally:
-            gc.enable()
 
 
 def test_nothing_of_tenacitys_is_touched_on_the_success_path() -> None:

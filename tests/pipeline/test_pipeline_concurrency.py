@@ -28,7 +28,6 @@ def test_one_pipeline_everywhere_at_once() -> None:
     budget = RetryBudget(capacity=1e6)
     pipeline: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.none()), gate, budget=budget, name="everywhere")
     done: list[int] = []
-    errors: list[BaseException] = []
 
     def flaky(state: list[int]) -> int:
         state.append(1)
@@ -56,22 +55,9 @@ def test_one_pipeline_everywhere_at_once() -> None:
             for _ in range(4):
                 group.start_soon(task)
 
-    def guarded(run: Callable[[], object]) -> Callable[[], None]:
-        def target() -> None:
-            try:
-                run()
-            except BaseException as error:
-                errors.append(error)
-
-        return target
-
     runs: list[Callable[[], object]] = [in_thread] * 4
     runs += [lambda: asyncio.run(main()), lambda: asyncio.run(main()), lambda: trio.run(main)]
-    threads = [threading.Thread(target=guarded(run)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    errors = together(*runs)
 
     assert not errors, "".join(traceback.format_exception(errors[0]))
     assert len(done) == 7 * CALLS

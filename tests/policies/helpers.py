@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +36,6 @@ def queued(bulkhead: Bulkhead, call: Call) -> Ticket:
 
 def idle(bulkhead: Bulkhead) -> bool:
     return (bulkhead.in_flight, bulkhead.queued) == (0, 0)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        os.sched_yield()
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
 
 from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError, deadline_after
 from resilience._call.entry import BlockEntry
@@ -22,24 +20,7 @@ from resilience._policies.blocks import Blocks
 from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.cancellation import RUNNERS, Report, Scenario, waiting_scenario
-
-Main: TypeAlias = "Callable[[], Awaitable[Any]]"
-
-
-def on_asyncio(main: Main) -> Any:
-    async def run() -> Any:
-        return await main()
-
-    with virtual_time():
-        return asyncio.run(run())
-
-
-def on_trio(main: Main) -> Any:
-    with virtual_time() as clock:
-        return trio.run(main, clock=clock.trio())
-
-
-each_loop = pytest.mark.parametrize("run", [on_asyncio, on_trio])
+from tests.support.loops import Run, each_loop
 
 
 def test_a_block_holds_a_permit() -> None:
@@ -217,7 +198,7 @@ def test_a_wait_in_vain_is_refused(virtual_time: VirtualClock) -> None:
 
 
 @each_loop
-def test_a_task_waits_for_its_permit(run: Callable[[Main], Any]) -> None:
+def test_a_task_waits_for_its_permit(run: Run) -> None:
     bulkhead = Bulkhead(1, queue=5, max_wait=10)
     order: list[int] = []
 
@@ -240,7 +221,7 @@ def test_a_task_waits_for_its_permit(run: Callable[[Main], Any]) -> None:
 
 
 @each_loop
-def test_a_plain_block_does_not_block_a_loop(run: Callable[[Main], Any]) -> None:
+def test_a_plain_block_does_not_block_a_loop(run: Run) -> None:
     bulkhead = Bulkhead(1, queue=1)
 
     async def main() -> None:
@@ -255,7 +236,7 @@ def test_a_plain_block_does_not_block_a_loop(run: Callable[[Main], Any]) -> None
 
 
 @each_loop
-def test_blocks_of_different_tasks_are_kept_apart(run: Callable[[Main], Any]) -> None:
+def test_blocks_of_different_tasks_are_kept_apart(run: Run) -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
 
     async def fails() -> None:

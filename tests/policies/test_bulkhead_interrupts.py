@@ -12,7 +12,8 @@ import pytest
 from resilience import Pipeline
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
-from tests.policies.helpers import PATIENCE, admitted, idle, in_thread, joined, wait_until
+from tests.policies.helpers import PATIENCE, admitted, idle, in_thread, joined
+from tests.support.threads import wait_until
 
 
 def test_ctrl_c_while_parked_gives_the_place_back() -> None:

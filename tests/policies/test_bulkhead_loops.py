@@ -6,12 +6,11 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
 import uvloop
 
 from resilience import BulkheadFullError, Pipeline
@@ -19,25 +18,11 @@ from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience._util.finalizers import run_pending
 from resilience.testing import virtual_time
-from tests.policies.helpers import LONG, admitted, idle, in_thread, joined, wait_until
+from tests.policies.helpers import LONG, admitted, idle, in_thread, joined
+from tests.support.loops import LOOPS, Run
+from tests.support.threads import wait_until
 
-Run: TypeAlias = "Callable[[Callable[[], Any]], Any]"
-
-
-def run_asyncio(main: Callable[[], Any]) -> Any:
-    return asyncio.run(main())
-
-
-def run_uvloop(main: Callable[[], Any]) -> Any:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
-
-
-def run_trio(main: Callable[[], Any]) -> Any:
-    return trio.run(main)
-
-
-on_each_loop = pytest.mark.parametrize("run", [run_asyncio, run_uvloop, run_trio])
+on_each_loop = pytest.mark.parametrize("run", LOOPS)
 
 
 @on_each_loop

@@ -12,10 +12,12 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from resilience import BulkheadFullError, Call, DeadlineExceededError, Gate, Pipeline
+from resilience import BulkheadFullError, DeadlineExceededError, Pipeline
 from resilience._policies.bulkhead import Bulkhead
-from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.policies.helpers import LONG, PATIENCE, admitted, idle, in_thread, joined, reasons, wait_until
+from resilience.testing import Recorder, virtual_time
+from tests.policies.helpers import LONG, PATIENCE, admitted, idle, in_thread, joined, reasons
+from tests.support.policies import Hurry
+from tests.support.threads import wait_until
 
 
 def test_the_queue_is_served_in_order_across_threads_asyncio_and_trio() -> None:
@@ -63,24 +65,12 @@ def test_a_thread_waits_no_longer_than_max_wait() -> None:
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
 
 
-class Hurry(Gate[None]):
-    """Gives a call so many seconds."""
-
-    def __init__(self, clock: VirtualClock, seconds: float) -> None:
-        super().__init__()
-        self.clock = clock
-        self.seconds = seconds
-
-    def admit(self, call: Call) -> None:
-        call.deadline = self.clock.monotonic() + self.seconds
-
-
 @pytest.mark.parametrize(("seconds", "error"), [(0.1, DeadlineExceededError), (0.3, BulkheadFullError)])
 def test_what_runs_out_first_is_named(seconds: float, error: type[Exception]) -> None:
     bulkhead = Bulkhead(1, queue=1, max_wait=0.2)
     admitted(bulkhead)
     with virtual_time() as clock, pytest.raises(error) as caught:
-        Pipeline(Hurry(clock, seconds), bulkhead).call(int)
+        Pipeline(Hurry(seconds), bulkhead).call(int)
 
     assert getattr(caught.value, "unprocessed", False)
     assert clock.elapsed == pytest.approx(min(seconds, 0.2))

@@ -12,7 +12,8 @@ import pytest
 from resilience import BulkheadFullError, Pipeline, Ticket
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
-from tests.policies.helpers import LONG, PATIENCE, admitted, call_of, idle, in_thread, joined, queued
+from tests.policies.helpers import LONG, admitted, call_of, idle, in_thread, joined, queued
+from tests.support.threads import in_threads
 
 
 class Meanwhile:
@@ -83,7 +84,6 @@ def test_another_newcomer_may_be_faster() -> None:
 def test_it_is_exact_under_8_threads(queue: int) -> None:
     bulkhead = Bulkhead(3, queue=queue, max_wait=LONG)
     pipeline = Pipeline(bulkhead)
-    start = threading.Barrier(8, timeout=PATIENCE)
     lock = threading.Lock()
     inside = most = done = refused = 0
 
@@ -96,9 +96,8 @@ def test_it_is_exact_under_8_threads(queue: int) -> None:
             inside -= 1
             done += 1
 
-    def run() -> None:
+    def run(_: int) -> None:
         nonlocal refused
-        start.wait()
         for _ in range(400):
             try:
                 pipeline.call(work)
@@ -106,7 +105,7 @@ def test_it_is_exact_under_8_threads(queue: int) -> None:
                 with lock:
                     refused += 1
 
-    joined(*[in_thread(run) for _ in range(8)])
+    in_threads(8, run)
 
     assert done + refused == 8 * 400
     assert refused == 0 or queue == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,17 +25,11 @@ from resilience import (
 from resilience._outcome.ending import OK
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience.testing import seeded, virtual_time
+from tests.support.chance import Steady
 
 SPAN = 10.0
 BUCKETS = 10
 LEASE = 60.0
-
-
-class Steady(random.Random):
-    """Chance that always is in the middle, so that open times are exact."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return (a + b) / 2
 
 
 def _hinting(seconds: float) -> Ending:

@@ -44,13 +44,16 @@ class Flaky:
             raise ConnectionError
 
 
-class Counted:
-    """A dependency that fails, and counts."""
+class Failing:
+    """Fails so many times, by default always, and then answers; it counts its calls."""
 
-    def __init__(self, error: Callable[[], Exception] = lambda: ConnectionError("down")) -> None:
-        self.calls = 0
+    def __init__(self, failures: int = 10**9, error: Callable[[], Exception] = lambda: ConnectionError("down")) -> None:
+        self.failures = failures
         self.error = error
+        self.calls = 0
 
     def __call__(self) -> str:
         self.calls += 1
-        raise self.error()
+        if self.calls <= self.failures:
+            raise self.error()
+        return "fine"

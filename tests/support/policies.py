@@ -17,6 +17,7 @@ from resilience import (
     Ticket,
     backoff,
 )
+from resilience._util.clock import clock
 from tests.support.turnstile import Turnstile
 
 
@@ -32,6 +33,17 @@ class Closed(Gate[None]):
 
     def admit(self, call: Call) -> None:
         raise RejectedError("closed", reason=RejectReason.ISOLATED, retry_after=3.0)
+
+
+class Hurry(Gate[None]):
+    """Gives each call so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def admit(self, call: Call) -> None:
+        call.deadline = clock.monotonic() + self.seconds
 
 
 class Noting(Gate[str]):

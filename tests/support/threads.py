@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
 SECONDS = 1e-6
+PATIENCE = 60.0
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -22,22 +28,34 @@ def frequent_switches() -> Generator[None]:
         sys.setswitchinterval(before)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Let other threads run until something is true; it has to be so before long."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "nothing has happened for too long"
+        os.sched_yield()
+
+
+def in_threads(number: int, work: Callable[[int], T]) -> list[T]:
+    """Return what `work` returns in so many threads that start together; it is given the number of the thread."""
+    start = threading.Barrier(number, timeout=PATIENCE)
+
+    def run(index: int) -> T:
+        start.wait()
+        return work(index)
+
+    with ThreadPoolExecutor(number) as pool:
+        return [future.result(PATIENCE) for future in [pool.submit(run, index) for index in range(number)]]
+
+
 def together(*jobs: Callable[[], object]) -> list[BaseException]:
     """Run the jobs in threads at once; returns what they raised."""
-    raised: list[BaseException] = []
-    start = threading.Barrier(len(jobs))
 
-    def run(job: Callable[[], object]) -> None:
-        start.wait(10)
+    def run(index: int) -> BaseException | None:
         try:
-            job()
+            jobs[index]()
         except BaseException as error:
-            raised.append(error)
+            return error
+        return None
 
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads)
-    return raised
+    return [error for error in in_threads(len(jobs), run) if error is not None]

@@ -1,17 +1,16 @@
 """The clock of the process: time and chance come from one replaceable source, and children are seeded anew."""
 
-import importlib.util
 import os
 import random
 import threading
 import time
 from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 
 from resilience._util.clock import FOREVER, Clock, ProcessClock, SystemClock, _reseed_in_child, clock
 from tests.support.fork import in_child
+from tests.util.helpers import loaded_again
 
 PATIENCE = 60.0
 
@@ -39,16 +38,6 @@ class StoppedTime:
     def alarm(self, at: float, callback: Callable[[], object]) -> None:
         self.asked.append(("alarm", at))
         callback()
-
-
-def loaded_again() -> ModuleType:
-    """Run the module once more, and leave the one that everybody uses alone."""
-    spec = importlib.util.find_spec("resilience._util.clock")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=["sleep", "park"])
@@ -177,14 +166,14 @@ def test_a_child_is_seeded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_nothing_forks_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork")
 
-    assert loaded_again().clock is not clock
+    assert loaded_again("resilience._util.clock").clock is not clock
 
 
 def test_where_processes_fork_the_seeding_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[tuple[str, object]] = []
     monkeypatch.setattr(os, "register_at_fork", lambda **hooks: registered.extend(hooks.items()))
 
-    module = loaded_again()
+    module = loaded_again("resilience._util.clock")
 
     # random.Random itself is imported already, so that this module's hook is the only one.
     assert registered == [("after_in_child", module._reseed_in_child)]

@@ -1,28 +1,17 @@
 """The locks of the library: ordinary locks that a forked child can use."""
 
 import gc
-import importlib.util
 import os
 import threading
-from types import ModuleType
 from weakref import WeakSet
 
 import pytest
 
 from resilience._util import locks
 from tests.support.fork import in_child
+from tests.util.helpers import loaded_again
 
 PATIENCE = 60.0
-
-
-def loaded_again() -> ModuleType:
-    """Run the module once more, and leave the one that everybody uses alone."""
-    spec = importlib.util.find_spec("resilience._util.locks")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_new_lock_is_an_ordinary_lock() -> None:
@@ -92,13 +81,13 @@ def test_a_lock_held_by_a_thread_of_the_parent_is_usable_in_the_child() -> None:
 def test_where_nothing_forks_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork")
 
-    assert not loaded_again().new_lock().locked()
+    assert not loaded_again("resilience._util.locks").new_lock().locked()
 
 
 def test_where_processes_fork_the_release_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     registered: dict[str, object] = {}
     monkeypatch.setattr(os, "register_at_fork", registered.update)
 
-    module = loaded_again()
+    module = loaded_again("resilience._util.locks")
 
     assert registered == {"after_in_child": module._release_in_child}

@@ -7,13 +7,9 @@ import logging
 import pytest
 
 from resilience import Allowlist, CircuitBreaker, Pipeline, Retry
-from resilience._util.log_once import forget
-from tests.support.flaky import Flaky
+from tests.support.functions import Failing
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = pytest.mark.usefixtures("nothing_logged_yet")
 
 
 class TestUnlisted:
@@ -24,9 +20,9 @@ class TestUnlisted:
         with caplog.at_level(logging.WARNING, "resilience"):
             for _ in range(3):
                 with pytest.raises(KeyError):
-                    pipeline.call(Flaky(error=KeyError))
+                    pipeline.call(Failing(error=KeyError))
             with pytest.raises(ValueError, match="x"):
-                pipeline.call(Flaky(error=lambda: ValueError("x")))
+                pipeline.call(Failing(error=lambda: ValueError("x")))
 
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) == 2
@@ -35,12 +31,12 @@ class TestUnlisted:
 
     def test_a_known_answer_is_not(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING, "resilience"), pytest.raises(KeyError):
-            Pipeline(Retry(), failures=Allowlist(OSError, answers=(KeyError,))).call(Flaky(error=KeyError))
+            Pipeline(Retry(), failures=Allowlist(OSError, answers=(KeyError,))).call(Failing(error=KeyError))
 
         assert caplog.records == []
 
     def test_a_breaker_says_so_too(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING, "resilience"), pytest.raises(KeyError):
-            Pipeline(CircuitBreaker()).call(Flaky(error=KeyError))
+            Pipeline(CircuitBreaker()).call(Failing(error=KeyError))
 
         assert "let builtins.KeyError through" in caplog.text

@@ -66,6 +66,11 @@ def test_a_number_out_of_range_is_a_value_error(value: float, options: dict[str,
     assert str(caught.value) == f"wait must be a number {limits}, not {value!r}"
 
 
+def test_numbers_too_large_for_a_float_are_refused() -> None:
+    with pytest.raises(ValueError, match="x must be a number"):
+        validation.number("x", 10**400)
+
+
 @pytest.mark.parametrize(("value", "low", "high"), [(1, 1, None), (10**30, 1, None), (0, 0, 0), (5, 1, 5), (-3, -3, 0)])
 def test_an_integer_in_range_stays_itself(value: int, low: int, high: int | None) -> None:
     assert validation.integer("limit", value, low=low, high=high) == value

@@ -3,8 +3,6 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,23 +11,12 @@ from resilience import CircuitOpenError
 from resilience.events import BreakerChanged, BreakerState
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.policies.breaker.helpers import Rig
+from tests.support.threads import PATIENCE, in_threads
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
 
-PATIENCE = 60.0
 THREADS = 8
-
-
-def in_threads(number: int, work: Callable[[int], Any]) -> list[Any]:
-    barrier = threading.Barrier(number, timeout=PATIENCE)
-
-    def run(index: int) -> Any:
-        barrier.wait()
-        return work(index)
-
-    with ThreadPoolExecutor(number) as pool:
-        return [future.result(PATIENCE) for future in [pool.submit(run, index) for index in range(number)]]
 
 
 class TestConcurrency:

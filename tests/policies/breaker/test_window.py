@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience._policies.breaker.window import BUCKETS, NONE, CallWindow, Counts, TimeWindow
+from tests.support.threads import in_threads
 
 exactly = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 START = 1000.0
 SPAN = 10.0
 THREADS = 8
-PATIENCE = 60.0
 
 
 def succeed(window: TimeWindow, now: float) -> None:
@@ -250,10 +249,8 @@ def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool,
 def test_successes_without_the_lock_are_exact() -> None:
     window = TimeWindow(1e6, START)
     lock = threading.Lock()
-    barrier = threading.Barrier(THREADS, timeout=PATIENCE)
 
-    def work() -> None:
-        barrier.wait()
+    def work(_: int) -> None:
         for number in range(400):
             now = START + number * 200.0  # everybody meets every edge of a bucket, and none is forgotten
             if now >= window.bucket_end:
@@ -265,7 +262,5 @@ def test_successes_without_the_lock_are_exact() -> None:
                     window.add(now, failed=True, slow=number % 20 == 0)
                     window.counts(now)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(work) for _ in range(THREADS)]:
-            future.result(PATIENCE)
+    in_threads(THREADS, work)
     assert window.counts(START + 400 * 200.0) == (THREADS * 440, THREADS * 40, THREADS * 20)

@@ -1,7 +1,6 @@
 """Which exceptions are retried, which one comes out, and that none keeps frames alive."""
 
 import asyncio
-import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from resilience import (
 from resilience.events import RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder
 from tests.policies.retry.helpers import Down, notes
+from tests.support.garbage import no_collection
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
@@ -130,12 +130,8 @@ class Probe:
 
 @pytest.fixture
 def _no_gc() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection():
         yield
-    finally:
-        gc.enable()
 
 
 @pytest.mark.usefixtures("clock", "_no_gc")

@@ -2,28 +2,14 @@
 
 import pytest
 
-from resilience import Call, Ending, Failure, Gate, Pipeline, Retry, RetryBudget, Ticket, backoff
+from resilience import Call, Failure, Pipeline, Retry, RetryBudget, backoff
 from resilience.events import GiveUpReason, RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, VirtualClock
 from tests.policies.retry.helpers import Down, gives_up, listing, notes
+from tests.support.policies import Hurry
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
-
-
-class Expiring(Gate[None]):
-    """Gives each call a deadline."""
-
-    def __init__(self, clock: VirtualClock, seconds: float) -> None:
-        super().__init__()
-        self.clock = clock
-        self.within = seconds
-
-    def admit(self, call: Call) -> None:
-        call.deadline = self.clock.monotonic() + self.within
-
-    def settle(self, token: Ticket | None, ending: Ending) -> None:
-        pass
 
 
 @pytest.mark.usefixtures("clock")
@@ -33,13 +19,13 @@ class TestGivingUp:
         gives_up(Pipeline(Retry(), name="quotes"), down, GiveUpReason.ATTEMPTS, "no attempts are left", attempts=3)
 
     def test_deadline(self, clock: VirtualClock) -> None:
-        pipeline = Pipeline(Expiring(clock, 5), Retry(wait=backoff.fixed(2), attempts=9), name="quotes")
+        pipeline = Pipeline(Hurry(5), Retry(wait=backoff.fixed(2), attempts=9), name="quotes")
         words = "the next wait would end past the deadline"
         gives_up(pipeline, Down(default=ConnectionError), GiveUpReason.DEADLINE, words, attempts=3)
         assert clock.sleeps == [2, 2]
 
     def test_a_wait_that_ends_at_the_deadline_is_not_slept(self, clock: VirtualClock) -> None:
-        pipeline = Pipeline(Expiring(clock, 2), Retry(wait=backoff.fixed(2)), name="quotes")
+        pipeline = Pipeline(Hurry(2), Retry(wait=backoff.fixed(2)), name="quotes")
         words = "the next wait would end past the deadline"
         gives_up(pipeline, Down(default=ConnectionError), GiveUpReason.DEADLINE, words, attempts=1)
         assert clock.sleeps == []

@@ -9,7 +9,7 @@ import pytest
 from resilience import Allowlist, Pipeline, Retry, RetryBudget, backoff
 from resilience.events import Event, RetryScheduled
 from resilience.testing import Recorder, VirtualClock
-from tests.support.functions import Counted, down
+from tests.support.functions import Failing, down
 from tests.support.turnstile import Turnstile
 
 
@@ -106,6 +106,6 @@ def test_an_answer_by_the_own_list_of_a_retry_pays() -> None:
     pipeline = Pipeline(Retry(on=Allowlist(ConnectionError, answers=(CardDeclined,))), budget=budget)
 
     with pytest.raises(CardDeclined):
-        pipeline.call(Counted(CardDeclined))
+        pipeline.call(Failing(error=CardDeclined))
 
     assert budget.tokens == pytest.approx(0.2)

@@ -9,17 +9,13 @@ import pytest
 import tenacity
 
 from resilience import Allowlist, CircuitBreaker, FailureKind, Pipeline, Retry, RetryBudget, backoff
-from resilience._util.log_once import forget
 from resilience.events import RetryGivenUp
 from resilience.testing import Recorder, VirtualClock
-from tests.support.flaky import Flaky
+from tests.support.functions import Failing
 
 NOW = backoff.none()
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> None:
-    forget()
+pytestmark = pytest.mark.usefixtures("nothing_logged_yet")
 
 
 def reasons(recorder: Recorder) -> list[str]:
@@ -42,7 +38,7 @@ class TestWait:
         ],
     )
     def test_strategies(self, virtual_time: VirtualClock, wait: Any, expected: list[float]) -> None:
-        assert Pipeline(Retry(4, wait=wait)).call(Flaky(3)) == "fine"
+        assert Pipeline(Retry(4, wait=wait)).call(Failing(3)) == "fine"
         assert virtual_time.sleeps == expected
 
     def test_the_state_is_that_of_the_call(self, virtual_time: VirtualClock) -> None:
@@ -84,7 +80,7 @@ class TestWait:
 
     @pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "x", None])
     def test_a_wait_that_is_none_is_a_broken_hook(self, wait: Any, caplog: pytest.LogCaptureFixture) -> None:
-        flaky = Flaky()
+        flaky = Failing()
         with caplog.at_level(logging.ERROR, "resilience"), pytest.raises(ConnectionError):
             Pipeline(Retry(wait=lambda state: wait)).call(flaky)
 
@@ -100,14 +96,14 @@ class TestWait:
         from resilience import Failure
 
         hinted = Allowlist(when=lambda error: Failure(FailureKind.OVERLOAD, 9.0))
-        Pipeline(Retry(2, wait=tenacity.wait_fixed(1), on=hinted)).call(Flaky(1))
+        Pipeline(Retry(2, wait=tenacity.wait_fixed(1), on=hinted)).call(Failing(1))
 
         assert virtual_time.sleeps == [9]
 
 
 class TestStop:
     def test_a_stop_alone_sets_no_limit_of_attempts(self, virtual_time: VirtualClock) -> None:
-        flaky = Flaky()
+        flaky = Failing()
         pipeline = Pipeline(Retry(stop=tenacity.stop_after_attempt(7), wait=NOW), budget=None)
         with Recorder(pipeline) as recorder, pytest.raises(ConnectionError) as caught:
             pipeline.call(flaky)
@@ -118,7 +114,7 @@ class TestStop:
 
     @pytest.mark.parametrize(("attempts", "stop", "calls"), [(3, 5, 3), (5, 3, 3)])
     def test_whichever_comes_first(self, attempts: int, stop: int, calls: int) -> None:
-        flaky = Flaky()
+        flaky = Failing()
         with pytest.raises(ConnectionError):
             Pipeline(Retry(attempts, stop=tenacity.stop_after_attempt(stop), wait=NOW)).call(flaky)
 
@@ -135,7 +131,7 @@ class TestStop:
         ],
     )
     def test_times_are_those_of_our_clock(self, virtual_time: VirtualClock, stop: Any, calls: int) -> None:
-        flaky = Flaky()
+        flaky = Failing()
         with pytest.raises(ConnectionError):
             Pipeline(Retry(stop=stop, wait=backoff.fixed(2)), budget=None).call(flaky)
 
@@ -144,7 +140,7 @@ class TestStop:
     def test_a_stopped_call_costs_no_token(self) -> None:
         budget = RetryBudget(capacity=5)
         with pytest.raises(ConnectionError):
-            Pipeline(Retry(stop=tenacity.stop_after_attempt(1)), budget=budget).call(Flaky())
+            Pipeline(Retry(stop=tenacity.stop_after_attempt(1)), budget=budget).call(Failing())
 
         assert budget.tokens == 5
 
@@ -156,7 +152,7 @@ class TestStop:
 
 class TestTryAgain:
     def test_it_is_tried_again_and_nobody_has_failed(self, virtual_time: VirtualClock) -> None:
-        flaky = Flaky(2, tenacity.TryAgain)
+        flaky = Failing(2, tenacity.TryAgain)
         breaker = CircuitBreaker(consecutive_failures=1)
 
         assert Pipeline(Retry(3), breaker).call(flaky) == "fine"
@@ -165,15 +161,15 @@ class TestTryAgain:
     def test_a_breaker_does_not_complain_that_it_is_on_no_list(self, caplog: pytest.LogCaptureFixture) -> None:
         pipeline = Pipeline(CircuitBreaker(), name="asked")
         with pytest.raises(KeyError):
-            pipeline.call(Flaky(error=KeyError))
+            pipeline.call(Failing(error=KeyError))
         assert len(caplog.records) == 1
         with pytest.raises(tenacity.TryAgain):
-            pipeline.call(Flaky(error=tenacity.TryAgain))
+            pipeline.call(Failing(error=tenacity.TryAgain))
 
         assert len(caplog.records) == 1
 
     def test_it_comes_out_when_attempts_are_used_up(self) -> None:
         with pytest.raises(tenacity.TryAgain) as caught:
-            Pipeline(Retry(2, wait=NOW)).call(Flaky(error=tenacity.TryAgain))
+            Pipeline(Retry(2, wait=NOW)).call(Failing(error=tenacity.TryAgain))
 
         assert "no attempts are left" in caught.value.__notes__[0]

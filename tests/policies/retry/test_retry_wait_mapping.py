@@ -6,7 +6,7 @@ import pytest
 
 from resilience import FailureKind, Pipeline, Retry, backoff
 from resilience.testing import VirtualClock
-from tests.support.functions import Counted
+from tests.support.functions import Failing
 
 NOW = backoff.none()
 
@@ -15,9 +15,9 @@ def test_a_mapping_may_leave_kinds_out(virtual_time: VirtualClock) -> None:
     pipeline = Pipeline(Retry(2, wait={FailureKind.TIMEOUT: backoff.fixed(7)}))
 
     with pytest.raises(TimeoutError):
-        pipeline.call(Counted(TimeoutError))
+        pipeline.call(Failing(error=TimeoutError))
     with pytest.raises(ConnectionError):
-        pipeline.call(Counted())
+        pipeline.call(Failing())
 
     assert virtual_time.sleeps[0] == 7
     assert virtual_time.sleeps[1] <= 0.1
