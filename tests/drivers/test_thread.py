@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
+import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,10 +14,15 @@ import pytest
 from resilience import (
     Allowlist,
     Bulkhead,
+    Call,
     DeadlineExceededError,
+    DeferredSettlement,
+    Gate,
     Pipeline,
     RejectedError,
+    RejectReason,
     Retry,
+    Scope,
     Timeout,
     backoff,
     deadline_after,
@@ -23,12 +31,13 @@ from resilience import (
 from resilience.events import CallEnded, Outcome, Rejected
 from resilience.testing import Recorder, VirtualClock
 from tests.support.functions import AppError
+from tests.support.garbage import no_collection
 from tests.support.policies import Holding
+from tests.support.threads import PATIENCE, wait_until
 from tests.support.turnstile import Turnstile
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 NOW = backoff.none()
-PATIENCE = 60.0
 
 
 class Held:
@@ -191,3 +200,124 @@ def test_a_thread_that_starts_as_a_ctrl_c_comes_is_counted_until_it_ends(monkeyp
     assert not pipeline.drain(0)
     release.set()
     assert pipeline.drain(PATIENCE)
+
+
+class OnThread(Scope):
+    """Gives calls a thread and one second; refuses them once told to."""
+
+    kind = "on_thread"
+
+    @property
+    def seconds(self) -> float:
+        return 1.0
+
+    @property
+    def thread(self) -> bool:
+        return True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.abandoned: list[DeferredSettlement] = []
+
+    def deadline(self, call: Call, now: float) -> float:
+        return now + self.seconds
+
+    def before_thread_call(self, call: Call) -> None:
+        if self.full:
+            raise RejectedError("no thread is left", reason=RejectReason.ABANDONED_FULL)
+
+    def on_thread_abandoned(self, thread: DeferredSettlement) -> None:
+        self.abandoned.append(thread)
+
+
+def test_a_call_that_is_refused_a_thread_calls_nothing_and_is_reported() -> None:
+    scope = OnThread()
+    pipeline = Pipeline(scope)
+    scope.full = True
+    calls: list[int] = []
+
+    with Recorder(pipeline, events=[Rejected]) as recorder, pytest.raises(RejectedError, match="no thread is left"):
+        pipeline.call(calls.append, 1)
+
+    assert calls == []
+    assert [(event.policy, event.reason, event.mode) for event in recorder.of(Rejected)] == [
+        ("on_thread", "abandoned_full", "enforce")
+    ]
+
+
+def test_a_scope_hears_of_the_thread_that_was_left_behind_and_when_it_ends(virtual_time: VirtualClock) -> None:
+    scope = OnThread()
+    release = threading.Event()
+    pipeline = Pipeline(scope)
+
+    assert pipeline.call(int) == 0
+    assert scope.abandoned == []
+    with pytest.raises(DeadlineExceededError):
+        pipeline.call(release.wait, PATIENCE)
+
+    (thread,) = scope.abandoned
+    assert (thread.known, thread.ended) == (True, False)
+    endings: list[str] = []
+    thread.add(lambda ending: endings.append(ending.kind))
+    release.set()
+    wait_until(lambda: thread.ended)
+    assert endings == ["timed_out"]
+
+
+def test_an_awaited_call_has_no_thread_and_is_refused_none(virtual_time: VirtualClock) -> None:
+    scope = OnThread()
+    scope.full = True
+
+    async def whose() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    assert asyncio.run(Pipeline(scope).acall(whose))
+
+
+def test_where_there_is_no_thread_to_be_had_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(1)
+    scope = OnThread()
+    pipeline = Pipeline(bulkhead, scope)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        pipeline.call(int)
+    monkeypatch.undo()
+
+    assert (bulkhead.in_flight, scope.abandoned) == (0, [])
+    assert pipeline.drain(0)
+
+
+class Probe:
+    """Something in a frame."""
+
+
+def test_nothing_that_a_thread_has_raised_is_kept() -> None:
+    class Keeping(Gate[None]):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[Any] = []
+
+        def admit(self, call: Call) -> None:
+            self.calls.append(call)
+
+    inside, outside = Keeping(), Keeping()
+    seen: list[weakref.ref[Probe]] = []
+
+    def fail() -> None:
+        probe = Probe()
+        seen.append(weakref.ref(probe))
+        raise ConnectionError
+
+    with no_collection():
+        with suppress(ConnectionError):
+            Pipeline(outside, Timeout(5, thread=True), inside).call(fail)
+
+        assert len(inside.calls) == len(outside.calls) == 1
+        assert inside.calls[0] is not outside.calls[0]
+        wait_until(lambda: seen[0]() is None)  # the thread may be about to end
+        assert [call.ending for call in (*inside.calls, *outside.calls)] == [None, None]

@@ -1,22 +1,27 @@
-"""The modes of policies, pipelines and the process, and pipelines in forked children."""
+"""When the chains of a pipeline are composed; the modes of policies, pipelines and the process; forked children."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from resilience import Pipeline, RejectedError, Retry, set_mode
-from resilience.events import Rejected
+from resilience import Loop, Pipeline, RejectedError, Retry, set_mode, subscribe
+from resilience._call.call import PipelineInfo
+from resilience.events import CallEnded, Event, Rejected
 from resilience.events._types import ModeName
 from resilience.testing import Recorder
 from tests.support.functions import Flaky, down
 from tests.support.interpreter import run_python
 from tests.support.policies import Closed, Instead, retrying
+from tests.support.threads import together
 from tests.support.turnstile import Turnstile
+from tests.support.ways import Make, each_way
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
@@ -118,3 +123,145 @@ def test_a_forked_child_does_not_count_the_calls_of_the_parents_threads() -> Non
     thread.join(10)
 
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+class Composed(Loop):
+    """Counts how often it is composed into a chain, which asks it once what a success does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def on_success(self, info: PipelineInfo) -> None:
+        self.times += 1
+
+
+class TestComposing:
+    """A chain is composed by the first call that needs it, and again by the first one after a change."""
+
+    def test_nothing_is_composed_before_the_first_call(self) -> None:
+        loop = Composed()
+        pipeline = Pipeline(loop, name="composed-late")
+        pipeline.bind(operation="x")
+        pipeline(down)
+        pipeline.describe()
+        pipeline.snapshot()
+
+        assert loop.times == 0
+
+    @each_way
+    def test_the_first_call_composes_it(self, make: Make) -> None:
+        loop = Composed()
+        pipeline = Pipeline(loop)
+
+        for _ in range(3):
+            assert make(pipeline, lambda: "fine") == "fine"
+
+        assert loop.times == 1
+
+    def test_plain_and_awaited_calls_have_chains_of_their_own(self) -> None:
+        loop = Composed()
+        pipeline = Pipeline(loop)
+
+        pipeline.call(int)
+        assert loop.times == 1
+        asyncio.run(pipeline.acall(int))
+        assert loop.times == 2
+        pipeline.call(int)
+        asyncio.run(pipeline.acall(int))
+        assert loop.times == 2
+
+    @each_way
+    def test_a_listener_that_comes_later_is_heard_of_by_the_next_call(self, make: Make) -> None:
+        loop = Composed()
+        pipeline = Pipeline(loop)
+        heard: list[Event] = []
+        make(pipeline, int)
+
+        subscription = pipeline.subscribe(heard.append, events=[CallEnded])
+        assert loop.times == 1
+        make(pipeline, int)
+        assert (loop.times, len(heard)) == (2, 1)
+        subscription()
+        assert loop.times == 2
+        make(pipeline, int)
+
+        assert (loop.times, len(heard)) == (3, 1)
+
+    @each_way
+    def test_a_listener_to_all_pipelines_is_heard_of_as_well(self, make: Make) -> None:
+        pipeline = Pipeline(Composed())
+        heard: list[Event] = []
+        make(pipeline, int)
+
+        with subscribe(heard.append, events=[CallEnded]):
+            make(pipeline, int)
+        make(pipeline, int)
+
+        assert len(heard) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda pipeline: pipeline["loop"].update(mode="shadow"),
+            lambda pipeline: setattr(pipeline, "mode", "shadow"),
+            lambda pipeline: set_mode("enforce"),
+            lambda pipeline: pipeline.resume(),
+            lambda pipeline: pipeline.reset(),
+        ],
+        ids=["policy", "pipeline", "process", "resume", "reset"],
+    )
+    def test_after_a_change_the_next_call_composes_it_anew(self, change: Callable[[Pipeline[Any]], object]) -> None:
+        loop = Composed()
+        pipeline = Pipeline(loop)
+        pipeline.call(int)
+
+        change(pipeline)
+        change(pipeline)
+        assert loop.times == 1
+        pipeline.call(int)
+        pipeline.call(int)
+
+        assert loop.times == 2
+
+    def test_a_change_further_in_reaches_the_pipelines_around(self) -> None:
+        loop = Composed()
+        outer = Pipeline(Pipeline(loop))
+        outer.call(int)
+
+        loop.mode = "shadow"
+        outer.call(int)
+
+        assert loop.times == 2
+
+    def test_a_call_in_flight_finishes_in_the_chain_that_it_began_in(self) -> None:
+        pipeline: Pipeline[Any] = Pipeline(Closed(mode="off"))
+        heard: list[Event] = []
+
+        def change() -> str:
+            pipeline.subscribe(heard.append, events=[CallEnded])
+            pipeline["closed"].mode = "enforce"
+            return "fine"
+
+        assert pipeline.call(change) == "fine"
+        assert heard == []
+        with pytest.raises(RejectedError):
+            pipeline.call(int)
+        assert len(heard) == 1
+
+    def test_a_call_within_a_call_finds_the_chain(self) -> None:
+        loop = Composed()
+        pipeline: Pipeline[Any] = Pipeline(loop)
+
+        assert pipeline.call(pipeline.call, lambda: "fine") == "fine"
+        assert loop.times == 1
+
+    @pytest.mark.usefixtures("frequent_switches")
+    def test_first_calls_of_many_threads_compose_it_once(self) -> None:
+        for _ in range(20):
+            loop = Composed()
+            pipeline: Pipeline[Any] = Pipeline(loop)
+
+            assert together(*[partial(pipeline.call, lambda: "fine")] * 4) == []
+
+            assert loop.times == 1

@@ -1,10 +1,10 @@
-"""Gates that guard a block of code: `with gate:` and `async with gate:`."""
+"""Gates that guard a block of code: permits, scores, generators, and blocks within blocks."""
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,14 +12,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError, deadline_after
+from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError
 from resilience._call.entry import BlockEntry
 from resilience._call.running_call import RunningCall
 from resilience._pipeline.in_flight import Drain
 from resilience._policies.blocks import Blocks
-from resilience.events import Rejected
-from resilience.testing import Recorder, VirtualClock, virtual_time
-from tests.support.cancellation import RUNNERS, Report, Scenario, waiting_scenario
 from tests.support.loops import Run, each_loop
 
 
@@ -166,75 +163,6 @@ def test_a_generator_may_be_closed_by_another_thread() -> None:
     assert bulkhead.in_flight == 0
 
 
-def test_a_thread_waits_for_its_permit() -> None:
-    bulkhead = Bulkhead(1, queue=1, max_wait=10)
-    inside = threading.Event()
-
-    def wait() -> None:
-        with bulkhead:
-            inside.set()
-
-    thread = threading.Thread(target=wait)
-    with bulkhead:
-        thread.start()
-        while not bulkhead.queued:
-            pass
-        assert not inside.is_set()
-    thread.join(10)
-
-    assert inside.is_set()
-    assert bulkhead.in_flight == 0
-
-
-def test_a_wait_in_vain_is_refused(virtual_time: VirtualClock) -> None:
-    bulkhead = Bulkhead(1, queue=1, max_wait=0.5)
-
-    with bulkhead, pytest.raises(BulkheadFullError, match="longest wait"), bulkhead:
-        pytest.fail("nobody gets in here")
-    with bulkhead, deadline_after(0.1), pytest.raises(TimeoutError), bulkhead:
-        pytest.fail("nobody gets in here")
-
-    assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
-
-
-@each_loop
-def test_a_task_waits_for_its_permit(run: Run) -> None:
-    bulkhead = Bulkhead(1, queue=5, max_wait=10)
-    order: list[int] = []
-
-    async def one(number: int) -> None:
-        async with bulkhead:
-            order.append(number)
-            await anyio.sleep(1)
-
-    async def main() -> None:
-        async with anyio.create_task_group() as group:
-            for number in range(4):
-                group.start_soon(one, number)
-                await anyio.lowlevel.checkpoint()
-                await anyio.lowlevel.checkpoint()
-
-    run(main)
-
-    assert sorted(order) == [0, 1, 2, 3]
-    assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
-
-
-@each_loop
-def test_a_plain_block_does_not_block_a_loop(run: Run) -> None:
-    bulkhead = Bulkhead(1, queue=1)
-
-    async def main() -> None:
-        with bulkhead:
-            with pytest.raises(TypeError, match="use `async with`"), bulkhead:
-                pytest.fail("nobody gets in here")
-            assert bulkhead.queued == 0
-
-    run(main)
-
-    assert bulkhead.in_flight == 0
-
-
 @each_loop
 def test_blocks_of_different_tasks_are_kept_apart(run: Run) -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
@@ -258,39 +186,6 @@ def test_blocks_of_different_tasks_are_kept_apart(run: Run) -> None:
     run(main)
 
     assert breaker.snapshot()["failures"] == 1
-
-
-@pytest.mark.parametrize("run", RUNNERS)
-def test_cancellation_at_every_suspension(run: Callable[[Callable[[], Scenario]], Report]) -> None:
-    def make() -> Scenario:
-        bulkhead = Bulkhead(1, queue=10, max_wait=10)
-
-        async def block(function: Callable[[], Awaitable[Any]]) -> None:
-            async with bulkhead:
-                await function()
-
-        def check() -> str | None:
-            left = (bulkhead.in_flight, bulkhead.queued)
-            return None if left == (0, 0) else f"in flight and queued: {left}"
-
-        return waiting_scenario(block, check, holding=block, first_attempt=None)
-
-    with virtual_time():
-        report = run(make)
-
-    report.must_hold()
-
-
-def test_modes(virtual_time: VirtualClock) -> None:
-    bulkhead = Bulkhead(1, mode="off")
-    with bulkhead:
-        assert bulkhead.in_flight == 0
-
-    bulkhead.mode = "shadow"
-    with Recorder(events=[Rejected]) as recorder, bulkhead, bulkhead:
-        assert bulkhead.in_flight == 1
-    assert [event.mode for event in recorder.of(Rejected)] == ["shadow"]
-    assert bulkhead.in_flight == 0
 
 
 def test_one_object_by_hand_and_in_a_pipeline_shares_its_state() -> None:

@@ -1,20 +1,18 @@
-"""Calls that are cut at their deadline, on every event loop, and plain calls under a deadline."""
+"""Calls that are cut at their deadline, on every event loop."""
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Awaitable, Generator
 
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, backoff, deadline_after, remaining
 from resilience._util.clock import clock
 from resilience.events import CallEnded, Outcome, TimedOut
-from resilience.testing import Recorder, virtual_time
-from tests.support.functions import AppError, hang
+from resilience.testing import Recorder
+from tests.support.functions import AppError, hang, pages
 from tests.support.loops import Run, each_loop, uncancelled, uvloop_too
 from tests.support.turnstile import Turnstile
 
@@ -190,29 +188,6 @@ def test_context_variables_stay_set(run: Run) -> None:
     run(main)
 
 
-def test_context_variables_stay_set_plainly() -> None:
-    def run() -> str:
-        Pipeline(Timeout(1), Retry(2)).call(variable.set, "by the function")
-        return variable.get()
-
-    assert contextvars.copy_context().run(run) == "by the function"
-
-
-def pages() -> Generator[int]:
-    yield 1
-
-
-def forgets_to_await() -> Awaitable[str]:
-    return hang()
-
-
-def test_misuse_under_a_deadline_is_refused_as_well() -> None:
-    with pytest.raises(TypeError, match="generator function"):
-        Pipeline(Timeout(1)).call(pages)
-    with pytest.raises(TypeError, match="acall"):
-        Pipeline(Timeout(1)).call(forgets_to_await)
-
-
 @each_loop
 def test_misuse_under_a_deadline_is_refused_when_awaited(run: Run) -> None:
     async def main() -> None:
@@ -236,13 +211,3 @@ def test_real_clocks(backend: str) -> None:
 
     options = {"use_uvloop": True} if backend == "uvloop" else {}
     anyio.run(main, backend="trio" if backend == "trio" else "asyncio", backend_options=options)
-
-
-def test_no_deadline_at_all_under_trio_leaves_virtual_time_alone() -> None:
-    async def main() -> None:
-        await Pipeline(Timeout(None, share=0.5)).acall(trio.lowlevel.checkpoint)
-
-    with virtual_time() as clock:
-        trio.run(main)
-
-    assert clock.elapsed == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import anyio
@@ -11,6 +11,16 @@ import anyio
 def down() -> Any:
     """Fail, as a dependency that cannot be reached does."""
     raise ConnectionError("down")
+
+
+async def fine() -> str:
+    """Return, as a dependency that answers does."""
+    return "fine"
+
+
+def pages() -> Generator[int]:
+    """Be a generator function, which nothing can guard."""
+    yield 1
 
 
 async def hang() -> str:

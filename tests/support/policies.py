@@ -14,7 +14,6 @@ from resilience import (
     RejectReason,
     Retry,
     Substitute,
-    Ticket,
     backoff,
 )
 from resilience._util.clock import clock
@@ -57,7 +56,7 @@ class Noting(Gate[str]):
     def admit(self, call: Call) -> str:
         return "token"
 
-    def settle(self, token: str | Ticket, ending: Ending) -> None:
+    def settle(self, token: str, ending: Ending) -> None:
         assert token == "token"
         self.endings.append(ending.kind)
         if self.error is not None:

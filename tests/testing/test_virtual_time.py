@@ -108,30 +108,6 @@ def test_virtual_times_may_overlap() -> None:
     assert clock.random is chance
 
 
-def test_trio_alarms_are_forgotten_with_their_run() -> None:
-    pipeline = Pipeline(Retry(2, wait=backoff.fixed(5)))
-
-    async def retried() -> None:
-        await pipeline.acall(down)
-
-    async def cancelled() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(retried)
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-
-    async def main() -> None:
-        with pytest.raises(ConnectionError):
-            await pipeline.acall(down)
-
-    with virtual_time() as clock:
-        for _ in range(5):
-            trio.run(cancelled)
-            assert clock.trio_alarms == []
-        trio.run(main)
-
-
 def test_a_wait_in_a_queue_is_no_sleep() -> None:
     gate = Turnstile(patience=5)
     assert gate.take()
