@@ -190,9 +190,11 @@ class TestWhereaboutsOfTrio:
             assert on_trio.effective_deadline() == FOREVER
             with trio.move_on_after(3):
                 assert on_trio.effective_deadline() == pytest.approx(clock.monotonic() + 3)
+                await trio.lowlevel.checkpoint()
                 with trio.CancelScope() as scope:
                     scope.cancel()
                     assert on_trio.effective_deadline() == -FOREVER
+                    await trio.lowlevel.checkpoint()
 
         run_in_virtual_time(main)
 
