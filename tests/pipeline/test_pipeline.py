@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Allowlist, Pipeline, Retry, Timeout
+from resilience import Allowlist, Bulkhead, CircuitBreaker, Gate, Pipeline, Policy, Retry, Timeout
 from tests.support.policies import Noting, retrying
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
@@ -65,3 +65,65 @@ def test_a_policy_is_found_in_a_pipeline_further_in() -> None:
     assert pipeline["deep"] is retry
     with pytest.raises(KeyError, match="pipeline, pipeline_2"):
         pipeline["nowhere"]
+
+
+class TestGet:
+    """A policy is found by its type."""
+
+    def test_the_one_of_that_type(self) -> None:
+        breaker, retry = CircuitBreaker(), Retry(name="mine")
+        pipeline = Pipeline(retry, breaker, Timeout(1))
+
+        assert pipeline.get(CircuitBreaker) is breaker
+        assert pipeline.get(Retry) is retry
+
+    def test_one_of_a_nested_pipeline(self) -> None:
+        breaker, retry = CircuitBreaker(), Retry()
+        pipeline = Pipeline(Timeout(1), Pipeline(retry, Pipeline(breaker)))
+
+        assert pipeline.get(CircuitBreaker) is breaker
+        assert pipeline.get(Retry) is retry
+
+    def test_one_of_a_derived_type(self) -> None:
+        class Own(CircuitBreaker):
+            pass
+
+        own = Own()
+
+        assert Pipeline(Retry(), own).get(CircuitBreaker) is own
+        assert Pipeline(Retry(), own).get(Gate) is own
+
+    def test_there_is_none(self) -> None:
+        with pytest.raises(LookupError) as caught:
+            Pipeline(Retry(), Pipeline(Timeout(1, name="total"))).get(CircuitBreaker)
+
+        for word in ("no policy", "CircuitBreaker", "retry", "total"):
+            assert word in str(caught.value)
+        assert not isinstance(caught.value, KeyError)
+
+    def test_there_are_no_policies_at_all(self) -> None:
+        with pytest.raises(LookupError, match="CircuitBreaker"):
+            Pipeline[Any]().get(CircuitBreaker)
+
+    @pytest.mark.parametrize(
+        "pipeline",
+        [
+            Pipeline(Bulkhead(1, name="per host"), Retry(), Bulkhead(9, name="in all")),
+            Pipeline(Bulkhead(1, name="per host"), Retry(), Pipeline(Bulkhead(9, name="in all"))),
+        ],
+        ids=["side by side", "nested"],
+    )
+    def test_there_are_several(self, pipeline: Pipeline[Any]) -> None:
+        with pytest.raises(LookupError) as caught:
+            pipeline.get(Bulkhead)
+
+        for word in ("2", "Bulkhead", "per host", "in all"):
+            assert word in str(caught.value)
+        assert "retry" not in str(caught.value)
+        for name in ("per host", "in all"):  # as the message advises
+            assert isinstance(pipeline[name], Bulkhead)
+
+    def test_of_any_type_there_may_be_one(self) -> None:
+        retry = Retry()
+
+        assert Pipeline(retry).get(Policy) is retry

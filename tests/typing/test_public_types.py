@@ -1,12 +1,31 @@
 """What type checkers see. mypy and pyright read this file; the assertions also run."""
 
+# pyright: reportMissingTypeArgument=true
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, assert_type
 
-from resilience import Call, Ending, Pipeline, Retry, Substitute
+import pytest
+
+from resilience import (
+    Bulkhead,
+    Call,
+    CircuitBreaker,
+    Ending,
+    Gate,
+    Mode,
+    Pipeline,
+    Retry,
+    Substitute,
+    Ticket,
+    Timeout,
+    set_mode,
+)
+from resilience.events import CallEnded, Event, RetryScheduled
+from resilience.testing import Recorder
 
 T = TypeVar("T")
 plain = Pipeline(Retry(), name="typed")
@@ -54,6 +73,15 @@ def bound(symbol: str) -> float:
 @nested
 def fetch_nested(symbol: str) -> float:
     return len(symbol)
+
+
+def built() -> Pipeline:
+    """Return a pipeline, for those who do not care what its substitutes return."""
+    return Pipeline(Retry(), CircuitBreaker(), name="typed-built")
+
+
+def guarded_by(pipeline: Pipeline) -> float:
+    return pipeline.call(fetch, "a")
 
 
 class Client(Generic[T]):
@@ -110,6 +138,113 @@ def test_a_substitute_shows() -> None:
     assert_type(fetch_soft("a"), float | None)
     assert_type(fetch_nested("a"), float | None)
     assert_type(softened.call(fetch, "a"), float | None)
+
+
+def test_a_pipeline_without_a_type_argument_adds_nothing_to_what_functions_return() -> None:
+    assert_type(built().call(fetch, "a"), float)
+    assert_type(built()(fetch)("a"), float)
+    assert guarded_by(built()) == 1
+    assert guarded_by(Pipeline(Timeout(1))) == 1
+
+
+def test_a_policy_is_found_by_its_type() -> None:
+    breaker = assert_type(built().get(CircuitBreaker), CircuitBreaker)
+    assert_type(nested.get(Default), Default)
+
+    assert breaker.state == "closed"
+    assert isinstance(nested.get(Default), Default)
+
+
+def test_recorded_events_have_their_type() -> None:
+    with Recorder() as recorder:
+        fetch("a")
+
+    assert_type(recorder.of(RetryScheduled), list[RetryScheduled])
+    assert_type(recorder.of(Event), list[Event])
+    assert_type(recorder.events, list[Event])
+    (ended,) = assert_type(recorder.of(CallEnded), list[CallEnded])
+    assert assert_type(ended.attempts, int) == 1
+
+
+def test_a_mode_is_one_of_three_words_or_a_member() -> None:
+    modes = [
+        assert_type(Retry(mode="enforce").mode, Mode),
+        assert_type(Bulkhead(1, mode="shadow").mode, Mode),
+        assert_type(Timeout(1, mode="off").mode, Mode),
+        assert_type(CircuitBreaker(mode=Mode.SHADOW).mode, Mode),
+        assert_type(Pipeline(Retry(), mode="off").mode, Mode),
+        assert_type(Default(mode=Mode.OFF).mode, Mode),
+    ]
+    assert modes == ["enforce", "shadow", "off", "shadow", "off", "off"]
+
+    retry = Retry()
+    retry.mode = "shadow"
+    retry.mode = Mode.OFF
+    set_mode("enforce")
+    set_mode(Mode.ENFORCE)
+
+
+def test_another_word_is_no_mode() -> None:
+    retry = Retry()
+    with pytest.raises(ValueError, match="mode"):
+        Retry(mode="loud")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="mode"):
+        Pipeline(mode="SHADOW")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="mode"):
+        Timeout(1, mode=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="mode"):
+        retry.mode = "loud"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="mode"):
+        set_mode("loud")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert retry.mode == "enforce"
+
+
+class Counting(Gate[None]):
+    """A gate without a queue, whose tokens are nothing."""
+
+    settled = 0
+
+    def admit(self, call: Call) -> None:
+        return None
+
+    def settle(self, token: None, ending: Ending) -> None:
+        self.settled += 1
+
+
+class Numbering(Gate[int]):
+    """A gate without a queue, with tokens."""
+
+    last = 0
+
+    def admit(self, call: Call) -> int:
+        self.last += 1
+        return self.last
+
+    def settle(self, token: int, ending: Ending) -> None:
+        assert_type(token, int)
+
+
+class Queued(Gate[Ticket | None]):
+    """A gate with a queue."""
+
+    def admit(self, call: Call) -> Ticket | None:
+        return None
+
+    def settle(self, token: Ticket | None, ending: Ending) -> None:
+        assert_type(token, Ticket | None)
+
+
+class Wrong(Gate[int]):
+    def settle(self, token: str, ending: Ending) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        ...
+
+
+def test_a_gate_is_typed_by_its_tokens() -> None:
+    counting, numbering = Counting(), Numbering()
+
+    assert_type(Pipeline(counting, numbering, Queued()).call(fetch, "a"), float)
+
+    assert (counting.settled, numbering.last) == (1, 1)
 
 
 def test_wrong_calls_are_errors() -> None:

@@ -1,0 +1,82 @@
+"""Policies are shared, not copied: a copy would have a state of its own, or half of one."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilience import Bulkhead, CircuitBreaker, Pipeline, Policy, Race, Retry, Timeout, backoff
+from tests.support.functions import down
+from tests.support.policies import Closed, Holding, Instead, Noting, Stale, Streaming
+from tests.support.turnstile import Turnstile
+
+
+class Own(Retry):
+    """A policy of the user's."""
+
+
+POLICIES: list[Policy[Any]] = [
+    Bulkhead(1),
+    CircuitBreaker(),
+    Retry(),
+    Timeout(1),
+    Pipeline(Retry(), CircuitBreaker()),
+    Pipeline[Any](name="copied"),
+    Pipeline(Pipeline(Retry())),
+    Own(),
+    Race(),
+    Closed(),
+    Holding(),
+    Instead(1),
+    Noting(),
+    Stale(),
+    Streaming(),
+    Turnstile(),
+]
+each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+
+COPIES: list[Callable[[Any], object]] = [copy.copy, copy.deepcopy, pickle.dumps]
+each_copy = pytest.mark.parametrize("make", COPIES, ids=["copy", "deepcopy", "pickle"])
+
+
+@each_policy
+@each_copy
+def test_a_copy_is_refused_and_the_advice_is_to_share(policy: Policy[Any], make: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError) as caught:
+        make(policy)
+
+    assert f"a {type(policy).__name__} cannot be" in str(caught.value)
+    assert "share the object" in str(caught.value)
+
+
+@each_policy
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_refuses_it(policy: Policy[Any], protocol: int) -> None:
+    with pytest.raises(TypeError, match=type(policy).__name__):
+        pickle.dumps(policy, protocol)
+
+
+@each_copy
+def test_so_is_a_copy_of_what_holds_one(make: Callable[[Any], object]) -> None:
+    if make is copy.copy:  # which copies the list only
+        assert copy.copy([POLICIES[0]])[0] is POLICIES[0]
+    else:
+        with pytest.raises(TypeError, match="a Bulkhead cannot be"):
+            make({"policy": POLICIES[0]})
+
+
+@each_copy
+def test_one_that_was_used_stays_as_it_was(make: Callable[[Any], object]) -> None:
+    breaker = CircuitBreaker(consecutive_failures=2)
+    pipeline = Pipeline(Retry(1, wait=backoff.none()), breaker)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            pipeline.call(down)
+        with pytest.raises(TypeError):
+            make(breaker)
+
+    assert breaker.state == "open"
