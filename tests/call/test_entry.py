@@ -120,11 +120,11 @@ def guarded_async(entry: Any, options: CallOptions) -> Callable[..., Any]:
 
 
 def executed(entry: Any, options: CallOptions) -> Callable[..., Any]:
-    return lambda *args, **kwargs: execute(entry, RunningCall(options, print, args, kwargs))
+    return lambda *args, **kwargs: execute(entry, RunningCall.make(options, print, args, kwargs))
 
 
 def executed_async(entry: Any, options: CallOptions) -> Callable[..., Any]:
-    return lambda *args, **kwargs: awaited(aexecute(entry, RunningCall(options, print, args, kwargs)))
+    return lambda *args, **kwargs: awaited(aexecute(entry, RunningCall.make(options, print, args, kwargs)))
 
 
 each_entrance = pytest.mark.parametrize("enter", [guarded, guarded_async, executed, executed_async])
@@ -151,7 +151,7 @@ def test_the_engine_of_a_pipeline_is_an_entry() -> None:
     entry: Entry = pipeline.engine
 
     assert pipeline.entry()[0] is entry
-    assert execute(entry, RunningCall(pipeline.entry()[1], int, ("7",), {})) == 7
+    assert execute(entry, RunningCall.make(pipeline.entry()[1], int, ("7",), {})) == 7
 
 
 @each_way

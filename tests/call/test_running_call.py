@@ -275,6 +275,6 @@ class TestCopy:
         call = running_call()
         call.attempt = 2
 
-        copy = call.copy_state_to(Request(call.options, call.function, (), {}))
+        copy = call.copy_state_to(Request.make(call.options, call.function, (), {}))
 
         assert (type(copy), copy.attempt) == (Request, 2)

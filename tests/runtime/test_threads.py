@@ -228,7 +228,7 @@ class Late(RunningCall):
     disposed: list[Any]
 
     def copy(self) -> Late:
-        copy = self.copy_state_to(Late(self.options, self.function, self.args, self.kwargs))
+        copy = self.copy_state_to(Late.make(self.options, self.function, self.args, self.kwargs))
         copy.disposed = self.disposed
         return copy
 
@@ -237,7 +237,7 @@ class Late(RunningCall):
 
 
 def late(function: Callable[[], Any]) -> Late:
-    call = Late(Pipeline[Any]().entry()[1], function, (), {})
+    call = Late.make(Pipeline[Any]().entry()[1], function, (), {})
     call.disposed = []
     return call
 

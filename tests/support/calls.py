@@ -19,4 +19,4 @@ def running_call(
     failures: Allowlist = NETWORK_ERRORS,
 ) -> RunningCall:
     """Return a call of a function through a pipeline; `failures` is the allowlist of the call site."""
-    return RunningCall(options_of(pipeline or Pipeline[Any](), failures), function, args, {})
+    return RunningCall.make(options_of(pipeline or Pipeline[Any](), failures), function, args, {})
