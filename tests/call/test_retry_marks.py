@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any
 
 import pytest
 
 from resilience import Allowlist, Pipeline, Retry, backoff
-from resilience._call.retry_marks import given_up_results
+from resilience._call.retry_marks import MARK, given_up_results
 from tests.support.functions import Failing
 
 NOW = backoff.none()
@@ -84,3 +85,24 @@ def test_odd_exceptions_do_not_multiply_retries(kind: type[Exception], wrapped: 
         call(0)
 
     assert dependency.calls == 3
+
+
+def _fail() -> None:
+    raise ConnectionError
+
+
+def test_a_mark_that_comes_from_another_process_is_honoured() -> None:
+    with pytest.raises(ConnectionError) as caught:
+        Pipeline(Retry(2, wait=NOW)).call(_fail)
+    caught.value.__dict__[MARK] += 1000  # as if the other process had drawn many numbers
+    from_a_worker = pickle.dumps(caught.value)
+    made: list[int] = []
+
+    def result() -> None:
+        made.append(1)
+        raise pickle.loads(from_a_worker)
+
+    with pytest.raises(ConnectionError):
+        Pipeline(Retry(3, wait=NOW)).call(result)
+
+    assert len(made) == 1

@@ -227,3 +227,21 @@ def test_one_settle_that_raises_a_base_exception_does_not_keep_the_others() -> N
 
     assert outer.in_flight == 0
     assert pipeline.snapshot()["in_flight"] == 0
+
+
+def test_a_hook_for_the_head_of_a_response_that_raises_is_logged_and_the_permit_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Turnstile):
+        def on_response_head(self, token: Ticket | None) -> Ticket | None:
+            raise KeyError("a bug in a hook")
+
+    outer, inner = Turnstile(), Broken()
+    _, open_body = streaming_pipeline(outer, inner)
+
+    body = open_body()
+    assert (outer.in_flight, inner.in_flight) == (1, 1)
+    body.deferred.end(OK)
+
+    assert (outer.in_flight, inner.in_flight) == (0, 0)
+    assert "on_response_head of a policy" in caplog.text

@@ -7,7 +7,7 @@ import dataclasses
 import pickle
 from enum import StrEnum
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -111,3 +111,8 @@ def test_every_kind_of_ending_has_an_outcome() -> None:
 @pytest.mark.parametrize("mode", Mode)
 def test_the_type_of_a_mode_lists_the_words_of_all_members(mode: Mode) -> None:
     assert f"'{mode.value}'" in str(ModeName)
+
+
+@pytest.mark.parametrize("kind", [Event, *Event.__subclasses__()])
+def test_the_types_of_the_fields_can_be_looked_up(kind: type) -> None:
+    assert isinstance(get_type_hints(kind), dict)

@@ -257,11 +257,14 @@ class TestComposing:
         assert loop.times == 1
 
     @pytest.mark.usefixtures("frequent_switches")
-    def test_first_calls_of_many_threads_compose_it_once(self) -> None:
+    def test_first_calls_of_many_threads_all_pass_and_keep_one_chain(self) -> None:
         for _ in range(20):
             loop = Composed()
             pipeline: Pipeline[Any] = Pipeline(loop)
 
             assert together(*[partial(pipeline.call, lambda: "fine")] * 4) == []
 
-            assert loop.times == 1
+            times, chain = loop.times, pipeline.engine.chain
+            assert 1 <= times <= 4
+            assert pipeline.call(int) == 0
+            assert (loop.times, pipeline.engine.chain) == (times, chain)

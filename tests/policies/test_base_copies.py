@@ -1,4 +1,4 @@
-"""Policies are shared, not copied: a copy would have a state of its own, or half of one."""
+"""Policies with state are shared, not copied: a copy would have a state of its own, or half of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, CircuitBreaker, Pipeline, Policy, Race, Retry, Timeout, backoff
+from resilience import Bulkhead, CircuitBreaker, Pipeline, Policy, Race, Retry, RetryBudget, Timeout, backoff
 from tests.support.functions import down
 from tests.support.policies import Closed, Holding, Instead, Noting, Stale, Streaming
 from tests.support.turnstile import Turnstile
@@ -22,8 +22,7 @@ class Own(Retry):
 POLICIES: list[Policy[Any]] = [
     Bulkhead(1),
     CircuitBreaker(),
-    Retry(),
-    Timeout(1),
+    Timeout(1, thread=True),
     Pipeline(Retry(), CircuitBreaker()),
     Pipeline[Any](name="copied"),
     Pipeline(Pipeline(Retry())),
@@ -80,3 +79,29 @@ def test_one_that_was_used_stays_as_it_was(make: Callable[[Any], object]) -> Non
             make(breaker)
 
     assert breaker.state == "open"
+
+
+def test_a_budget_is_refused_too() -> None:
+    budget = RetryBudget(initial=0)
+    for make in COPIES:
+        with pytest.raises(TypeError, match="a RetryBudget cannot be copied or pickled: its tokens would exist twice"):
+            make(budget)
+        with pytest.raises(TypeError, match="RetryBudget"):
+            make(RetryBudget.grpc())
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_one_without_state_is_copied_with_its_settings_alone(make: Callable[[Any], Any]) -> None:
+    retry, timeout = Retry(5, wait=backoff.none(), name="again", mode="shadow"), Timeout(2, reserve=0.5)
+    pipeline = Pipeline(retry, timeout)
+    retry.entry()
+
+    copied: Retry = make(retry)
+
+    assert (copied.settings.attempts, copied.name, copied.mode) == (5, "again", "shadow")
+    assert make(timeout).settings == timeout.settings
+    copied.update(attempts=2, mode="enforce")
+    assert (retry.settings.attempts, retry.mode) == (5, "shadow")
+    assert pipeline.get(Retry) is retry
+    assert copied._pipelines() == []
+    assert copied.entry()[0] is not retry.entry()[0]

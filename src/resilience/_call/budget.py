@@ -7,12 +7,12 @@ total: each retry takes a token, and only successes add tokens, so retries stop 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NoReturn
 
 from resilience._util import validation
 from resilience._util.locks import new_lock
 
-UNIT = 10**6
+UNIT = 10**9
 """Tokens are counted in integer millionths, so that ten times 0.1 is exactly 1."""
 MAX_TOKENS = 1e12
 """The most tokens that are counted. A larger bucket is never empty in practice."""
@@ -36,7 +36,11 @@ class RetryBudget:
     """
 
     counts_failures = False
-    """Whether `failed` has an effect, and so has to be called."""
+    """Whether `failed` has an effect, and so has to be called; True for a subclass that overrides it."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.counts_failures = cls.failed is not RetryBudget.failed
 
     def __init__(self, ratio: float = 0.2, capacity: float = 10.0, *, initial: float | None = None) -> None:
         self.ratio = validation.number("ratio", ratio, above=True, high=1.0)
@@ -121,6 +125,12 @@ class RetryBudget:
         """Return the settings as data: `ratio` and `capacity`."""
         return {"ratio": self.ratio, "capacity": self.capacity}
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "a RetryBudget cannot be copied or pickled: its tokens would exist twice; share the object, or make "
+            "another one with the same settings"
+        )
+
     def __repr__(self) -> str:
         return f"RetryBudget(ratio={self.ratio:g}, capacity={self.capacity:g})"
 
@@ -136,8 +146,6 @@ class RetryBudget:
 
 
 class _GrpcRetryBudget(RetryBudget):
-    counts_failures = True
-
     def __init__(self, max_tokens: int, token_ratio: float) -> None:
         self.capacity = float(validation.integer("max_tokens", max_tokens, low=1, high=1000))
         ratio = min(validation.number("token_ratio", token_ratio, low=0.001), self.capacity)

@@ -78,7 +78,7 @@ class DeferredSettlement:
         if self.known and not gate.holds_permit:
             settle_safely(partial(gate.settle, token), ending)
         else:
-            self.add(partial(gate.settle, gate.on_response_head(token)))
+            self.add(partial(gate.settle, _token_at_head(gate, token)))
 
     def settle_error(self, gate: Settler, token: Any, ending: Ending) -> None:
         """Settle a gate whose call raised: now, or at the end of the work if it continues and the gate holds a permit.
@@ -117,6 +117,15 @@ class DeferredSettlement:
         if self._waiting:
             pending.append(self._waiting)  # before any other call, which a Ctrl-C may interrupt
             settle_pending()
+
+
+def _token_at_head(gate: Settler, token: Any) -> Any:
+    """Return the token to settle at the end. What the hook of a policy raises is logged once."""
+    try:
+        return gate.on_response_head(token)
+    except Exception as error:
+        hook_failed("on_response_head of a policy", gate, error)
+        return token
 
 
 def settle_all(waiting: Unsettled, ending: Ending) -> None:

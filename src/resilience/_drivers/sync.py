@@ -99,6 +99,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                         break
                 call.attempt += 1
                 call.deferred = None
+                call.ending = None  # the same exception may mean something else next time
             raise last
         finally:
             last = None  # its traceback refers to this frame
@@ -189,10 +190,10 @@ def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step
         try:
             return inner(call)
         except Exception as error:
-            ending = call.ending_of(error)
-            if not hooks.should_handle(policy, call, ending):
+            # Not in a local variable: the traceback holds this frame, and the ending holds the exception.
+            if not hooks.should_handle(policy, call, call.ending_of(error)):
                 raise
-            value = policy.replace(call, ending)
+            value = policy.replace(call, call.ending_of(error))
         if hasattr(value.__class__, "__await__"):
             value = await_replacement(value, call, policy.name)
         call.deferred = hooks.settlement_of_replacement(call.deferred)

@@ -48,7 +48,7 @@ class Ending:
     If `kind` is not given, the error is classified when `kind` or `failure` is first read.
     """
 
-    __slots__ = ("allowlist", "error", "failure", "kind", "replaced")
+    __slots__ = ("_judged", "allowlist", "error", "failure", "kind", "replaced")
 
     kind: EndingKind
     failure: Failure | None
@@ -65,6 +65,7 @@ class Ending:
         self.allowlist = allowlist
         self.error = error
         self.replaced = replaced
+        self._judged = kind is not None
         if kind is not None:
             self.kind = kind
             self.failure = failure
@@ -74,6 +75,7 @@ class Ending:
         if name not in ("failure", "kind"):
             raise AttributeError(f"an Ending has no attribute {name!r}")
         self.kind, self.failure = judge(self.error, self.allowlist or _EMPTY)
+        self._judged = True
         return getattr(self, name)
 
     def by(self, allowlist: Allowlist | None) -> tuple[EndingKind, Failure | None]:
@@ -82,10 +84,11 @@ class Ending:
         Args:
             allowlist: the allowlist; None for that of the pipeline. It does not affect TIMED_OUT and ABANDONED.
         """
-        kind = self.kind
-        if allowlist is None or allowlist is self.allowlist or self.error is None or kind in _UNAFFECTED_BY_ALLOWLISTS:
-            return kind, self.failure
-        return judge(self.error, allowlist)
+        if allowlist is None or allowlist is self.allowlist or self.error is None:
+            return self.kind, self.failure
+        if self._judged and self.kind in _UNAFFECTED_BY_ALLOWLISTS:
+            return self.kind, self.failure
+        return judge(self.error, allowlist)  # the pipeline's allowlist is not asked
 
 
 def judge(error: BaseException | None, allowlist: Allowlist) -> tuple[EndingKind, Failure | None]:

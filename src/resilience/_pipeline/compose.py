@@ -16,8 +16,9 @@ from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
-from resilience._policies.base import Policy
+from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
+from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
 
 _LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
@@ -79,7 +80,7 @@ class Composer:
         TypeError: a policy has a shape without a driver.
     """
 
-    __slots__ = ("_lists", "info", "mode", "policies")
+    __slots__ = ("_lists", "info", "policies")
 
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
@@ -87,7 +88,6 @@ class Composer:
                 raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
         self.policies = policies
         self.info = info
-        self.mode = Mode.ENFORCE
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
 
     def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
@@ -115,20 +115,30 @@ class Composer:
 
     def always_has_deadline(self) -> bool:
         """Return whether a Scope in this pipeline is in enforce mode, so that each call has a deadline."""
-        return self.mode is Mode.ENFORCE and any(
+        return any(
             policy.composer.always_has_deadline() if isinstance(policy, Composite) else isinstance(policy, Scope)
             for policy in self.policies
             if policy.mode is Mode.ENFORCE
         )
 
-    def chain(self, drivers: Drivers, process_mode: Mode) -> Step:
-        """Return the chain of this pipeline as the outermost one."""
-        bounded = self.always_has_deadline() and process_mode is Mode.ENFORCE
+    def shortest_timeout(self) -> float | None:
+        """Return the seconds of the shortest Timeout; without one, of the shortest `slow_after`; else None."""
+        found: list[tuple[bool, float]] = []
+        for policy in self.policies:
+            nested = policy.composer if isinstance(policy, Composite) else None
+            seconds = expected_seconds(policy) if nested is None else nested.shortest_timeout()
+            if seconds is not None:
+                found.append((not isinstance(policy, Scope), seconds))
+        return min(found)[1] if found else None
+
+    def chain(self, drivers: Drivers, mode: Mode) -> Step:
+        """Return the chain of this pipeline as the outermost one; `mode` is that of the pipeline and the process."""
+        bounded = mode is Mode.ENFORCE and self.always_has_deadline()
         step = drivers.invoke_with_deadline if bounded else drivers.invoke
         allowlists = self.result_lists()
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)
-        return self.compose(ChainBuild(drivers, bool(allowlists), []), step, process_mode, looped=False)
+        return self.compose(ChainBuild(drivers, bool(allowlists), []), step, mode, looped=False)
 
     def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
         """Return `step` wrapped in the drivers of all policies, the last one innermost.
@@ -136,11 +146,11 @@ class Composer:
         Args:
             build: the common data of the chain.
             step: the step inside all policies.
-            mode: the mode outside; the most lenient of it and the modes of the pipeline and the policy applies.
+            mode: the mode of the pipeline and of what is outside; the more lenient of it and of a policy's applies.
             looped: whether a Loop is outside, so that this part of the chain sees attempts and not whole calls.
         """
         step = self.with_events(build.drivers, AttemptEnded, step)
-        for link in fuse(self._resolve(more_lenient(self.mode, mode), looped=looped), scopes=not build.lists_results):
+        for link in fuse(self._resolve(mode, looped=looped), scopes=not build.lists_results):
             step = self._fold(build, link, step)
         return self.with_events(build.drivers, CallEnded, step)
 
@@ -199,7 +209,11 @@ class Composer:
 
     def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner loop calls the same one."""
-        on_success = loop.on_success(self.info)
+        try:
+            on_success = loop.on_success(self.info)
+        except Exception as error:
+            hook_failed("on_success of a policy", loop, error)
+            return None
         if on_success is None or on_success in build.success_hooks:
             return None
         build.success_hooks.append(on_success)
@@ -222,15 +236,6 @@ class Composite(Policy[D_co]):
     @abstractmethod
     def in_flight(self) -> InFlight:
         """The calls in flight in this pipeline."""
-
-    def _shortest_timeout(self) -> float | None:
-        """Return the seconds of the shortest Timeout; without one, the shortest `slow_after`; else None."""
-        found: list[tuple[bool, float]] = []
-        for policy in self.composer.policies:
-            seconds = policy._shortest_timeout() if isinstance(policy, Composite) else policy._expected_seconds
-            if seconds is not None:
-                found.append((not isinstance(policy, Scope), seconds))
-        return min(found)[1] if found else None
 
 
 def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:

@@ -27,8 +27,8 @@ from resilience.errors import RejectedError, RejectReason
 from resilience.events._bus import Bus, everywhere
 from resilience.events._types import CallEnded, Mode, ModeName
 
-PipelineT = TypeVar("PipelineT")
-_composing = new_lock()
+PipelineT = TypeVar("PipelineT", bound=Policy[Any])
+_storing = new_lock()
 
 
 class ProcessMode:
@@ -87,39 +87,57 @@ class Engine(Generic[PipelineT]):
         self._pipeline = pipeline
         self._recomposed = recomposed
         self._named = named
+        self._compose_first = self._first_call, self._first_acall
         self.chain: Step = self._first_call
         self.achain: Callable[[RunningCall], Awaitable[Any]] = self._first_acall
+        self._version = object()
+
+    def open(self) -> None:
+        """Take part in the subscriptions to all pipelines, and in what is set for all of them."""
         self.info.bus.open()
+
+    # Composing calls hooks of policies, and may be interrupted by a collection or by a signal handler that changes
+    # pipelines. So no lock is held meanwhile. A chain is kept only if nothing has changed since it was begun, and
+    # nothing is created while the lock for that is held.
 
     def recompose(self) -> None:
         """Let the next call of each family compose its chain again; calls in flight finish in the old chains."""
-        with _composing:
-            self.composer.forget_result_lists()
-            self.chain = self._first_call
-            self.achain = self._first_acall
+        self.composer.forget_result_lists()
+        version = object()
+        first, afirst = self._compose_first
+        with _storing:
+            self._version = version
+            self.chain = first
+            self.achain = afirst
         self._recomposed(self._pipeline())
 
     def _first_call(self, call: RunningCall) -> Any:
         """Compose the chain for plain functions, and pass the call through it."""
-        with _composing:
-            if self.chain == self._first_call:
-                self.chain = self._chain(SYNC, self.reject)
-            chain = self.chain
+        version = self._version
+        shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(SYNC, self.reject)
+        with _storing:
+            if self._version is version:
+                self.chain = chain
+                self.info.shortest_timeout = shortest_timeout
         return chain(call)
 
     async def _first_acall(self, call: RunningCall) -> Any:
         """Compose the chain for coroutine functions, and pass the call through it."""
-        with _composing:
-            if self.achain == self._first_acall:
-                self.achain = self._chain(ASYNC, self._areject)
-            chain = self.achain
+        version = self._version
+        shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(ASYNC, self._areject)
+        with _storing:
+            if self._version is version:
+                self.achain = chain
+                self.info.shortest_timeout = shortest_timeout
         return await chain(call)
 
     def _chain(self, drivers: Drivers, reject: Step) -> Step:
         """Return a new chain; during a drain, one that rejects all calls."""
         if self.in_flight.draining:
             return self.composer.with_events(drivers, CallEnded, reject)
-        return self.composer.chain(drivers, process.mode)
+        pipeline = self._pipeline()
+        mode = Mode.ENFORCE if pipeline is None else pipeline.mode
+        return self.composer.chain(drivers, more_lenient(mode, process.mode))
 
     def name_after(self, function: Callable[..., Any]) -> None:
         """Name the pipeline after the decorated function, if it has no name yet."""

@@ -114,9 +114,9 @@ class Pipeline(Composite[D_co]):
             _register,
         )
         self._engine.info.policies = self._by_name
-        for policy in policies:
+        for policy in dict.fromkeys(policies):
             policy._attach(self._engine)
-        self._recompose()
+        self._engine.open()
         self._options = CallOptions(self._engine.info)
         if name is not None:
             _register(name, self)
@@ -182,15 +182,13 @@ class Pipeline(Composite[D_co]):
         return self._engine, self._options
 
     def _recompose(self) -> None:
-        """Recompose the chains of this pipeline and of every pipeline that contains it."""
-        self._engine.composer.mode = self.mode
+        """Recompose this pipeline, and every pipeline that contains it."""
         self._engine.recompose()
 
     @staticmethod
     def _recomposed(pipeline: Pipeline[Any] | None) -> None:
-        """Update the values derived from settings, and recompose the pipelines that contain this one."""
+        """Recompose every pipeline that contains this one."""
         if pipeline is not None:
-            pipeline._engine.info.shortest_timeout = pipeline._shortest_timeout()
             Policy._recompose(pipeline)
 
     def __getitem__(self, name: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass, replace
-from typing import Any, ClassVar, NoReturn, Protocol
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol, SupportsIndex
 from weakref import ref
 
 from resilience._call.call import CallOptions, PipelineInfo
@@ -63,7 +64,7 @@ class Policy(Caller[D_co]):
     settings: Any = None
     _name: str | None = None
     _mode: Mode = Mode.ENFORCE
-    _attached: tuple[ref[Recomposable], ...] = ()
+    _attached: list[ref[Recomposable]] | None = None
     _alone: tuple[Entry, CallOptions] | None = None
 
     def __init__(self, settings: Any = None, *, name: str | None = None, mode: ModeName = Mode.ENFORCE) -> None:
@@ -157,12 +158,16 @@ class Policy(Caller[D_co]):
     def _attach(self, pipeline: Recomposable) -> None:
         """Recompose `pipeline` whenever this policy changes. The pipeline is held weakly."""
         with _update_lock:
-            alive = tuple(one for one in self._attached if one() is not None)
-            self._attached = (*alive, ref(pipeline))
+            attached = self._attached
+            if attached is None:
+                attached = self._attached = []
+            elif not len(attached) & (len(attached) - 1):  # now and then, so that many pipelines cost no more than few
+                attached[:] = [one for one in attached if one() is not None]
+            attached.append(ref(pipeline))
 
     def _pipelines(self) -> list[Recomposable]:
         """Return the live pipelines that contain this policy."""
-        return [pipeline for one in self._attached if (pipeline := one()) is not None]
+        return [pipeline for one in tuple(self._attached or ()) if (pipeline := one()) is not None]
 
     def _recompose(self) -> None:
         """Recompose every pipeline that contains this policy."""
@@ -179,22 +184,24 @@ class Policy(Caller[D_co]):
                 self._alone = self._alone or Standalone.make(self)
         return self._alone
 
-    def __copy__(self) -> NoReturn:
-        raise self._not_copied()
+    @property
+    def _holds_state(self) -> bool:
+        """Whether it holds more than its settings, so that a copy would be wrong."""
+        return True
 
-    def __deepcopy__(self, memo: object) -> NoReturn:
-        raise self._not_copied()
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Refuse to be copied or pickled with state."""
+        if self._holds_state:
+            name = type(self).__name__
+            raise TypeError(
+                f"a {name} cannot be copied or pickled: its state, such as counts and permits, would exist twice; "
+                f"share the object, or make another {name} with the same settings"
+            )
+        return super().__reduce_ex__(protocol)
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise self._not_copied()
-
-    def _not_copied(self) -> TypeError:
-        """Return the error for an attempt to copy or pickle the policy."""
-        name = type(self).__name__
-        return TypeError(
-            f"a {name} cannot be copied or pickled: its state, such as counts and permits, would exist twice; share "
-            f"the object, or make another {name} with the same settings"
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has in common with the policy: all but the pipelines that contain it."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_alone", "_attached")}
 
     def __repr__(self) -> str:
         """Show the settings that differ from the defaults."""
@@ -224,3 +231,7 @@ def _plain(value: Any) -> Any:
 
 def _plain_items(mapping: Any) -> dict[str, Any]:
     return {str(key): _plain(one) for key, one in mapping.items()}
+
+
+expected_seconds: Callable[[Policy[Any]], float | None] = attrgetter("_expected_seconds")
+"""Return the seconds that an answer may take by a policy; None if it does not say."""

@@ -109,6 +109,10 @@ class Timeout(Scope):
         return self.settings.seconds
 
     @property
+    def _holds_state(self) -> bool:
+        return self.thread or type(self) is not Timeout
+
+    @property
     def thread(self) -> bool:
         """Whether plain calls run on a thread of their own, which is abandoned at the deadline."""
         return self.settings.thread

@@ -7,7 +7,9 @@ An event object is built only if a listener wants it. An exception in a listener
 call.
 """
 
+from resilience._outcome.failure import Failure
 from resilience._util.exports import set_public_module as _set_public_module
+from resilience.errors import RejectReason
 from resilience.events._bus import Listener, Subscription, subscribe
 from resilience.events._types import (
     AttemptEnded,
@@ -32,11 +34,13 @@ __all__ = [
     "BreakerState",
     "CallEnded",
     "Event",
+    "Failure",
     "FallbackUsed",
     "GiveUpReason",
     "Listener",
     "Mode",
     "Outcome",
+    "RejectReason",
     "Rejected",
     "RetryGivenUp",
     "RetryScheduled",

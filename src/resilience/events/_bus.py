@@ -95,14 +95,22 @@ class _Subscribers:
             if not (isinstance(kind, type) and issubclass(kind, Event)):
                 raise TypeError(f"events must be event types such as RetryScheduled, not {kind!r}")
         subscription = Subscription(self, listener, wanted, when)
-        with _changes:
-            self.all = (*self.all, subscription)
-        self.changed()
+        self._change(lambda before: (*before, subscription))
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
-        with _changes:
-            self.all = tuple(one for one in self.all if one is not subscription)
+        self._change(lambda before: tuple(one for one in before if one is not subscription))
+
+    def _change(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> None:
+        """Change the subscriptions. A collection may unsubscribe at any moment, so nothing is made under the lock."""
+        changed = False
+        while not changed:
+            before = self.all
+            after = change(before)
+            with _changes:
+                if self.all is before:
+                    self.all = after
+                    changed = True
         self.changed()
 
     def changed(self) -> None:

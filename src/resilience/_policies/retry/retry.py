@@ -11,7 +11,6 @@ from tenacity import TryAgain
 from resilience._call import retry_marks
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
-from resilience._call.retry_marks import mark_counter, marked_since
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
@@ -117,6 +116,10 @@ class Retry(Loop):
         self._backoff = settings.only if isinstance(settings.only, Backoff) and settings.stop is None else None
 
     @property
+    def _holds_state(self) -> bool:
+        return type(self) is not Retry
+
+    @property
     def failures(self) -> Allowlist | None:
         """The policy's own allowlist; None with the pipeline's allowlist, or with an async predicate."""
         return self._listed
@@ -125,10 +128,11 @@ class Retry(Loop):
         """Return the seconds to wait before another attempt, or None to give up; an awaitable with an async `on`."""
         if self._is_async:
             return self._delay_async(call, ending, state)
-        if ending.kind is _ABANDONED:  # a rejection by one of our policies
-            return None
         own = self._listed
-        return self._decide(call, ending, state, ending.failure if own is None else ending.by(own)[1])
+        kind, failure = (ending.kind, ending.failure) if own is None else ending.by(own)
+        if kind is _ABANDONED:  # a rejection by one of our policies
+            return None
+        return self._decide(call, ending, state, failure)
 
     async def _delay_async(self, call: Call, ending: Ending, state: RetryState) -> float | None:
         """Decide as `delay` does, with an async predicate."""
@@ -151,7 +155,7 @@ class Retry(Loop):
         if unsent is not None and failure.unprocessed is not unsent:
             failure = replace(failure, unprocessed=unsent)
         settings = self.settings
-        if not settings.nested and mark_counter.latest != state.last_mark and marked_since(error, state.last_mark):
+        if not settings.nested and retry_marks.marked_since(error, state.last_mark):
             self._respect_mark(call, error, state)
             return None
         if budget is not None and budget.counts_failures and failure.counted:
