@@ -7,7 +7,6 @@ import heapq
 import itertools
 import random
 import selectors
-import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -196,13 +195,6 @@ def virtual_loop() -> VirtualLoop:
     return VirtualLoop()
 
 
-if sys.version_info < (3, 14):
-
-    class _VirtualPolicy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self) -> asyncio.AbstractEventLoop:
-            return VirtualLoop()
-
-
 class _LoopAlarms(AlarmQueue):
     """The alarms of an asyncio loop with real timers: they fire when the loop has no ready task."""
 
@@ -235,17 +227,18 @@ def virtual_time() -> Generator[VirtualClock]:
     """Replace the library's clock in a `with` block by a `VirtualClock`, which the block gets.
 
     It applies to all pipelines, also to existing ones, on threads, asyncio and trio. Waits of the library take no real
-    time in any event loop. Loops that `asyncio.run` makes in the block are completely virtual, so that `asyncio.sleep`
-    takes no real time either; from Python 3.14 on, pass `virtual_loop` as the loop factory instead. With trio, pass
-    `clock.trio()` to `trio.run` as the clock. Blocks may be nested or overlap: the newest active one applies.
+    time in any event loop. Loops that `asyncio.run`, or a Runner without a loop factory, makes in the block are
+    completely virtual, so that `asyncio.sleep` takes no real time either. With trio, pass `clock.trio()` to `trio.run`
+    as the clock. Blocks may be nested or overlap: the newest active one applies.
     """
     virtual = VirtualClock()
-    with _active(_clocks, virtual, clock.use), _virtual_asyncio_run():
+    with _active(_clocks, virtual, clock.use), _active(_loop_factories, virtual_loop, _make_loops_with):
         yield virtual
 
 
 _clocks: list[Clock] = [clock.time]
 _sources: list[random.Random] = [clock.random]
+_loop_factories: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.events.new_event_loop]
 
 
 @contextmanager
@@ -260,19 +253,10 @@ def _active(stack: list[T], one: T, use: Callable[[T], object]) -> Generator[Non
         use(stack[-1])
 
 
-@contextmanager
-def _virtual_asyncio_run() -> Generator[None]:
-    """Let `asyncio.run` make virtual loops, up to Python 3.13."""
-    if sys.version_info >= (3, 14):
-        yield
-    else:
-        policies: Any = asyncio  # typed as deprecated for 3.14, where this does not run
-        before = policies.get_event_loop_policy()
-        policies.set_event_loop_policy(_VirtualPolicy())
-        try:
-            yield
-        finally:
-            policies.set_event_loop_policy(before)
+def _make_loops_with(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Have `asyncio.run`, and every Runner without a loop factory, make loops with this one."""
+    events: Any = asyncio.events
+    events.new_event_loop = factory
 
 
 @contextmanager
