@@ -87,7 +87,6 @@ class Engine(Generic[PipelineT]):
         self._pipeline = pipeline
         self._recomposed = recomposed
         self._named = named
-        self._compose_first = self._first_call, self._first_acall
         self.chain: Step = self._first_call
         self.achain: Callable[[RunningCall], Awaitable[Any]] = self._first_acall
         self._version = object()
@@ -104,7 +103,7 @@ class Engine(Generic[PipelineT]):
         """Let the next call of each family compose its chain again; calls in flight finish in the old chains."""
         self.composer.forget_result_lists()
         version = object()
-        first, afirst = self._compose_first
+        first, afirst = self._first_call, self._first_acall
         with _storing:
             self._version = version
             self.chain = first

@@ -160,8 +160,9 @@ class Policy(Caller[D_co]):
         with _update_lock:
             attached = self._attached
             if attached is None:
-                attached = self._attached = []
-            elif not len(attached) & (len(attached) - 1):  # now and then, so that many pipelines cost no more than few
+                self._attached = [ref(pipeline)]
+                return
+            if not len(attached) & (len(attached) - 1):  # now and then, so that many pipelines cost no more than few
                 attached[:] = [one for one in attached if one() is not None]
             attached.append(ref(pipeline))
 
