@@ -16,6 +16,7 @@ from resilience._call.call import PipelineInfo
 from resilience.events import CallEnded, Event, Rejected
 from resilience.events._types import ModeName
 from resilience.testing import Recorder
+from tests.support.fork import in_child
 from tests.support.functions import Flaky, down
 from tests.support.interpreter import run_python
 from tests.support.policies import Closed, Instead, retrying
@@ -115,14 +116,11 @@ def test_a_forked_child_does_not_count_the_calls_of_the_parents_threads() -> Non
     thread = threading.Thread(target=pipeline.call, args=(hang,))
     thread.start()
     assert running.wait(10)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if pipeline.drain(1) else 1)
-    _, status = os.waitpid(child, 0)
+    drained = in_child(lambda: str(pipeline.drain(1)))
     stop.set()
     thread.join(10)
 
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert drained == "True"
 
 
 class Composed(Loop):
