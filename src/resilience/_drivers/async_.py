@@ -24,7 +24,7 @@ from resilience.events._types import Mode
 
 Step: TypeAlias = "Callable[[RunningCall], Awaitable[Any]]"
 CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
-"""Counts a call in or out of a nested pipeline; the first argument is the key of its key."""
+"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 
 async def invoke(call: RunningCall) -> Any:
