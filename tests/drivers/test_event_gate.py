@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,27 +71,19 @@ class TestOutcomes:
         assert [one.outcome for one in recorder.of(CallEnded)] == ["failed", "ok"]
 
 
-def test_a_call_cancelled_between_attempts_made_one() -> None:
-    pipeline = Pipeline(Retry(3, wait=backoff.fixed(60)))
-
-    async def main() -> None:
-        task = asyncio.ensure_future(pipeline.acall(down))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    with virtual_time(), Recorder(pipeline, events=[CallEnded]) as recorder:
-        asyncio.run(main())
-
-    assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.ABANDONED, 1)]
+def waiting_between_attempts() -> Pipeline[Any]:
+    return Pipeline(Retry(3, wait=backoff.fixed(60)))
 
 
-def test_a_call_cancelled_in_a_queue_made_none() -> None:
+def waiting_in_a_queue() -> Pipeline[Any]:
     gate = Turnstile()
-    pipeline = Pipeline(gate)
     assert gate.take()
+    return Pipeline(gate)
+
+
+@pytest.mark.parametrize(("make", "attempts"), [(waiting_between_attempts, 1), (waiting_in_a_queue, 0)])
+def test_a_cancelled_call_ends_with_the_attempts_it_made(make: Callable[[], Pipeline[Any]], attempts: int) -> None:
+    pipeline = make()
 
     async def main() -> None:
         task = asyncio.ensure_future(pipeline.acall(down))
@@ -103,7 +96,7 @@ def test_a_call_cancelled_in_a_queue_made_none() -> None:
     with virtual_time(), Recorder(pipeline, events=[CallEnded]) as recorder:
         asyncio.run(main())
 
-    assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.ABANDONED, 0)]
+    assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.ABANDONED, attempts)]
 
 
 def test_a_call_refused_while_draining_has_an_end() -> None:
