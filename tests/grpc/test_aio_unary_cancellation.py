@@ -8,6 +8,8 @@ import pytest
 
 import resilience.grpc
 from resilience import Bulkhead, Pipeline, Retry, backoff
+from resilience.events import RetryScheduled
+from resilience.testing import Recorder
 from tests.grpc.helpers import UNAVAILABLE, Code, run, until
 from tests.grpc.servers import Service, stub_of
 
@@ -71,16 +73,17 @@ def test_a_cancellation_reaches_interceptors_further_in(service: Service) -> Non
 def test_a_cancellation_between_two_attempts_ends_it(service: Service) -> None:
     service.script("Get", UNAVAILABLE)
     bulkhead = Bulkhead(1)
+    pipeline = Pipeline(bulkhead, Retry(wait=backoff.fixed(30.0)))
 
     async def body(get: Any) -> None:
-        call = get(b"x")
-        assert await until(lambda: service.count("Get") == 1)
-        await asyncio.sleep(0.05)
-        assert call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
+        with Recorder(pipeline, events=[RetryScheduled]) as recorder:
+            call = get(b"x")
+            assert await until(lambda: len(recorder.of(RetryScheduled)) == 1)
+            assert call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
 
-    run(service, Pipeline(bulkhead, Retry(wait=backoff.fixed(30.0))), body)
+    run(service, pipeline, body)
     assert bulkhead.in_flight == 0
     assert service.count("Get") == 1
 
@@ -89,7 +92,7 @@ def test_closing_the_channel_ends_a_wait(service: Service) -> None:
     service.script("Get", UNAVAILABLE)
 
     async def main() -> None:
-        pipeline = Pipeline(Retry(wait=backoff.fixed(0.05)))
+        pipeline = Pipeline(Retry(wait=backoff.fixed(30.0)))
         channel = resilience.grpc.aio.insecure_channel(service.target, pipeline, idempotent=True)
         call = stub_of(channel, "Get")(b"x")
         assert await until(lambda: service.count("Get") == 1)
@@ -105,11 +108,11 @@ def test_a_channel_that_is_closed_between_two_attempts_leaves_the_last_failure(s
     service.script("Get", UNAVAILABLE)
 
     async def main() -> None:
-        pipeline = Pipeline(Bulkhead(1), Retry(wait=backoff.fixed(0.05)))
+        pipeline = Pipeline(Bulkhead(1), Retry(wait=backoff.fixed(0.5)))
         channel = resilience.grpc.aio.insecure_channel(service.target, pipeline, idempotent=True)
         call = stub_of(channel, "Get")(b"x")
         assert await until(lambda: service.count("Get") == 1)
-        await channel.close(grace=1.0)
+        await channel.close(grace=5.0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert caught.value.code() is Code.UNAVAILABLE
