@@ -6,7 +6,9 @@
         BulkheadFullError            no permit was free, or the wait for one was too long
         RateLimitedError             the rate limit has no slot in time
       DeadlineExceededError          the deadline passed; also a TimeoutError
-    BadResult(Exception)             inside a pipeline: a returned value that an allowlist lists as a failure
+    CarriedResult(Exception)         a returned value that is raised; only inside a pipeline
+      BadResult                      an allowlist lists it as a failure
+      LateResult                     it was returned after the deadline
     UsageError(TypeError)            the function or hook cannot be used in this way
     ResilienceWarning(UserWarning)   the configuration cannot have the intended effect
 

@@ -68,7 +68,7 @@ DOORS = {
 NEVER_FOR_DOORS = ("_policies", "_drivers")
 SHARED_BY_POLICIES = {"base", "blocks", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
-MAY_NAME_RUNTIMES = {"_runtime", "testing", "_util.locks", "_util.clock", "grpc"}
+MAY_NAME_RUNTIMES = {"_runtime", "testing", "_util.locks", "_util.clock"}
 
 
 def modules(root: Path) -> dict[str, str]:
