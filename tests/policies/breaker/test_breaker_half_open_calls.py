@@ -59,3 +59,18 @@ def test_a_clock_that_is_set_back_does_not_keep_a_breaker_open() -> None:
 
     assert breaker.state == "half_open"
     breaker.reset()
+
+
+@pytest.mark.parametrize("start", [0.1 * k for k in range(0, 200, 7)])
+def test_a_breaker_is_open_at_the_very_instant_it_opens(start: float) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.3, max_open_for=0.2)
+    pipeline = Pipeline(breaker)
+    with virtual_time() as clock:
+        clock.advance(start)  # start + 0.2 - start is more than 0.2 here and there
+        with pytest.raises(ConnectionError):
+            pipeline.call(down)
+        with pytest.raises(RejectedError):
+            pipeline.call(down)
+        assert breaker.state == "open"
+        clock.advance(0.201)
+        assert breaker.state == "half_open"

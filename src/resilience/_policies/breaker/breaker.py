@@ -22,7 +22,7 @@ from resilience._policies.breaker.state import (
     Trigger,
 )
 from resilience._policies.breaker.window import TimeWindow
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import new_lock
 from resilience._util.log_once import unlisted
 from resilience.events._types import BreakerChanged, BreakerState, Mode, ModeName
@@ -125,7 +125,7 @@ class CircuitBreaker(BlockGate[Token]):
         if window is not None:
             return window if self.settings.slow_after is None else TimedCall(window, clock.monotonic())
         now = clock.monotonic()
-        if generation.state is not OPEN or not 0 < generation.until - now <= self.settings.max_open_for:
+        if generation.state is not OPEN or not now < generation.until <= now + self.settings.max_open_for:
             return self._admit_probe(call, now)
         rejection = generation.rejection
         if rejection is None or rejection.pipeline is not call.pipeline:
@@ -258,10 +258,10 @@ class CircuitBreaker(BlockGate[Token]):
     def _current(self, now: float, call: Call | None = None) -> Generation:
         """Return the current generation; an open one whose time has passed is made half-open first."""
         generation = self._generation
-        # If the clock is set back, as at the end of virtual time, the breaker must not stay open.
-        if now < generation.until and (
-            generation.state is not OPEN or generation.until - now <= self.settings.max_open_for
-        ):
+        # If the clock is set back, as at the end of virtual time, the breaker must not stay open. Not compared by
+        # `until - now`, which rounding may make longer than the open time.
+        latest = FOREVER if generation.state is not OPEN else now + self.settings.max_open_for
+        if now < generation.until <= latest:
             return generation
         change = None
         with self._lock:
