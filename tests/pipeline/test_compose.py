@@ -148,3 +148,22 @@ class TestFusing:
         retry = Retry()
 
         assert fuse(parts(timeout, retry), scopes=True) == parts(retry, timeout)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "seconds"),
+    [
+        ([], [], None),
+        ([CircuitBreaker(slow_after=0.5)], [], 0.5),
+        ([CircuitBreaker(slow_after=0.5), Timeout(10.0), Timeout(2.0)], [], 2.0),
+        ([Timeout(10.0)], [Timeout(1.0)], 1.0),
+        ([CircuitBreaker(slow_after=0.5)], [Timeout(1.0)], 1.0),
+        ([Timeout(1.0)], [CircuitBreaker(slow_after=0.5)], 1.0),
+    ],
+)
+def test_the_shortest_timeout_is_the_same_in_a_nested_pipeline(
+    outer: list[Policy[Any]], inner: list[Policy[Any]], seconds: float | None
+) -> None:
+    nested = Pipeline(*outer, Pipeline(*inner)) if inner else Pipeline(*outer)
+    assert nested.composer.shortest_timeout() == seconds
+    assert Pipeline(*outer, *inner).composer.shortest_timeout() == seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from resilience._call.call import PipelineInfo
@@ -123,13 +123,15 @@ class Composer:
 
     def shortest_timeout(self) -> float | None:
         """Return the seconds of the shortest Timeout; without one, of the shortest `slow_after`; else None."""
-        found: list[tuple[bool, float]] = []
+        return min(self._expected(), default=(True, None))[1]
+
+    def _expected(self) -> Iterator[tuple[bool, float]]:
+        """Yield for each policy, those of nested pipelines included, whether it is no Scope, and the seconds."""
         for policy in self.policies:
-            nested = policy.composer if isinstance(policy, Composite) else None
-            seconds = expected_seconds(policy) if nested is None else nested.shortest_timeout()
-            if seconds is not None:
-                found.append((not isinstance(policy, Scope), seconds))
-        return min(found)[1] if found else None
+            if isinstance(policy, Composite):
+                yield from policy.composer._expected()
+            elif (seconds := expected_seconds(policy)) is not None:
+                yield not isinstance(policy, Scope), seconds
 
     def chain(self, drivers: Drivers, mode: Mode) -> Step:
         """Return the chain of this pipeline as the outermost one; `mode` is that of the pipeline and the process."""
