@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilience import Pipeline
+from resilience import Pipeline, Retry, Timeout
 from resilience._call.call import CallOptions
 
 
@@ -14,3 +14,13 @@ def test_a_binding_knows_its_site() -> None:
 
     assert isinstance(binding, CallOptions)
     assert binding.pipeline.name == "known"
+
+
+def test_a_policy_that_a_pipeline_contains_twice_has_its_last_name() -> None:
+    twice = Retry(1)
+    pipeline: Pipeline[Any] = Pipeline(twice, Timeout(1.0), twice)
+    info = pipeline.entry()[1].pipeline
+
+    assert info.name_of(twice) == "retry_2"
+    assert info.name_of(pipeline["timeout"]) == "timeout"
+    assert info.name_of(Retry(1)) == ""

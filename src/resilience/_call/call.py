@@ -37,7 +37,8 @@ class PipelineInfo:
 
     def name_of(self, policy: object) -> str:
         """Return the name of a policy in this pipeline; empty if the policy is not part of it."""
-        return next((name for name, one in self.policies.items() if one is policy), "")
+        names = [name for name, one in self.policies.items() if one is policy]
+        return names[-1] if names else ""
 
     def label(self, policy: object, default: str) -> str:
         """Return a name for messages, such as "breaker of quotes"; `default` replaces the name of an unknown policy."""
