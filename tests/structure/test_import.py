@@ -22,8 +22,3 @@ heavy = {"httpx", "httpx2", "grpc", "prometheus_client", "trio", "asyncio", "any
 print(sorted(heavy & set(sys.modules)))
 """
     assert run_python(code).strip() == "[]"
-
-
-def test_the_public_names_are_there() -> None:
-    for name in resilience.__all__:
-        assert getattr(resilience, name) is not None

@@ -101,6 +101,7 @@ def test_no_file_is_too_long() -> None:
 def test_every_exception_is_needed() -> None:
     assert {folder for folder in FREE if not (TESTS / folder).is_dir()} == set()
     assert {one for pair in TESTED_WITH.items() for one in pair} <= set(modules(SOURCE))
+    assert untested(SOURCE, TESTS, {}) == [f"{module}.py" for module in sorted(TESTED_WITH)]
 
 
 def plant(root: Path, *paths: str, lines: int = 1) -> Path:
