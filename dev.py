@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("demo", help="see the library at work; arguments go to the demo", allow_abbrev=False)
     commands.add_parser("check", help="formatting, lint and types", allow_abbrev=False)
-    commands.add_parser("map", help="the rooms, their lines, and who imports whom", allow_abbrev=False)
+    commands.add_parser("map", help="the rooms, their lines, and their imports", allow_abbrev=False)
     tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
     tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")
     tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")

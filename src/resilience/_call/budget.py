@@ -13,7 +13,7 @@ from resilience._util import validation
 from resilience._util.locks import new_lock
 
 UNIT = 10**9
-"""Tokens are counted in integer millionths, so that ten times 0.1 is exactly 1."""
+"""Tokens are counted in integer billionths, so that ten times 0.1 is exactly 1."""
 MAX_TOKENS = 1e12
 """The most tokens that are counted. A larger bucket is never empty in practice."""
 

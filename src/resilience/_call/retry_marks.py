@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
-from resilience._outcome.allowlist import leaves
+from resilience._outcome.failure import leaves
 from resilience._util.locks import new_lock
 from resilience.errors import BadResult
 from resilience.events._types import GiveUpReason

@@ -129,7 +129,7 @@ class RunningCall(Call):
 
     def copy(self) -> RunningCall:
         """Return a copy, for an attempt that continues independently of the call."""
-        return self.copy_state_to(RunningCall.make(self.options, self.function, self.args, self.kwargs))
+        return self.copy_state_to(type(self).make(self.options, self.function, self.args, self.kwargs))
 
     def copy_state_to(self, other: CallT) -> CallT:
         """Copy the state of this call to another one, and return that."""

@@ -14,6 +14,7 @@ from resilience._call.retry_marks import mark_counter
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._drivers import hooks
+from resilience._drivers.hooks import CountCall
 from resilience._outcome.allowlist import Allowlist, is_bad
 from resilience._outcome.ending import OK
 from resilience._policies.shapes import Loop, OnSuccess, RetryState, Scope, Substitute
@@ -23,8 +24,6 @@ from resilience.errors import BadResult, DeadlineExceededError
 from resilience.events._types import Mode
 
 Step: TypeAlias = "Callable[[RunningCall], Awaitable[Any]]"
-CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
-"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 
 async def invoke(call: RunningCall) -> Any:

@@ -9,6 +9,7 @@ from resilience import _runtime
 from resilience._call.call import PipelineInfo
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._drivers import async_, async_gate, sync, sync_gate
+from resilience._drivers.hooks import Admit, CountCall
 from resilience._drivers.thread import thread_scope
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
@@ -16,10 +17,6 @@ from resilience._runtime import threads
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
 """One closure of a chain: takes a call and returns its result, or an awaitable of it in the async family."""
-Admit: TypeAlias = "Callable[[RunningCall], Any]"
-"""The `admit` of a gate, or a wrapper that publishes its rejections."""
-CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
-"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 
 class Drivers(NamedTuple):

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from contextvars import Token
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from resilience._call import deadline_errors
 from resilience._call.call import Call, PipelineInfo
@@ -23,6 +23,11 @@ from resilience._util.finalizers import run_pending, settle_from_finalizer
 from resilience._util.log_once import hook_failed
 from resilience.errors import DeadlineExceededError, LateResult, RejectedError
 from resilience.events._types import FallbackUsed, Mode, Rejected
+
+Admit: TypeAlias = "Callable[[RunningCall], Any]"
+"""The `admit` of a gate, or a wrapper that publishes its rejections."""
+CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
+"""Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 # Gate: admission
 

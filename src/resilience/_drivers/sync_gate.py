@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
+from resilience._drivers.hooks import Admit
 from resilience._drivers.sync import Step
 from resilience._outcome.ending import OK
 from resilience._policies.shapes import Gate
 from resilience._runtime import threads as runtime
 from resilience._util.log_once import hook_failed
-
-Admit: TypeAlias = "Callable[[RunningCall], Any]"
-"""The `admit` of a gate, or a wrapper that publishes its rejections."""
 
 
 def gate(policy: Gate[Any], admit: Admit, inner: Step) -> Step:

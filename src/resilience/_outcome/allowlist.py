@@ -65,7 +65,7 @@ class Allowlist:
 
     Raises:
         TypeError: an item of `types` or `answers` is not a subclass of Exception (KeyboardInterrupt, GeneratorExit and
-            asyncio.CancelledError are never failures), or `when` is not callable or async.
+            asyncio.CancelledError are never failures), or `when` is not callable, or is async.
 
     If no predicate returns a `Failure`, a TimeoutError is a failure of kind TIMEOUT, a ConnectionRefusedError one that
     is known to be unprocessed, and any other exception one of kind TRANSIENT. An ExceptionGroup is a failure if all its
@@ -115,7 +115,7 @@ class Allowlist:
             predicate: called with the value; returns True or a `Failure` if it is a failure.
 
         Raises:
-            TypeError: `predicate` is not callable, or async.
+            TypeError: `predicate` is not callable, or is async.
         """
         if not callable(predicate):
             raise TypeError(f"of_results takes a callable that gets the returned value, not {predicate!r}")
@@ -139,7 +139,7 @@ class Allowlist:
         An allowlist is returned unchanged.
 
         Raises:
-            TypeError: `failures` is none of these, or async.
+            TypeError: `failures` is none of these, or is async.
         """
         if isinstance(failures, Allowlist):
             return failures

@@ -120,9 +120,7 @@ class Policy(Caller[D_co]):
         mode = validation.choice("mode", settings.pop("mode"), Mode) if "mode" in settings else None
         with _update_lock:
             old: Any = self.settings
-            known: set[str] = (
-                {field.name for field in fields(old) if field.init} if is_dataclass(self.settings) else set()
-            )
+            known = {one.name for one in _fields(old) if one.init}
             if unknown := sorted(set(settings) - known):
                 names = ", ".join(sorted(known)) or "none of its own"
                 raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {names}")
@@ -144,7 +142,7 @@ class Policy(Caller[D_co]):
         description: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
         if is_dataclass(self.settings):
             description["settings"] = {
-                one.name: _plain(getattr(self.settings, one.name)) for one in fields(self.settings) if one.init
+                one.name: _plain(getattr(self.settings, one.name)) for one in _fields(self.settings) if one.init
             }
         return description
 

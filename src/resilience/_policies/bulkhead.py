@@ -25,7 +25,7 @@ class BulkheadSettings:
     max_wait: float
 
     def __post_init__(self) -> None:
-        """Validate the settings; numbers become floats."""
+        """Validate the settings; `max_wait` becomes a float."""
         validation.integer("limit", self.limit, low=1)
         validation.integer("queue", self.queue, low=0)
         object.__setattr__(self, "max_wait", validation.number("max_wait", self.max_wait))

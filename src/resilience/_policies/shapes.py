@@ -73,8 +73,9 @@ class RetryState:
         started: the time at which the first attempt began, in seconds of the library's monotonic clock.
         attempt_number: the number of attempts that this loop has made, >= 1 when `delay` is called.
         last_wait: the seconds waited before the latest retry; None before the first retry.
-        budget: the budget from which the next attempt was withdrawn; None if none was.
-        last_mark: the number of the last given-up mark before the latest attempt; see `retry_marks`.
+        budget: the budget from which a token for the next attempt was withdrawn; None if none was.
+        last_mark: the number of the last mark before the latest attempt. An exception with a later mark is one that an
+            inner Retry gave up on.
         shadow: whether the loop only reports what it would do.
         strategy_state: free for use by the policy; None at first.
     """
@@ -178,11 +179,19 @@ class RaceState(Protocol):
     """The state of one race: the attempts that run, and the winner."""
 
     def should_start(self, now: float) -> bool:
-        """Return whether to start another attempt now; if True, it counts as started."""
+        """Return whether to start another attempt now; if True, it counts as started.
+
+        Args:
+            now: the current time on the library's monotonic clock, in seconds.
+        """
         ...
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until the next attempt is to be started; None if no other attempt is to be started."""
+        """Return the seconds until the next attempt is to be started; None if no other attempt is to be started.
+
+        Args:
+            now: the current time on the library's monotonic clock, in seconds.
+        """
         ...
 
     def settle(self, attempt: int, ending: Ending, now: float) -> None:
@@ -210,7 +219,12 @@ class Race(Policy[Never]):
     kind = "race"
 
     def begin(self, call: Call, now: float) -> RaceState:
-        """Return the state of a new race for one call that begins at `now`."""
+        """Return the state of a new race for one call.
+
+        Args:
+            call: the call.
+            now: the time at which it begins, in seconds of the library's monotonic clock.
+        """
         raise NotImplementedError
 
 

@@ -25,7 +25,7 @@ class TimeoutSettings:
     max_abandoned: int
 
     def __post_init__(self) -> None:
-        """Validate the settings; numbers become floats."""
+        """Validate the settings; `seconds` becomes a float."""
         if self.seconds is None and self.share is None:
             raise ValueError("seconds must be a number > 0, or None together with share=; None does not mean for ever")
         if self.seconds is not None:

@@ -216,7 +216,7 @@ def subscribe(
         The subscription: call it to unsubscribe, or use it as a context manager.
 
     Raises:
-        TypeError: `listener` is not callable or a coroutine function, `events` contains something else than event
-            types, or `when` is not callable.
+        TypeError: `listener` is not callable, or is a coroutine function; `events` contains something other than event
+            types; or `when` is not callable.
     """
     return everywhere.add(listener, events, when)

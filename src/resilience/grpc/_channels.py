@@ -75,7 +75,7 @@ def client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = None)
 
 
 def interceptors(guard: Guard) -> list[Any]:
-    """Return the interceptors of a channel, one for each arity."""
+    """Return the interceptors of a channel: that for unary-unary RPCs."""
     return [UnaryUnaryInterceptor(guard)]
 
 
@@ -97,7 +97,7 @@ def aio_client_interceptors(pipeline: Caller[Any], *, idempotent: Idempotent = N
 
 
 def aio_interceptors(guard: Guard) -> list[Any]:
-    """Return the interceptors of a channel of `grpc.aio`, one for each arity.
+    """Return the interceptors of a channel of `grpc.aio`: that for unary-unary RPCs.
 
     grpc uses an interceptor that implements several arities for the first of them only (grpc/grpc #31442).
     """

@@ -219,15 +219,11 @@ class RpcFuture(grpc.Call, Future):
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
         """Have `fn` called with this future when it is done; it is called at once if the future is done already."""
-        if not self._add_callback(lambda: fn(self)):
+        if not self.add_callback(lambda: fn(self)):
             fn(self)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called when the RPC is done; return False, and do not call it, if it is done already."""
-        return self._add_callback(callback)
-
-    def _add_callback(self, callback: Callable[[], object]) -> bool:
-        """Add a callback; return False if the RPC has ended."""
         with self._mutex:
             if not self._ended:
                 self._callbacks.append(callback)

@@ -29,7 +29,7 @@ A function returns True or False; None and any other value count as False."""
 
 ENDLESS: Final = 1e9
 """Seconds: a timeout from this on is none. grpc itself uses a number of this size for "no deadline" (#26236)."""
-MOST_METHODS: Final = 1000
+MAX_CACHED_METHODS: Final = 1000
 """The number of methods whose options are remembered. It bounds the memory where names are generated."""
 
 
@@ -47,10 +47,6 @@ class RpcCall(RunningCall):
         server is rounded up, so one that comes earlier was sent by the server.
         """
         return super().caused_by_deadline(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
-
-    def copy(self) -> RpcCall:
-        """Return a copy, for an attempt that continues on its own."""
-        return self.copy_state_to(RpcCall.make(self.options, self.function, self.args, self.kwargs))
 
 
 class Guard:
@@ -115,7 +111,7 @@ class Guard:
         if idempotent is None:
             idempotent = bool(known.idempotent)
         options = CallOptions(known.pipeline, known.operation or method, known.target, idempotent, known.failures)
-        if len(self._options) < MOST_METHODS:
+        if len(self._options) < MAX_CACHED_METHODS:
             self._options[method] = options
         return options
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from resilience.errors import DeadlineExceededError, RejectedError
 
 MODULES: Final = ("httpx", "httpx2")
-SENDING: Final = frozenset({"handle_request", "handle_async_request"})
+SEND_METHODS: Final = frozenset({"handle_request", "handle_async_request"})
 """The methods of transports that send a request."""
 TRANSPORTS: Final = frozenset({"HTTPTransport", "AsyncHTTPTransport"})
 """The transports that send requests through httpcore."""
@@ -33,7 +33,7 @@ def is_own(transport: object) -> bool:
     It may have been patched there. A subclass that overrides it may do anything, so it does not count.
     """
     for kind in type(transport).__mro__:
-        if SENDING & vars(kind).keys():
+        if SEND_METHODS & vars(kind).keys():
             return kind.__name__ in TRANSPORTS and kind.__module__.partition(".")[0] in MODULES
     return False
 

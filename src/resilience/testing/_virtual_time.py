@@ -17,9 +17,6 @@ from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
 from resilience._util import log_once, validation
 from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
-from resilience.testing._recorder import Recorder
-
-__all__ = ["Recorder", "VirtualClock", "VirtualLoop", "reset", "seeded", "virtual_loop", "virtual_time"]
 
 T = TypeVar("T")
 QUIET_ROUNDS = 5
@@ -69,7 +66,7 @@ class VirtualClock:
             self._elapsed += validation.number("seconds", seconds)
 
     def jump(self, at: float) -> None:
-        """Advance the time to `at`; a time in the past has no effect."""
+        """Advance the time to `at`, in seconds as `monotonic` returns them; a time in the past has no effect."""
         with self._lock:
             self._elapsed = max(self._elapsed, at - self._start)
 

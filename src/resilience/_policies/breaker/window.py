@@ -146,13 +146,11 @@ class CallWindow:
 
     Args:
         span: the number of calls, >= 1.
-        now: ignored; for the same signature as `TimeWindow`.
     """
 
     __slots__ = ("_failures", "_outcomes", "_slow", "consecutive", "span")
 
-    def __init__(self, span: int, now: float = 0.0) -> None:
-        del now
+    def __init__(self, span: int) -> None:
         self.span = span
         self._outcomes: deque[int] = deque(maxlen=span)
         self._failures = 0
