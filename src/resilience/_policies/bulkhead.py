@@ -12,12 +12,13 @@ from resilience._outcome.ending import Ending
 from resilience._policies.blocks import BlockGate
 from resilience._util import validation
 from resilience._util.clock import clock
+from resilience._util.values import Value
 from resilience.errors import BulkheadFullError, RejectReason
 from resilience.events._types import Mode, ModeName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkheadSettings:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BulkheadSettings(Value):
     """The settings of a Bulkhead; `Bulkhead` describes each."""
 
     limit: int

@@ -10,12 +10,13 @@ from resilience._call.settlement import DeferredSettlement
 from resilience._policies.shapes import Scope
 from resilience._util import validation
 from resilience._util.clock import FOREVER
+from resilience._util.values import Value
 from resilience.errors import BulkheadFullError, RejectReason
 from resilience.events._types import Mode, ModeName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutSettings:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeoutSettings(Value):
     """The settings of a Timeout; `Timeout` describes each."""
 
     seconds: float | None

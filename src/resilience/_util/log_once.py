@@ -10,7 +10,6 @@ import os
 import warnings
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
 
 from resilience.errors import ResilienceWarning, UsageError
 
@@ -106,7 +105,7 @@ def warn(message: str) -> None:
     warnings.warn(message, ResilienceWarning, stacklevel=level)
 
 
-_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+_PACKAGE = __file__[: -len(os.sep.join(("_util", "log_once.py")))]
 
 
 def forget() -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from resilience._outcome.allowlist import Failure
+from resilience._util.values import Value
 from resilience.errors import RejectReason
 
 
@@ -81,8 +82,8 @@ class TimeoutScope(StrEnum):
     """The caller's deadline, which was in force when the call was made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Event(Value):
     """Base class of the events.
 
     Attributes:
@@ -100,7 +101,7 @@ class Event:
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RetryScheduled(Event):
     """An attempt failed, and another attempt is scheduled.
 
@@ -117,7 +118,7 @@ class RetryScheduled(Event):
     mode: Mode = Mode.ENFORCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RetryGivenUp(Event):
     """A Retry made no further attempt after a failure.
 
@@ -132,7 +133,7 @@ class RetryGivenUp(Event):
     reason: GiveUpReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttemptEnded(Event):
     """One attempt, which is one call of the dependency, ended.
 
@@ -147,7 +148,7 @@ class AttemptEnded(Event):
     elapsed: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CallEnded(Event):
     """One logical call ended, with all its attempts and waits.
 
@@ -162,7 +163,7 @@ class CallEnded(Event):
     elapsed: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TimedOut(Event):
     """A deadline passed.
 
@@ -179,7 +180,7 @@ class TimedOut(Event):
     mode: Mode = Mode.ENFORCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rejected(Event):
     """A policy rejected a call.
 
@@ -194,7 +195,7 @@ class Rejected(Event):
     mode: Mode = Mode.ENFORCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FallbackUsed(Event):
     """A Substitute replaced the outcome of a call.
 
@@ -220,7 +221,7 @@ class BreakerState(StrEnum):
     """All calls are rejected: opened manually, until it is closed or reset manually."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BreakerChanged(Event):
     """The state of a circuit breaker changed. It is published in every pipeline that the breaker is part of.
 

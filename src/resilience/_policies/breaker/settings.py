@@ -10,6 +10,7 @@ from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.breaker.window import CallWindow, TimeWindow
 from resilience._util import validation
 from resilience._util.clock import clock
+from resilience._util.values import Value
 
 Window: TypeAlias = "TimeWindow | CallWindow"
 # Looking up a member of an enumeration takes 50 ns each time in Python 3.11.
@@ -37,8 +38,8 @@ BAD_TIMEOUT: Final = Verdict(good=False, timed_out=True)
 NEUTRAL: Final = Verdict(good=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerSettings:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BreakerSettings(Value):
     """The settings of a CircuitBreaker; `CircuitBreaker` describes each."""
 
     failure_rate: float

@@ -16,6 +16,7 @@ from resilience._call.budget import RetryBudget
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
+from resilience._util.values import Value
 from resilience.backoff import Backoff
 
 
@@ -37,8 +38,8 @@ Stop: TypeAlias = "stop_base | Callable[[RetryCallState], bool]"
 On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySettings:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RetrySettings(Value):
     """The settings of a Retry; `Retry` describes each. `waits` and `only` are derived from `wait`: one is None."""
 
     attempts: int | None

@@ -1,0 +1,31 @@
+"""Equality by fields, written once for all small dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class Value:
+    """Base class of frozen dataclasses that are equal when they are of one class and their fields are equal.
+
+    They are declared with `eq=False`: generating these two methods for each class took half of the time that
+    the class cost at import.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return _values(self) == _values(other)
+
+    def __hash__(self) -> int:
+        return hash(_values(self))
+
+
+def _values(value: DataclassInstance | Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, field.name) for field in fields(value))
