@@ -27,7 +27,7 @@ from resilience._policies.bulkhead import Bulkhead
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
 from resilience._policies.timeout import Timeout
-from resilience._runtime.deadline import carry, current_deadline, deadline_after, remaining
+from resilience._runtime.deadline import carry, current_deadline, deadline_after, detached, remaining
 from resilience._util.exports import set_public_module as _set_public_module
 from resilience._util.locks import new_lock
 from resilience.errors import (
@@ -88,6 +88,7 @@ __all__ = [
     "carry",
     "current_deadline",
     "deadline_after",
+    "detached",
     "events",
     "logs",
     "new_lock",

@@ -50,7 +50,7 @@ def test_a_refusal_by_what_guards_the_function_itself_is_one_of_the_attempt() ->
     calls: list[int] = []
 
     @Retry(5, wait=backoff.none())
-    @CircuitBreaker(consecutive_failures=2)
+    @CircuitBreaker(consecutive_failures=4)
     def fetch_stacked() -> None:
         calls.append(1)
         raise ConnectionError("down")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
+from resilience._call.ambient import AmbientDeadline
 from resilience._call.running_call import INHERITED
 from resilience._runtime import asyncio_timer
 from resilience._util.clock import clock
@@ -77,7 +78,7 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
 
     class Cut(asyncio_timer.DeadlineCancel):
         def __init__(self, task: asyncio.Task[Any], timer: asyncio_timer.DeadlineTimer, name: str) -> None:
-            super().__init__(task)
+            super().__init__(task, AmbientDeadline.make(0.0, None))
             self.timer = timer
             self.name = name
             self.victim: Cut | None = None

@@ -25,6 +25,7 @@ RANKS = {
 
 DOORS = {
     "grpc": {
+        "_call.ambient",
         "_call.call",
         "_call.caller",
         "_call.entry",

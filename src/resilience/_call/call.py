@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from resilience._call.ambient import ambient_deadline
 from resilience._call.budget import RetryBudget
 from resilience._call.callables import name_of
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._util.clock import ambient_deadline, clock
+from resilience._util.clock import clock
 from resilience.events._bus import Bus, Subscription, deliver
 from resilience.events._types import Event
 
@@ -128,7 +129,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
-        self.deadline = ambient_deadline.get()
+        self.deadline = ambient_deadline()
 
     @property
     def operation(self) -> str:

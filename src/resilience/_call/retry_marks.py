@@ -1,7 +1,9 @@
 """Marks on failures that a Retry has given up on, so that retries at several levels do not multiply.
 
 Three nested Retries with three attempts each would make 27 calls. With marks they make 3: a Retry that gives up marks
-the exception, and an outer Retry does not retry after an exception with a mark.
+the exception with the attempts that it is inside of, and an outer Retry does not retry after an exception whose mark
+names its own attempt. A mark that names other attempts means nothing to it: one exception object may be raised to many
+callers, such as that of a broken connection that they share.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from resilience._outcome.failure import leaves
-from resilience._util.locks import new_lock
+from resilience._util.locks import members
 from resilience.errors import BadResult
 from resilience.events._types import GiveUpReason
 
 MARK = "_resilience_given_up"
-"""The attribute of an exception, or the extension of an httpx response, with the number of its mark."""
+"""The attribute of an exception, or the extension of an httpx response, with its Mark."""
 _Group: type[BaseException] = BaseExceptionGroup
 NOTE = "resilience"
 """The extension of an httpx response with the text of the note."""
@@ -27,88 +29,130 @@ PREFIX = "resilience: "
 """The first part of the library's note on an exception."""
 
 
-class _MarkCounter:
-    """The counter that numbers the marks. `latest` is the last number: marks set from now on have greater ones."""
+class AttemptContext:
+    """The attempts that a Loop makes for one call, known to the code inside by its context.
 
-    __slots__ = ("_lock", "latest")
-
-    def __init__(self) -> None:
-        self._lock = new_lock()
-        self.latest = 0
-
-    def draw(self) -> int:
-        """Return the next number."""
-        with self._lock:
-            self.latest += 1
-            return self.latest
-
-
-mark_counter = _MarkCounter()
-
-
-class GivenUpResults:
-    """The bad results that inner Retries gave up on while a Loop ran: a list, since most values cannot carry marks.
-
-    Args:
-        outer: the list of the next outer Loop; None if there is none.
+    Attributes:
+        number: the number of the current attempt of this Loop, from 1.
+        enclosing: the attempts around it, as pairs of their context and number, outermost first.
+        ended: whether the call has ended. The context then stays the value of the context variable, which costs less
+            than to restore the previous one.
+        given_up: the bad results that inner Retries have given up on, with the number of the attempt; None for none.
     """
 
-    __slots__ = ("closed", "outer", "values")
+    __slots__ = ("enclosing", "ended", "given_up", "number")
 
-    def __init__(self, outer: GivenUpResults | None) -> None:
-        self.outer = outer
-        self.closed = False
-        self.values: deque[tuple[int, object]] = deque(maxlen=DEPTH)
+    def __init__(self) -> None:
+        self.number = 1
+        self.enclosing: tuple[tuple[AttemptContext, int], ...] = ()
+        self.ended = False
+        self.given_up: deque[tuple[int, object]] | None = None
 
-    def close(self) -> None:
-        """Close the list when the Loop has ended: tasks that it started may still have it in their context."""
-        self.closed = True
-        self.values.clear()
+    @classmethod
+    def begin(cls) -> AttemptContext:
+        """Return a new context, inside of the attempts that are known to this one, and set it."""
+        new = cls()
+        outer = attempt_context.get()
+        if not outer.ended:
+            new.enclosing = (*outer.enclosing, (outer, outer.number))
+        elif outer.enclosing:
+            new.enclosing = tuple(one for one in outer.enclosing if not one[0].ended)
+        attempt_context.set(new)
+        return new
+
+    def end(self) -> None:
+        """End the attempts. Tasks that were started inside may still have them in their context."""
+        self.ended = True
+        self.given_up = None
 
 
-given_up_results: ContextVar[GivenUpResults | None] = ContextVar("resilience_given_up_results", default=None)
+NO_ATTEMPTS = AttemptContext()
+"""The context of code that is not inside of an attempt."""
+NO_ATTEMPTS.end()
+attempt_context: ContextVar[AttemptContext] = ContextVar("resilience_attempts", default=NO_ATTEMPTS)
+"""The innermost attempts that the running code is inside of, which may have ended."""
 
 
-def mark(error: Exception) -> None:
-    """Mark an exception or bad result that a Retry has given up on."""
+class Mark:
+    """The mark on an exception or a response that a Retry has given up on.
+
+    A mark that was pickled comes from another process, from inside the attempt that has received it: it names every
+    attempt.
+    """
+
+    __slots__ = ("_attempts",)
+
+    def __init__(self, *, names_all: bool = False) -> None:
+        self._attempts: dict[tuple[AttemptContext, int], None] | None = None if names_all else {}
+
+    def add(self, enclosing: tuple[tuple[AttemptContext, int], ...]) -> None:
+        """Name more attempts, and forget those that are over."""
+        attempts = self._attempts
+        if attempts is not None:
+            for one in members(attempts):
+                if one[0].ended or one[0].number != one[1]:
+                    attempts.pop(one, None)
+            attempts.update(dict.fromkeys(enclosing))
+
+    def names(self, context: AttemptContext) -> bool:
+        """Return whether it was set inside of the current attempt."""
+        return self._attempts is None or (context, context.number) in self._attempts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickled_mark, ()
+
+    def __deepcopy__(self, memo: object) -> Mark:
+        return self
+
+
+def _pickled_mark() -> Mark:
+    return Mark(names_all=True)
+
+
+def mark(error: Exception, context: AttemptContext) -> None:
+    """Mark an exception or bad result that a Retry has given up on; `context` is that of its attempts."""
     if not isinstance(error, BadResult):
-        error.__dict__[MARK] = mark_counter.draw()
+        error.__dict__.setdefault(MARK, Mark()).add(context.enclosing)
         return
     notes = _extensions(error.result)
     if notes is not None:
-        notes[MARK] = mark_counter.draw()
-    current = given_up_results.get()
-    if current is not None and current.outer is not None and not current.outer.closed:
-        current.outer.values.append((mark_counter.draw(), error.result))
+        notes.setdefault(MARK, Mark()).add(context.enclosing)
+    for outer, number in context.enclosing:
+        if not outer.ended:
+            given_up = outer.given_up
+            if given_up is None:
+                given_up = outer.given_up = deque(maxlen=DEPTH)
+            given_up.append((number, error.result))
 
 
-def marked_since(error: BaseException, last_mark: int) -> bool:
-    """Return whether an inner Retry has given up on an exception or its causes, with a later mark than `last_mark`."""
+def given_up_inside(error: BaseException, context: AttemptContext) -> bool:
+    """Return whether a Retry inside of the current attempt has given up on an exception or on one of its causes."""
     alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group)
     if alone and not error.__dict__:
         return False  # the usual case: there is nothing to search
     if isinstance(error, BadResult):
-        if _marked_response(error.result) > last_mark:
+        if _names(_mark_of_response(error.result), context):
             return True
-        current = given_up_results.get()
-        return current is not None and any(
-            number > last_mark and value is error.result for number, value in current.values
-        )
+        given_up = context.given_up or ()
+        return any(number == context.number and value is error.result for number, value in members(given_up))
     if alone:
-        return _mark_of(error) > last_mark
-    return any(_mark_of(one) > last_mark for one in _related(error))
+        return _names(_mark_of(error), context)
+    return any(_names(_mark_of(one), context) for one in _related(error))
 
 
-def _mark_of(error: BaseException) -> int:
-    """Return the mark on an exception, or on its `response`, such as that of an HTTPStatusError; 0 for none."""
-    own: int = error.__dict__.get(MARK, 0)
-    return own or _marked_response(error.__dict__.get("response"))
+def _names(mark: Any, context: AttemptContext) -> bool:
+    return mark.__class__ is Mark and mark.names(context)
 
 
-def _marked_response(response: object) -> int:
-    """Return the mark on a response of httpx; 0 for none."""
+def _mark_of(error: BaseException) -> object:
+    """Return the mark on an exception, or on its `response`, such as that of an HTTPStatusError; None without one."""
+    return error.__dict__.get(MARK) or _mark_of_response(error.__dict__.get("response"))
+
+
+def _mark_of_response(response: object) -> object:
+    """Return the mark on a response of httpx; None without one."""
     notes = _extensions(response)
-    return 0 if notes is None else notes.get(MARK, 0)
+    return None if notes is None else notes.get(MARK)
 
 
 def _extensions(result: object) -> dict[str, Any] | None:

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
+from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient
 from resilience._call.call import Call, CallOptions, PipelineInfo
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending
 from resilience._outcome.failure import leaves
-from resilience._util.clock import ambient_deadline
+from resilience._util.clock import FOREVER
 from resilience.errors import DeadlineExceededError
 from resilience.events._types import TimeoutScope
 
@@ -49,7 +50,9 @@ class DeadlineSource:
 
 
 INHERITED = DeadlineSource(TimeoutScope.AMBIENT)
-"""The source of deadlines that were in force when the call was made."""
+"""The source of ambient deadlines that were in force when the call was made."""
+GIVEN = DeadlineSource(TimeoutScope.AMBIENT)
+"""The source of deadlines that the caller gave with the call, such as the timeout of an RPC."""
 _NOT_JUDGED: Final = (None, None)
 
 
@@ -75,13 +78,13 @@ class RunningCall(Call):
         deferred: the settlement of work that continues after the call has returned; None if there is none.
         ending: the ending of the last attempt that raised, for `ending_of`. The entry clears it: otherwise the call
             would keep the exception, and so its frames, alive.
-        entry_deadline: the ambient deadline when the call was made, in seconds of the monotonic clock.
+        ambient: the ambient deadline that held when the call was made.
         retries_stopped: whether no further attempt may be made, since the pipeline is drained.
     """
 
     __slots__ = (
-        "_wake", "calls_made", "deadline_source", "deferred", "ending", "entry_deadline", "retries_stopped",
-        "total_deadline", "total_deadline_source",
+        "_wake", "ambient", "calls_made", "deadline_source", "deferred", "ending", "retries_stopped", "total_deadline",
+        "total_deadline_source",
     )  # fmt: skip
 
     cancel_via_anyio: ClassVar[bool] = False
@@ -106,11 +109,29 @@ class RunningCall(Call):
         self.kwargs = kwargs
         self.attempt = 1
         self.calls_made = 0
-        self.deadline = self.total_deadline = self.entry_deadline = ambient_deadline.get()
+        held: AmbientDeadline = ambient.get()
+        if held.at == FOREVER and held.outer is not None:
+            held = held.holding()
+        self.ambient = held
+        self.deadline = self.total_deadline = held.at
         self.deadline_source = self.total_deadline_source = INHERITED
         self.deferred: DeferredSettlement | None = None
         self.ending: Ending | None = None
         self.retries_stopped = False
+
+    def current_deadline(self) -> float:
+        """Return `deadline`, or a later one if it was inherited from a call that has ended since."""
+        return self._unless_void(self.deadline, self.deadline_source)
+
+    def current_total_deadline(self) -> float:
+        """Return `total_deadline`, or a later one if it was inherited from a call that has ended since."""
+        return self._unless_void(self.total_deadline, self.total_deadline_source)
+
+    def _unless_void(self, deadline: float, source: DeadlineSource) -> float:
+        inherited = self.ambient
+        if source is INHERITED and inherited.at == FOREVER and inherited is not NO_DEADLINE:
+            return inherited.holding().at
+        return deadline
 
     @property
     def queued(self) -> bool:

@@ -34,7 +34,6 @@ class Drivers(NamedTuple):
     substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     shadow_substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     raise_bad_results: Callable[[Step, tuple[Allowlist, ...]], Step]
-    track_given_up_results: Callable[[Step], Step]
     nested: Callable[[Step, PipelineInfo, CountCall, CountCall], Step]
 
 
@@ -51,7 +50,6 @@ SYNC = Drivers(
     substitute=sync.substitute,
     shadow_substitute=sync.shadow_substitute,
     raise_bad_results=sync.raise_bad_results,
-    track_given_up_results=sync.track_given_up_results,
     nested=sync.nested,
 )
 
@@ -68,6 +66,5 @@ ASYNC = Drivers(
     substitute=async_.substitute,
     shadow_substitute=async_.shadow_substitute,
     raise_bad_results=async_.raise_bad_results,
-    track_given_up_results=async_.track_given_up_results,
     nested=async_.nested,
 )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from contextvars import Token
 from functools import partial
 from typing import Any, TypeAlias
 
 from resilience._call import deadline_errors
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
-from resilience._call.retry_marks import GivenUpResults, given_up_results
 from resilience._call.running_call import RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
 from resilience._call.wait_queue import Ticket
@@ -204,20 +201,6 @@ def attempt_rejected(loop: Loop, call: RunningCall, ending: Ending, last: Except
         hook_failed("on_attempt_rejected of a policy", loop, error)
     if last.__traceback__ is not None:
         last.__traceback__ = last.__traceback__.tb_next  # raising it again adds that frame again
-
-
-def start_given_up_results() -> Token[GivenUpResults | None]:
-    """Start to record the bad results that an inner Retry gives up on; return the token for the end."""
-    return given_up_results.set(GivenUpResults(given_up_results.get()))
-
-
-def end_given_up_results(token: Token[GivenUpResults | None]) -> None:
-    """Stop recording."""
-    with contextlib.suppress(ValueError):  # a garbage-collected coroutine is closed in another context
-        current = given_up_results.get()
-        given_up_results.reset(token)
-        if current is not None:
-            current.close()
 
 
 # Substitute

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from resilience._call import callables, deadline_errors
 from resilience._call.call import PipelineInfo
 from resilience._call.callables import PLAIN_TYPES
-from resilience._call.retry_marks import mark_counter
+from resilience._call.retry_marks import AttemptContext
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._drivers import hooks
@@ -52,6 +52,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
 
     def attempts(call: RunningCall) -> Any:
         started = now.monotonic()
+        cancellations = runtime.cancellations()
         outer, outer_source = call.deadline, call.deadline_source
         if source is not None and started + seconds < outer:
             call.deadline = started + seconds
@@ -62,18 +63,20 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
         state: RetryState | None = None
         last: Exception | None = None
         running: DeferredSettlement | None = None
+        context = AttemptContext.begin()
         try:
             while True:
-                mark, calls_made = mark_counter.latest, call.calls_made
+                calls_made = call.calls_made
                 try:
                     result = inner(call)
                 except Exception as error:
+                    if runtime.cancellations() > cancellations:
+                        raise  # the function has turned a cancellation into an exception of its own
                     if state is None:
-                        state = RetryState(started, runtime.effective_deadline)
+                        state = RetryState(started, runtime.effective_deadline, context)
                     elif last is not None and hooks.is_rejected_attempt(call, error, calls_made):
                         hooks.attempt_rejected(policy, call, call.ending_of(error), last, state)
                         break
-                    state.last_mark = mark
                     wait = hooks.decide_delay(policy, call, call.ending_of(error), state)
                     if wait.__class__ is not float and hasattr(wait.__class__, "__await__"):
                         wait = await_delay(wait, policy, call)
@@ -93,15 +96,20 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                     call.release_attempt()
                 if wait > 0:
                     runtime.sleep(call, clock.monotonic() + wait)
-                    if call.retries_stopped:
-                        hooks.attempt_rejected(policy, call, OK, last, state)
-                        break
+                else:
+                    runtime.checkpoint()
+                if call.retries_stopped:
+                    hooks.attempt_rejected(policy, call, OK, last, state)
+                    break
                 call.attempt += 1
+                context.number += 1
                 call.deferred = None
                 call.ending = None  # the same exception may mean something else next time
             raise last
         finally:
             last = None  # its traceback refers to this frame
+            context.ended = True
+            context.given_up = None
             if source is not None:
                 call.deadline = outer
                 call.deadline_source = outer_source
@@ -121,8 +129,8 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
     """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
 
     def watched(call: RunningCall) -> Any:
-        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
-        state.last_mark = mark_counter.latest
+        context = AttemptContext.begin()
+        state = RetryState(clock.monotonic(), runtime.effective_deadline, context, shadow=True)
         try:
             result = inner(call)
         except Exception as error:
@@ -130,6 +138,8 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
             if hasattr(wait.__class__, "__await__"):
                 await_delay(wait, policy, call)
             raise
+        finally:
+            context.end()
         if on_success is not None:
             try:
                 on_success()
@@ -232,19 +242,6 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
         return result
 
     return raising
-
-
-def track_given_up_results(inner: Step) -> Step:
-    """Record the bad results that an inner Retry gives up on."""
-
-    def tracking(call: RunningCall) -> Any:
-        token = hooks.start_given_up_results()
-        try:
-            return inner(call)
-        finally:
-            hooks.end_given_up_results(token)
-
-    return tracking
 
 
 def nested(inner: Step, info: PipelineInfo, enter: CountCall, leave: CountCall) -> Step:

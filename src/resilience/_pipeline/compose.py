@@ -152,7 +152,7 @@ class Composer:
             looped: whether a Loop is outside, so that this part of the chain sees attempts and not whole calls.
         """
         step = self.with_events(build.drivers, AttemptEnded, step)
-        for link in fuse(self._resolve(mode, looped=looped), scopes=not build.lists_results):
+        for link in fuse(self._resolve(mode, looped=looped)):
             step = self._fold(build, link, step)
         return self.with_events(build.drivers, CallEnded, step)
 
@@ -188,10 +188,8 @@ class Composer:
         if isinstance(policy, Loop):
             on_success = self._on_success(build, policy)
             if shadow:
-                step = drivers.shadow_loop(policy, step, on_success)
-            else:
-                step = drivers.loop(policy, step, on_success, None)
-            return drivers.track_given_up_results(step) if build.lists_results else step
+                return drivers.shadow_loop(policy, step, on_success)
+            return drivers.loop(policy, step, on_success, None)
         if isinstance(policy, Scope):
             source = self._source(policy, looped=link.looped)
             if shadow:
@@ -240,17 +238,16 @@ class Composite(Policy[D_co]):
         """The calls in flight in this pipeline."""
 
 
-def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:
+def fuse(parts: Sequence[Part]) -> list[Link]:
     """Join adjacent policies that one closure can drive, and return the links, innermost first.
 
     Args:
         parts: the policies, outermost first.
-        scopes: whether a Loop may be joined with the Scope directly around it.
     """
     links: list[Link] = []
     for part in reversed(parts):
         inner = links[-1] if links else None
-        joined = _joined(part, inner, scopes=scopes) if isinstance(inner, Part) else None
+        joined = _joined(part, inner) if isinstance(inner, Part) else None
         if joined is None:
             links.append(part)
         else:
@@ -258,14 +255,14 @@ def fuse(parts: Sequence[Part], *, scopes: bool) -> list[Link]:
     return links
 
 
-def _joined(outer: Part, inner: Part, *, scopes: bool) -> Link | None:
+def _joined(outer: Part, inner: Part) -> Link | None:
     """Return the link of two adjacent parts, or None if no closure can drive both."""
     if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
         return None
     first, second = outer.policy, inner.policy
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
-    if scopes and isinstance(first, Scope) and isinstance(second, Loop):
+    if isinstance(first, Scope) and isinstance(second, Loop):
         return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
     return None
 

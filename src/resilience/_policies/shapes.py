@@ -14,16 +14,18 @@ To write a policy, subclass a shape and override its hooks. Hooks must not block
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Never, Protocol, Self, TypeAlias, TypeVar
 
+from resilience._call.block import Block
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.retry_marks import NO_ATTEMPTS, AttemptContext
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
 from resilience._util.clock import FOREVER, clock
-from resilience.errors import RejectedError, RejectReason
+from resilience.errors import RejectedError, RejectReason, UsageError
 
 Token = TypeVar("Token")
 
@@ -65,6 +67,22 @@ class Gate(Policy[Never], Generic[Token]):
             reason=RejectReason.QUEUE_TIMEOUT,
         )
 
+    def calling(self) -> Block[Self]:
+        """Return a guard for one block: `with gate.calling():`, or `async with` where it may wait in a task."""
+        return Block(self)
+
+    def __enter__(self) -> Self:
+        raise UsageError(f"`with {self.name}:` cannot tell its blocks apart; use `with {self.name}.calling():`")
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Never called: `__enter__` raises."""
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Never called: `__aenter__` raises."""
+
 
 class RetryState:
     """The state of one call in a Loop, comparable to tenacity's RetryCallState.
@@ -74,24 +92,30 @@ class RetryState:
         attempt_number: the number of attempts that this loop has made, >= 1 when `delay` is called.
         last_wait: the seconds waited before the latest retry; None before the first retry.
         budget: the budget from which a token for the next attempt was withdrawn; None if none was.
-        last_mark: the number of the last mark before the latest attempt. An exception with a later mark is one that an
-            inner Retry gave up on.
+        context: the attempts of this loop, as the code inside knows them.
         shadow: whether the loop only reports what it would do.
         strategy_state: free for use by the policy; None at first.
     """
 
     __slots__ = (
-        "_scope_deadline", "attempt_number", "budget", "last_mark", "last_wait", "shadow", "started", "strategy_state",
+        "_scope_deadline", "attempt_number", "budget", "context", "last_wait", "shadow", "started", "strategy_state",
     )  # fmt: skip
 
-    def __init__(self, started: float, scope_deadline: Callable[[], float], *, shadow: bool = False) -> None:
+    def __init__(
+        self,
+        started: float,
+        scope_deadline: Callable[[], float],
+        context: AttemptContext = NO_ATTEMPTS,
+        *,
+        shadow: bool = False,
+    ) -> None:
         self._scope_deadline = scope_deadline
         self.shadow = shadow
         self.budget: RetryBudget | None = None
         self.strategy_state: Any = None
         self.started = started
         self.attempt_number = 0
-        self.last_mark = 0
+        self.context = context
         self.last_wait: float | None = None
 
     def fits(self, call: Call, wait: float) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from collections.abc import Awaitable
 from typing import Any
 
@@ -52,6 +51,18 @@ async def sleep(waiter: Wakeable, until: float) -> None:
     await current_backend().park(waiter, until)
 
 
+async def checkpoint() -> None:
+    """Let the other tasks of the running event loop run, and be cancelled if that is due."""
+    await current_backend().checkpoint()
+
+
+def cancellations() -> int:
+    """Return how many cancellations of the running task are pending; 0 in trio, which raises them again itself."""
+    if in_trio() or "asyncio" not in sys.modules:
+        return 0
+    return int(current_backend().cancellations())
+
+
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call and await the user's function, or await `value` instead, and cancel it at the call's deadline."""
     attempt: Awaitable[Any] = current_backend().call_with_deadline(call, value)
@@ -61,11 +72,6 @@ def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
     """Await a value until that time; return TIMED_OUT if it was cancelled then."""
     return await current_backend().await_until(until, value)
-
-
-def current_owner() -> object:
-    """Return the running task; outside of tasks, the identifier of the thread."""
-    return current_backend().current_task() if in_a_task() else threading.get_ident()
 
 
 def in_a_task() -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
 from resilience._call import callables, deadline_errors
+from resilience._call.ambient import AmbientDeadline, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import RunningCall, Wakeable
 from resilience._runtime.asyncio_timer import DeadlineCancel, timer_of
-from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, ambient_deadline, clock
+from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, clock
 
 
 class _Waiter:
@@ -71,11 +73,12 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise deadline_errors.expired_error(call)
     task = asyncio.current_task()
     assert task is not None, "an asyncio coroutine runs in a task"
-    cancel = DeadlineCancel(task)
+    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
+    cancel = DeadlineCancel(task, call.ambient if own is None else own)
     timer = timer_of(call.deadline_source)
-    before = ambient_deadline.get()
     try:
-        ambient_deadline.set(deadline)
+        if own is not None:
+            ambient.set(own)
         timer.add(cancel, deadline)
         if value is None:
             call.calls_made += 1
@@ -91,17 +94,23 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         if cancel.fired:
             if cancel.caused(error):
                 raise deadline_errors.cut_error(call, started) from error
-        elif isinstance(error, Exception) and clock.monotonic() >= deadline and call.caused_by_deadline(error):
-            raise deadline_errors.cut_error(call, started) from error  # an inner call had this deadline
+        elif (
+            isinstance(error, Exception)
+            and clock.monotonic() >= call.current_deadline()
+            and call.caused_by_deadline(error)
+        ):  # an inner call had this deadline
+            raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
         timer.discard(cancel)
-        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
-            ambient_deadline.set(before)
+        if own is not None:
+            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+            if own.followers is not None:
+                own.release()
     if cancel.fired:
         cancel.caused(None)
         raise deadline_errors.late_result(call, started, result)
-    if clock.monotonic() >= deadline:
+    if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
         raise deadline_errors.late_result(call, started, result)
     return result
 
@@ -114,11 +123,14 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
     deadline = call.deadline
     if started >= deadline and value is None:
         raise deadline_errors.expired_error(call)
-    before = ambient_deadline.get()
+    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
     result: Any = None
     scope = anyio.CancelScope(deadline=anyio.current_time() + deadline - started)
+    if own is None:
+        call.ambient.follow(scope, partial(_extend, scope, call, asyncio.get_running_loop()))
     try:
-        ambient_deadline.set(deadline)
+        if own is not None:
+            ambient.set(own)
         with scope:
             if value is None:
                 call.calls_made += 1
@@ -127,18 +139,42 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
                 result = await value
     except Exception as error:
         if scope.cancel_called or (
-            clock.monotonic() >= deadline and call.caused_by_deadline(error)
+            clock.monotonic() >= call.current_deadline() and call.caused_by_deadline(error)
         ):  # caused by the deadline
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
-            ambient_deadline.set(before)
+        call.ambient.unfollow(scope)
+        if own is not None:
+            own.at = FOREVER
+            if own.followers is not None:
+                own.release()
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
-    if clock.monotonic() >= deadline:
+    if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
         raise deadline_errors.late_result(call, started, result)
     return result
+
+
+def _extend(scope: Any, call: RunningCall, loop: asyncio.AbstractEventLoop) -> None:
+    """Give a scope with an inherited deadline the one that holds now; called when the former has become void."""
+    loop.call_soon_threadsafe(_set_deadline, scope, call)
+
+
+def _set_deadline(scope: Any, call: RunningCall) -> None:
+    scope.deadline = asyncio.get_running_loop().time() + call.current_deadline() - clock.monotonic()
+
+
+async def checkpoint() -> None:
+    """Let other tasks run."""
+    await asyncio.sleep(0)
+
+
+def cancellations() -> int:
+    """Return how many cancellations of the running task are pending: `Task.cancelling`."""
+    loop = asyncio._get_running_loop()
+    task = None if loop is None else asyncio.current_task(loop)
+    return 0 if task is None else task.cancelling()
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
@@ -157,11 +193,6 @@ def effective_deadline() -> float:
         return FOREVER
     at: float = anyio.current_effective_deadline()
     return at if at in (FOREVER, -FOREVER) else at - asyncio.get_running_loop().time() + clock.monotonic()
-
-
-def current_task() -> object:
-    """Return the running task."""
-    return asyncio.current_task()
 
 
 def in_a_task() -> bool:

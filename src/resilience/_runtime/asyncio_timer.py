@@ -7,17 +7,24 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from resilience._call.ambient import AmbientDeadline
 from resilience._call.running_call import INHERITED, DeadlineSource
 from resilience._util.clock import FOREVER, TimerHandle, clock
 from resilience._util.locks import members
 
 
 class DeadlineCancel:
-    """The cancellation of one attempt at its deadline."""
+    """The cancellation of one attempt at its deadline.
 
-    __slots__ = ("_before", "_task", "fired")
+    Args:
+        task: the task that makes the attempt.
+        ambient: the ambient deadline during the attempt: its own, or the one that it has inherited.
+    """
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    __slots__ = ("_before", "_task", "ambient", "fired")
+
+    def __init__(self, task: asyncio.Task[Any], ambient: AmbientDeadline) -> None:
+        self.ambient = ambient
         self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
         self._before = task.cancelling()
         self.fired = False
@@ -120,6 +127,11 @@ class DeadlineTimer:
                 break
             # Cancelling one task may finalize another one, whose entry is removed then.
             if self._cancels.pop(cancel, None) is not None:
+                left = cancel.ambient.holding().at
+                if left > now:  # inherited from a call that has ended since
+                    if left != FOREVER:
+                        self.add(cancel, left)
+                    continue
                 cancel.fire()
                 self.busy_until = now + MOMENT
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar, overload
 
 from resilience import _runtime
+from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient, ambient_deadline
+from resilience._call.retry_marks import attempt_context
 from resilience._util import validation
-from resilience._util.clock import FOREVER, ambient_deadline, clock
+from resilience._util.clock import FOREVER, clock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +24,7 @@ def current_deadline() -> float | None:
     It is the earliest of the ambient deadline and the deadlines of the cancel scopes of anyio or trio around the
     running task.
     """
-    at = min(ambient_deadline.get(), _runtime.effective_deadline())
+    at = min(ambient_deadline(), _runtime.effective_deadline())
     return None if at == FOREVER else at
 
 
@@ -53,32 +55,56 @@ def deadline_after(seconds: float) -> Generator[float]:
     Raises:
         TypeError, ValueError: `seconds` is not a finite number >= 0.
 
-    It cancels nothing by itself. Guarded calls in the block obey it, and `remaining()` returns the time left.
+    It cancels nothing by itself. Guarded calls in the block obey it, and `remaining()` returns the time left. Tasks and
+    threads that are started in the block obey it as long as the block runs.
     """
-    before = ambient_deadline.get()
-    at = min(clock.monotonic() + validation.number("seconds", seconds), before)
+    around = ambient.get().holding()
+    own = AmbientDeadline.make(min(clock.monotonic() + validation.number("seconds", seconds), around.at), around)
     try:
-        ambient_deadline.set(at)
-        yield at
+        ambient.set(own)
+        yield own.at
     finally:
-        if ambient_deadline.get() == at:  # not if a generator leaves it in another context, or in another order
-            ambient_deadline.set(before)
+        own.at = FOREVER
+        own.release()
+
+
+@contextmanager
+def detached() -> Generator[None]:
+    """Leave the ambient deadline behind, for what is started in the `with` block and must outlive the caller.
+
+    Such as a background task that is created in a guarded call: it would obey the deadline of that call until the call
+    has ended. The cancel scopes of anyio and trio stay as they are.
+    """
+    before = ambient.get()
+    try:
+        ambient.set(NO_DEADLINE)
+        yield
+    finally:
+        ambient.set(before)
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function that calls `function` with the ambient deadline of this moment, such as in a thread pool.
 
-    If an earlier deadline is in force where it is called, that one applies.
+    It also takes along which attempts of Retries the caller is inside of, so that retries at several levels do not
+    multiply.
+
+    If an earlier deadline is in force where it is called, that one applies. Once the call that has set the deadline has
+    ended, it is void.
     """
-    at = ambient_deadline.get()
+    carried_deadline = ambient.get().holding()
+    carried_attempts = attempt_context.get()
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = ambient_deadline.get()
+        before, attempts_before = ambient.get(), attempt_context.get()
         try:
-            ambient_deadline.set(min(at, before))
+            attempt_context.set(carried_attempts)
+            if carried_deadline.holding().at < before.holding().at:
+                ambient.set(carried_deadline)
             return function(*args, **kwargs)
         finally:
-            ambient_deadline.set(before)
+            attempt_context.set(attempts_before)
+            ambient.set(before)
 
     return carried

@@ -10,11 +10,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from resilience._call import callables, deadline_errors
+from resilience._call.ambient import AmbientDeadline, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
-from resilience._util.clock import FOREVER, ambient_deadline, clock
+from resilience._util.clock import FOREVER, clock
 from resilience.errors import CarriedResult
 
 
@@ -101,23 +102,36 @@ def call_with_deadline(call: RunningCall) -> Any:
     deadline = call.deadline
     if started >= deadline:
         raise deadline_errors.expired_error(call)
+    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
     try:
-        ambient_deadline.set(deadline)
+        if own is not None:
+            ambient.set(own)
         call.calls_made += 1
         kwargs = call.kwargs  # an empty mapping would be copied
         result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
     except Exception as error:
-        if clock.monotonic() >= call.deadline and call.caused_by_deadline(error):  # an inner call had this deadline
+        # An inner call had this deadline.
+        if clock.monotonic() >= call.current_deadline() and call.caused_by_deadline(error):
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        # Not reset(): a Ctrl-C between set() and the assignment of its token would lose the token.
-        ambient_deadline.set(call.entry_deadline)
+        if own is not None:
+            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+            if own.followers is not None:
+                own.release()
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
-    if clock.monotonic() >= deadline:
+    if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
         raise deadline_errors.late_result(call, started, result)
     return result
+
+
+def checkpoint() -> None:
+    """Do nothing: threads need not yield."""
+
+
+cancellations: Callable[[], int] = int
+"""Return 0: threads are not cancelled."""
 
 
 def effective_deadline() -> float:

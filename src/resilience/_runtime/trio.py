@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
 import trio
 
 from resilience._call import callables, deadline_errors
+from resilience._call.ambient import AmbientDeadline, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import INHERITED, RunningCall, Wakeable
-from resilience._util.clock import FOREVER, TIMED_OUT, ambient_deadline, clock
+from resilience._outcome.failure import leaves
+from resilience._util.clock import FOREVER, TIMED_OUT, clock
 
 
 async def park(waiter: Wakeable, until: float) -> None:
@@ -58,11 +62,14 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise deadline_errors.expired_error(call)
     # The deadline is passed to the constructor, since setting it later costs as much as the scope itself.
     scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
-    alarm = None if clock.real or deadline == FOREVER else clock.alarm(deadline, scope.cancel)
-    before = ambient_deadline.get()
+    alarm = None if clock.real or deadline == FOREVER else clock.alarm(deadline, partial(_cancel_if_due, scope, call))
+    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
+    if own is None:
+        call.ambient.follow(scope, partial(_extend, scope, call, trio.lowlevel.current_trio_token()))
     result: Any = None
     try:
-        ambient_deadline.set(deadline)
+        if own is not None:
+            ambient.set(own)
         with scope:
             if value is None:
                 call.calls_made += 1
@@ -74,27 +81,56 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
                 result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function)
             ):
                 result = await result
-    except trio.Cancelled as error:
-        # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
-        if call.deadline_source is INHERITED and scope.cancel_called:
-            raise deadline_errors.cut_error(call, started) from error
-        raise
     except Exception as error:
         if scope.cancel_called or (
-            clock.monotonic() >= deadline and call.caused_by_deadline(error)
+            clock.monotonic() >= call.current_deadline() and call.caused_by_deadline(error)
         ):  # caused by the deadline
+            raise deadline_errors.cut_error(call, started) from error
+        raise
+    except BaseException as error:
+        # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
+        if call.deadline_source is INHERITED and scope.cancel_called and is_cancellation(error):
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
         if alarm is not None:
             alarm.cancel()
-        if ambient_deadline.get() == deadline:  # not if a garbage-collected coroutine is closed in another context
-            ambient_deadline.set(before)
+        if own is None:
+            call.ambient.unfollow(scope)
+        else:
+            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+            if own.followers is not None:
+                own.release()
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
-    if clock.monotonic() >= deadline:
+    if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
         raise deadline_errors.late_result(call, started, result)
     return result
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether an exception is a cancellation: also as a group of such and of errors, as a nursery raises it."""
+    return all(isinstance(leaf, trio.Cancelled | Exception) for leaf in leaves(error))
+
+
+def _cancel_if_due(scope: trio.CancelScope, call: RunningCall) -> None:
+    if clock.monotonic() >= call.current_deadline():
+        scope.cancel()
+
+
+def _extend(scope: trio.CancelScope, call: RunningCall, token: trio.lowlevel.TrioToken) -> None:
+    """Give a scope with an inherited deadline the one that holds now; called when the former has become void."""
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(_set_deadline, scope, call)
+
+
+def _set_deadline(scope: trio.CancelScope, call: RunningCall) -> None:
+    scope.deadline = trio.current_time() + call.current_deadline() - clock.monotonic()
+
+
+async def checkpoint() -> None:
+    """Let other tasks run."""
+    await trio.lowlevel.checkpoint()
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:
@@ -116,11 +152,6 @@ def effective_deadline() -> float:
     """Return the deadline of the cancel scopes around the running task, on the library's clock."""
     at = trio.current_effective_deadline()
     return at if at in (FOREVER, -FOREVER) else at - trio.current_time() + clock.monotonic()
-
-
-def current_task() -> object:
-    """Return the running task."""
-    return trio.lowlevel.current_task()
 
 
 def in_a_task() -> bool:

@@ -11,14 +11,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Protocol
 
 FOREVER = float("inf")
 TIMED_OUT = object()
 """Returned in place of a value that was not available in time."""
-ambient_deadline: ContextVar[float] = ContextVar("resilience_deadline", default=FOREVER)
-"""The ambient deadline: by when the caller needs the result, in seconds of the monotonic clock."""
 
 
 class TimerHandle(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from resilience._util.clock import ambient_deadline
+from resilience._call.ambient import ambient_deadline
 from resilience.grpc._attempts import BaseAttempts
 from resilience.grpc._guard import Guard, timeout_until
 
@@ -102,7 +102,7 @@ class AioAttempts(BaseAttempts):
         call: Any = None
         disconnected = self._count()
         try:
-            call = await self._continuation(self._with_timeout(timeout_until(ambient_deadline.get())), self._request)
+            call = await self._continuation(self._with_timeout(timeout_until(ambient_deadline())), self._request)
             response = await call
         except Exception as error:
             self._examine(error, disconnected)

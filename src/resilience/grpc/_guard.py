@@ -13,7 +13,7 @@ import grpc
 from resilience._call.call import CallOptions
 from resilience._call.caller import Caller, is_async, options_of
 from resilience._call.entry import aexecute, execute
-from resilience._call.running_call import RunningCall
+from resilience._call.running_call import GIVEN, RunningCall
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import KNOWN, hook_failed
@@ -102,6 +102,7 @@ class Guard:
             at = clock.monotonic() + timeout
             if at < call.deadline:
                 call.deadline = call.total_deadline = at
+                call.deadline_source = call.total_deadline_source = GIVEN
         return call
 
     def _method_options(self, method: str) -> CallOptions:

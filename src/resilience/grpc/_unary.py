@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 
-from resilience._util.clock import ambient_deadline
+from resilience._call.ambient import ambient_deadline
 from resilience.grpc._attempts import BaseAttempts
 from resilience.grpc._future import RpcFuture
 from resilience.grpc._guard import Guard, timeout_until
@@ -58,7 +58,7 @@ class Attempts(BaseAttempts):
             The attempt, and whether the channel was disconnected; both are for `finish`.
         """
         disconnected = self._count()
-        details = Details(self._details, timeout_until(ambient_deadline.get()), self._new_metadata())
+        details = Details(self._details, timeout_until(ambient_deadline()), self._new_metadata())
         try:
             return self._continuation(details, self._request), disconnected
         except Exception as error:  # such as for a future of a closed channel
