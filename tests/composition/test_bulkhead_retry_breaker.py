@@ -21,7 +21,7 @@ from resilience import (
     Timeout,
     backoff,
 )
-from resilience._util.locks import any_locked
+from resilience._util.locks import holds_any_lock
 from resilience.testing import VirtualClock
 from tests.support.loops import Run, each_loop
 
@@ -54,7 +54,7 @@ def test_whoever_queued_asks_the_breaker_just_before_the_call(run: Run) -> None:
 
 @each_loop
 def test_a_refused_retry_raises_the_last_real_failure(run: Run) -> None:
-    breaker = CircuitBreaker(consecutive_failures=2)
+    breaker = CircuitBreaker(consecutive_failures=4)
     pipeline = Pipeline(Retry(5, wait=backoff.none()), breaker)
 
     async def fails() -> None:
@@ -72,7 +72,7 @@ def test_no_lock_is_held_while_code_of_the_users_runs(virtual_time: VirtualClock
     held: list[str] = []
 
     def look(where: str) -> None:
-        if any_locked():
+        if holds_any_lock():
             held.append(where)
 
     def listed(error: Exception) -> bool:

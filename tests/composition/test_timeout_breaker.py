@@ -34,7 +34,7 @@ async def healthy() -> str:
 
 @each_loop
 def test_callers_in_a_hurry_never_open_the_breaker(run: Run) -> None:
-    breaker = CircuitBreaker(consecutive_failures=3, min_calls=3)
+    breaker = CircuitBreaker(consecutive_failures=6, min_calls=3)
     pipeline = Pipeline(breaker, Timeout(1))
 
     async def main() -> None:
@@ -52,7 +52,7 @@ def test_callers_in_a_hurry_never_open_the_breaker(run: Run) -> None:
 @each_loop
 @pytest.mark.parametrize("inside", [True, False])
 def test_hangs_cut_by_our_own_timeout_open_it(run: Run, inside: bool) -> None:
-    breaker = CircuitBreaker(consecutive_failures=3)
+    breaker = CircuitBreaker(consecutive_failures=6)
     pipeline = Pipeline(breaker, Timeout(1)) if inside else Pipeline(Timeout(1), breaker)
 
     async def main() -> None:
@@ -76,7 +76,7 @@ def test_a_deadline_that_expired_before_the_call_is_not_scored(virtual_time: Vir
 
 
 def test_late_values_open_it_and_are_returned(virtual_time: VirtualClock) -> None:
-    breaker = CircuitBreaker(consecutive_failures=2)
+    breaker = CircuitBreaker(consecutive_failures=4)
     pipeline = Pipeline(breaker, Timeout(1))
 
     def late() -> str:
@@ -88,7 +88,7 @@ def test_late_values_open_it_and_are_returned(virtual_time: VirtualClock) -> Non
 
 
 def test_plain_callers_in_a_hurry_never_open_the_breaker(virtual_time: VirtualClock) -> None:
-    breaker = CircuitBreaker(consecutive_failures=3)
+    breaker = CircuitBreaker(consecutive_failures=6)
     pipeline = Pipeline(breaker, Timeout(2.0))
 
     def healthy() -> str:

@@ -67,7 +67,7 @@ class TestOn:
     def test_wherever_an_allowlist_is_taken(self) -> None:
         keys = tenacity.retry_if_exception_type(KeyError)
         flaky = Failing(error=KeyError)
-        breaker = CircuitBreaker(consecutive_failures=3, on=keys)
+        breaker = CircuitBreaker(consecutive_failures=6, on=keys)
         with pytest.raises(KeyError):
             Pipeline(Retry(3, wait=NOW), breaker, failures=keys).call(flaky)
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from resilience import Call, Pipeline, Ticket
+from resilience import Call, Ending, Pipeline, Ticket
+from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience.events import Rejected
 from resilience.testing import Recorder
@@ -24,13 +25,18 @@ def admitted(bulkhead: Bulkhead, calls: int = 1) -> Call:
     """Let so many calls in, by the hooks; return a call to go on with."""
     call = call_of(bulkhead)
     for _ in range(calls):
-        assert bulkhead.admit(call) is None
+        assert not isinstance(bulkhead.admit(call), Ticket)
     return call
+
+
+def give_back(bulkhead: Bulkhead, ending: Ending = OK) -> None:
+    """End one of the calls that were let in by the hooks."""
+    bulkhead.settle(vars(bulkhead)["_free"], ending)
 
 
 def queued(bulkhead: Bulkhead, call: Call) -> Ticket:
     ticket = bulkhead.admit(call)
-    assert ticket is not None
+    assert isinstance(ticket, Ticket)
     return ticket
 
 

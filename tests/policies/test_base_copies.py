@@ -70,7 +70,7 @@ def test_so_is_a_copy_of_what_holds_one(make: Callable[[Any], object]) -> None:
 
 @each_copy
 def test_one_that_was_used_stays_as_it_was(make: Callable[[Any], object]) -> None:
-    breaker = CircuitBreaker(consecutive_failures=2)
+    breaker = CircuitBreaker(consecutive_failures=4)
     pipeline = Pipeline(Retry(1, wait=backoff.none()), breaker)
     for _ in range(2):
         with pytest.raises(ConnectionError):

@@ -1,4 +1,4 @@
-"""Gates that guard a block of code: permits, scores, generators, and blocks within blocks."""
+"""Gates whose permits are interchangeable around a block of code: `with bulkhead:`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import functools
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 
-from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RejectedError
-from resilience._call.entry import BlockEntry
-from resilience._call.running_call import RunningCall
+from resilience import Bulkhead, BulkheadFullError
 from resilience._pipeline.in_flight import Drain
-from resilience._policies.blocks import Blocks
-from tests.support.loops import Run, each_loop
+from resilience._policies.base import forget_calls
 
 
 def test_a_block_holds_a_permit() -> None:
@@ -42,33 +38,6 @@ def test_a_permit_comes_back_whatever_leaves_the_block(error: type[BaseException
         raise error
 
     assert bulkhead.in_flight == 0
-
-
-class Overtaken(dict[Any, Any]):
-    """Another thread takes away each key once, in the moment before it is popped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[Any] = []
-
-    def pop(self, key: Any, default: Any = None) -> Any:
-        if not self.taken:
-            self.taken.append(super().pop(key))
-        return super().pop(key, default)
-
-
-def test_two_that_end_blocks_of_others_at_once_end_one_each() -> None:
-    passages = Blocks()
-    running = passages._running = Overtaken()
-    call = RunningCall.make(Bulkhead(1).entry()[1], print, (), {})
-    blocks = [BlockEntry(call, owner, True, owner) for owner in ("a", "b")]
-    for block in blocks:
-        passages.begin(block)
-
-    mine = passages.end("somebody else")
-
-    assert {mine.token, running.taken[0].token} == {"a", "b"}
-    assert running == {}
 
 
 @pytest.mark.usefixtures("frequent_switches")
@@ -108,28 +77,6 @@ def test_a_drain_hears_that_a_block_has_ended() -> None:
     assert not drain.unfinished()
 
 
-def test_a_breaker_scores_blocks() -> None:
-    breaker = CircuitBreaker(consecutive_failures=2, on=OSError)
-
-    for error in (OSError, ValueError, OSError):
-        with pytest.raises(error), breaker:
-            raise error
-    assert breaker.state == "open"
-    with pytest.raises(RejectedError, match="open"), breaker:
-        pytest.fail("nobody gets in here")
-
-
-def test_without_a_list_of_its_own_a_block_is_judged_by_network_errors() -> None:
-    breaker = CircuitBreaker(consecutive_failures=1)
-
-    with pytest.raises(ValueError, match="mine"), breaker:
-        raise ValueError("mine")
-    assert breaker.state == "closed"
-    with pytest.raises(ConnectionError), breaker:
-        raise ConnectionError
-    assert breaker.state == "open"
-
-
 def test_a_generator_is_guarded_by_hand() -> None:
     bulkhead = Bulkhead(2)
 
@@ -163,31 +110,6 @@ def test_a_generator_may_be_closed_by_another_thread() -> None:
     assert bulkhead.in_flight == 0
 
 
-@each_loop
-def test_blocks_of_different_tasks_are_kept_apart(run: Run) -> None:
-    breaker = CircuitBreaker(consecutive_failures=1)
-
-    async def fails() -> None:
-        with pytest.raises(ConnectionError):
-            async with breaker:
-                await anyio.sleep(1)
-                raise ConnectionError
-
-    async def cancelled() -> None:
-        with anyio.move_on_after(2):
-            async with breaker:
-                await anyio.sleep(60)
-
-    async def main() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(fails)
-            group.start_soon(cancelled)
-
-    run(main)
-
-    assert breaker.snapshot()["failures"] == 1
-
-
 def test_one_object_by_hand_and_in_a_pipeline_shares_its_state() -> None:
     bulkhead = Bulkhead(1)
 
@@ -195,3 +117,25 @@ def test_one_object_by_hand_and_in_a_pipeline_shares_its_state() -> None:
         bulkhead.call(print)
 
     assert bulkhead.call(functools.partial(int, "7")) == 7
+
+
+def test_blocks_may_end_in_another_order_than_they_began() -> None:
+    bulkhead = Bulkhead(2)
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(bulkhead)
+    second.enter_context(bulkhead)
+
+    first.close()
+    assert bulkhead.in_flight == 1
+    second.close()
+    assert bulkhead.in_flight == 0
+
+
+def test_the_end_of_a_block_that_a_fork_has_forgotten_is_ignored() -> None:
+    bulkhead = Bulkhead(1)
+
+    with bulkhead:
+        forget_calls(bulkhead)
+        assert bulkhead.in_flight == 0
+
+    assert bulkhead.in_flight == 0

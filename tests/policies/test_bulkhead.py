@@ -15,7 +15,7 @@ from resilience._call.wait_queue import TicketState
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience._util.finalizers import run_pending
-from tests.policies.helpers import admitted, call_of, idle, queued
+from tests.policies.helpers import admitted, call_of, give_back, idle, queued
 
 # Settings
 
@@ -88,7 +88,7 @@ def test_permits_are_taken_and_come_back() -> None:
     with pytest.raises(BulkheadFullError):
         bulkhead.admit(call)
     for kind in (EndingKind.ABANDONED, EndingKind.FAILED):
-        bulkhead.settle(None, Ending(kind))
+        give_back(bulkhead, Ending(kind))
 
     assert idle(bulkhead)
     assert bulkhead.peak == 2
@@ -136,7 +136,7 @@ def test_a_newcomer_does_not_overtake() -> None:
     bulkhead = Bulkhead(1, queue=2)
     call = admitted(bulkhead)
     first = queued(bulkhead, call)
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     second = queued(bulkhead, call)
 
     assert (first.state, second.state) == (TicketState.GRANTED, TicketState.WAITING)
@@ -154,7 +154,7 @@ def test_who_gives_up_waiting_frees_the_place_and_who_gives_up_granted_hands_on(
     first, second, third = (queued(bulkhead, call) for _ in range(3))
     second.leave()
     assert bulkhead.queued == 2
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     assert first.state is TicketState.GRANTED
     first.leave()
 
@@ -172,7 +172,7 @@ def test_a_dropped_grant_is_handed_on() -> None:
     call = admitted(bulkhead)
     queued(bulkhead, call)
     after = queued(bulkhead, call)
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     gc.collect()
     run_pending()
 
@@ -185,7 +185,7 @@ def test_reset_forgets_the_peak_and_no_permit() -> None:
     bulkhead = Bulkhead(5, queue=1)
     admitted(bulkhead, 4)
     for _ in range(3):
-        bulkhead.settle(None, OK)
+        give_back(bulkhead)
     assert bulkhead.snapshot() == {"in_flight": 1, "queued": 0, "limit": 5, "peak": 4}
     bulkhead.reset()
     assert bulkhead.snapshot() == {"in_flight": 1, "queued": 0, "limit": 5, "peak": 1}
@@ -194,5 +194,5 @@ def test_reset_forgets_the_peak_and_no_permit() -> None:
     bulkhead.reset()
 
     assert bulkhead.snapshot() == {"in_flight": 5, "queued": 1, "limit": 5, "peak": 5}
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     assert waiting.acquire()

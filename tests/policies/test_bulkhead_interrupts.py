@@ -10,9 +10,8 @@ import sys
 import pytest
 
 from resilience import Pipeline
-from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
-from tests.policies.helpers import PATIENCE, admitted, idle, in_thread, joined
+from tests.policies.helpers import PATIENCE, admitted, give_back, idle, in_thread, joined
 from tests.support.threads import wait_until
 
 
@@ -31,7 +30,7 @@ def test_ctrl_c_while_parked_gives_the_place_back() -> None:
     joined(thread)
 
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     assert pipeline.call(int) == 0
 
 
@@ -86,15 +85,15 @@ while heard < 2000:
     try:
         armed = True
         while True:
-            admit(call)
+            permit = admit(call)
             entered = True
-            settle(None, OK)
+            settle(permit, OK)
             entered = False
     except Signalled:
         armed = False
     if bulkhead.in_flight:
         lost += not entered
-        settle(None, OK)
+        settle(permit, OK)
 signal.setitimer(signal.ITIMER_REAL, 0)
 print("lost", lost, bulkhead.snapshot())
 """

@@ -14,11 +14,10 @@ import pytest
 import uvloop
 
 from resilience import BulkheadFullError, Pipeline
-from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience._util.finalizers import run_pending
 from resilience.testing import virtual_time
-from tests.policies.helpers import LONG, admitted, idle, in_thread, joined
+from tests.policies.helpers import LONG, admitted, give_back, idle, in_thread, joined
 from tests.support.loops import LOOPS, Run
 from tests.support.threads import wait_until
 
@@ -41,7 +40,7 @@ def test_tasks_are_served_in_order(run: Run) -> None:
         while bulkhead.queued < number:
             await anyio.lowlevel.checkpoint()
         if number == 8:
-            bulkhead.settle(None, OK)
+            give_back(bulkhead)
         else:
             await pipeline.acall(work, number)
 
@@ -107,7 +106,7 @@ def test_after_1000_timeouts_the_capacity_is_full(run: Run) -> None:
             for _ in range(1001):
                 group.start_soon(wait_in_vain)
         for _ in range(3):
-            bulkhead.settle(None, OK)
+            give_back(bulkhead)
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(pipeline.acall, meet)
@@ -159,7 +158,7 @@ def test_a_loop_closed_with_waiters_in_it_hands_on(
     served: list[int] = []
     thread = in_thread(lambda: pipeline.call(served.append, 7))
     wait_until(lambda: bulkhead.queued == 4)
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     joined(thread)
 
     assert served == [7]

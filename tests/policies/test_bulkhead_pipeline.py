@@ -8,11 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from resilience import BulkheadFullError, Call, Ending, Gate, Pipeline, Retry, Ticket
-from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
 from resilience.events import Rejected
 from resilience.testing import Recorder, virtual_time
-from tests.policies.helpers import admitted, idle, reasons
+from tests.policies.helpers import admitted, give_back, idle, reasons
 
 
 class Broken(Gate[None]):
@@ -59,7 +58,7 @@ def test_a_listener_that_raises_does_not_reach_the_call() -> None:
     with pipeline.subscribe(listener), pytest.raises(BulkheadFullError):
         pipeline.call(int)
 
-    bulkhead.settle(None, OK)
+    give_back(bulkhead)
     assert idle(bulkhead)
 
 

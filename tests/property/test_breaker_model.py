@@ -178,6 +178,8 @@ class Model:
                 failures / calls >= self.settings["failure_rate"] or slows / calls >= self.settings["slow_call_rate"]
             )
             row = self.settings["consecutive_failures"]
+            if row is not None and not enough:
+                row = math.ceil(row / 2)
             if (not good or slow) and (rates or (row is not None and self.row >= row)):
                 self.open(hint)
 
@@ -208,7 +210,7 @@ SETTINGS: dict[str, list[Any]] = {
     "failure_rate": [0.5, 0.75],
     "min_calls": [2, 4],
     "window_calls": [None, None, 5],
-    "consecutive_failures": [None, 2, 3],
+    "consecutive_failures": [None, 2, 3, 5],
     "slow_after": [None, 0.5, 1.0],
     "slow_call_rate": [0.5, 1.0],
     "open_for": [1.0, 2.0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -90,7 +91,7 @@ class BulkheadMachine(RuleBasedStateMachine):
         self.clock = self.stack.enter_context(virtual_time())
         self.bulkhead = Bulkhead(limit, queue=queue, max_wait=max_wait)
         self.model = Model(limit, queue, max_wait)
-        self.tokens: list[Ticket | None] = []
+        self.tokens: list[Any] = []
         _, binding = Pipeline(self.bulkhead).entry()
         self.call = Call.make(binding, int, (), {})
 
@@ -113,13 +114,13 @@ class BulkheadMachine(RuleBasedStateMachine):
             return
         token = self.bulkhead.admit(self.call)
         if model.full:
-            assert token is not None
+            assert isinstance(token, Ticket)
             waiter = Waiter(self.clock.monotonic() + model.max_wait, dead, token)
             assert token.until == waiter.until
             assert token.add_waker(waiter.wake)
             model.line.append(waiter)
         else:
-            assert token is None
+            assert not isinstance(token, Ticket)
             model.inside += 1
             model.changed()
             self.tokens.append(token)

@@ -12,6 +12,7 @@ import pytest
 from resilience import Ending, Pipeline, Ticket, subscribe
 from resilience._util import finalizers
 from resilience._util.finalizers import pending, run_pending
+from resilience._util.locks import new_lock
 from resilience.events import CallEnded
 from resilience.testing import virtual_time
 from tests.support.policies import Streaming
@@ -49,7 +50,7 @@ def test_what_was_lost_in_a_locked_region_is_settled_without_another_call() -> N
 
     gate, streaming = Telling(), Streaming()
     Pipeline(gate, streaming).call(lambda: "head")
-    with gate.line.lock:
+    with new_lock():
         streaming.left.clear()
         gc.collect()
 

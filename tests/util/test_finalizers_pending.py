@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from resilience._util import finalizers, log_once
-from resilience._util.locks import new_lock, thread_state
+from resilience._util.locks import new_lock, state_lock, thread_state
 
 PATIENCE = 60.0
 
@@ -18,8 +18,7 @@ def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_once, "_logged", set())
 
 
-def test_where_no_lock_is_held_it_is_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finalizers, "any_locked", lambda: False)
+def test_where_no_lock_is_held_it_is_run_at_once() -> None:
     ran: list[int] = []
 
     finalizers.settle_from_finalizer(lambda: ran.append(threading.get_ident()))
@@ -56,6 +55,50 @@ def test_where_no_thread_can_be_had_it_is_left_for_later(monkeypatch: pytest.Mon
     assert ran == ["left"]
 
 
+def test_in_a_region_of_the_state_it_is_put_off_until_its_end() -> None:
+    ran: list[str] = []
+
+    with state_lock:
+        finalizers.settle_from_finalizer(lambda: ran.append("of a finalizer"))
+        finalizers.put_off(lambda: ran.append("put off"))
+        finalizers.run_pending()
+        assert ran == []
+    finalizers.run_pending()
+
+    assert ran == ["of a finalizer", "put off"]
+
+
+def test_at_the_end_of_a_region_inside_a_lock_of_a_policy_another_thread_runs_it() -> None:
+    ran: list[int] = []
+    done = threading.Event()
+
+    def settle() -> None:
+        ran.append(threading.get_ident())
+        done.set()
+
+    with new_lock():
+        with state_lock:
+            finalizers.put_off(settle)
+        finalizers.run_pending()
+        assert done.wait(PATIENCE)
+
+    assert ran != [threading.get_ident()]
+
+
+def test_what_defers_itself_again_is_not_run_for_ever() -> None:
+    ran: list[str] = []
+
+    def again() -> None:
+        ran.append("once")
+        finalizers.run_later(again)
+        finalizers.run_pending()
+
+    again()
+    finalizers.run_pending()
+
+    assert ran == ["once"] * 3
+
+
 def test_run_later_runs_nothing_by_itself() -> None:
     ran: list[str] = []
 
@@ -67,8 +110,7 @@ def test_run_later_runs_nothing_by_itself() -> None:
     assert ran == ["first", "second"]
 
 
-def test_while_it_is_settled_the_thread_knows_that_a_finalizer_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finalizers, "any_locked", lambda: False)
+def test_while_it_is_settled_the_thread_knows_that_a_finalizer_is_at_work() -> None:
     known: list[bool] = []
 
     def outer() -> None:
@@ -94,8 +136,7 @@ def test_what_raises_is_logged_and_the_rest_is_run(caplog: pytest.LogCaptureFixt
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_another_thread_has_taken_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finalizers, "any_locked", lambda: False)
+def test_what_another_thread_has_taken_is_not_missed() -> None:
     finalizers.run_later(finalizers.pending.clear)
     finalizers.run_later(lambda: pytest.fail("taken already"))
 

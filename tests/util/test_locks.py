@@ -1,8 +1,11 @@
-"""The locks of the library: ordinary locks that a forked child can use."""
+"""The locks of the library: a thread knows whether it holds one, and a forked child can use them."""
 
 import gc
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
 from weakref import WeakSet
 
 import pytest
@@ -14,18 +17,63 @@ from tests.util.helpers import loaded_again
 PATIENCE = 60.0
 
 
-def test_a_new_lock_is_an_ordinary_lock() -> None:
+def held_elsewhere(lock: threading.RLock) -> bool:
+    """Return whether another thread than this one holds it."""
+    free = lock.acquire(blocking=False)
+    if free:
+        lock.release()
+    return not free
+
+
+class Held:
+    """Another thread holds locks meanwhile."""
+
+    def __init__(self, *held: Any) -> None:
+        self.locks = held
+        self.is_held, self.may_go = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.hold)
+
+    def hold(self) -> None:
+        with ExitStack() as stack:
+            for lock in self.locks:
+                stack.enter_context(lock)
+            self.is_held.set()
+            self.may_go.wait(PATIENCE)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        assert self.is_held.wait(PATIENCE)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.may_go.set()
+        self.thread.join(PATIENCE)
+
+
+def test_a_lock_is_reentrant() -> None:
     lock = locks.new_lock()
 
-    assert type(lock) is type(threading.Lock())
-    assert not lock.locked()
-    with lock:
-        assert not lock.acquire(blocking=False)
-    assert lock.acquire(blocking=False)
+    with lock, lock:
+        assert locks.holds_any_lock()
+
+    assert not locks.holds_any_lock()
 
 
 def test_every_lock_is_a_new_one() -> None:
     assert locks.new_lock() is not locks.new_lock()
+
+
+def test_a_thread_knows_which_locks_it_holds_itself() -> None:
+    lock = locks.new_lock()
+
+    with Held(lock, locks.state_lock):
+        assert not locks.holds_any_lock()
+        assert not locks.inside_state()
+    with locks.state_lock:
+        assert locks.holds_any_lock()
+        assert locks.inside_state()
+    with lock:
+        assert locks.holds_any_lock()
+        assert not locks.inside_state()
 
 
 def test_a_lock_that_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,51 +85,37 @@ def test_a_lock_that_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     assert list(locks._locks) == [kept]
 
 
-def test_in_a_child_held_locks_are_released_and_free_ones_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_locks", WeakSet())
-    held, free = locks.new_lock(), locks.new_lock()
-    held.acquire()
-
-    locks._release_in_child()
-
-    assert not held.locked()
-    assert not free.locked()
-
-
-def test_a_lock_held_by_a_thread_of_the_parent_is_usable_in_the_child() -> None:
+def test_locks_held_by_a_thread_of_the_parent_are_usable_in_the_child() -> None:
     lock, free = locks.new_lock(), locks.new_lock()
     ordinary = threading.Lock()
-    is_held, may_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock, ordinary:
-            is_held.set()
-            may_go.wait(PATIENCE)
 
     def use() -> str:
-        got = [one.acquire(blocking=False) for one in (lock, free, ordinary)]
-        lock.release()
-        return f"{got} {lock.acquire(blocking=False)}"
+        return str([one.acquire(blocking=False) for one in (lock, free, locks.state_lock, ordinary)])
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert is_held.wait(PATIENCE)
+    with Held(lock, locks.state_lock, ordinary):
         said = in_child(use)
-        still_held = lock.locked()
-    finally:
-        may_go.set()
-        thread.join(PATIENCE)
+        assert held_elsewhere(lock)
 
-    assert said == "[True, True, False] True"  # False: an ordinary lock would have been stuck
-    assert still_held
-    assert not lock.locked()
+    assert said == "[True, True, True, False]"  # False: an ordinary lock would have been stuck
+
+
+def test_a_lock_held_by_the_thread_that_forks_stays_held_in_the_child() -> None:
+    lock = locks.new_lock()
+
+    def use() -> str:
+        with ThreadPoolExecutor(1) as other:
+            held = other.submit(held_elsewhere, lock).result()
+        lock.release()
+        return f"{held} {locks.holds_any_lock()}"
+
+    with lock:
+        assert in_child(use) == "True False"
 
 
 def test_where_nothing_forks_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork")
 
-    assert not loaded_again("resilience._util.locks").new_lock().locked()
+    assert not loaded_again("resilience._util.locks").holds_any_lock()
 
 
 def test_where_processes_fork_the_release_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:

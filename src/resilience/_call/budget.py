@@ -7,10 +7,12 @@ total: each retry takes a token, and only successes add tokens, so retries stop 
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any, NoReturn
 
 from resilience._util import validation
-from resilience._util.locks import new_lock
+from resilience._util.finalizers import pending, put_off, run_pending
+from resilience._util.locks import inside_state, state_lock
 
 UNIT = 10**9
 """Tokens are counted in integer billionths, so that ten times 0.1 is exactly 1."""
@@ -65,7 +67,6 @@ class RetryBudget:
         return _GrpcRetryBudget(max_tokens, token_ratio)
 
     def _fill(self, gain: int, most: int, start: int) -> None:
-        self._lock = new_lock()
         self._gain = gain
         self._most = most
         self._start = start
@@ -76,8 +77,13 @@ class RetryBudget:
         """Add `ratio` tokens for one successful attempt, up to `capacity`. The return value has no meaning."""
 
     def withdraw(self) -> bool:
-        """Take one token for a retry or hedge. Return False, and change nothing, if there is less than one token."""
-        with self._lock:
+        """Take one token for a retry or hedge. Return False, and change nothing, if there is less than one token.
+
+        It also returns False to a finalizer or a signal handler that has interrupted a change of the state.
+        """
+        if inside_state():
+            return False
+        with state_lock:
             # The same as `_collect`, without a call.
             drawn = next(self._deposits)
             tokens = self._tokens + (drawn - self._seen) * self._gain
@@ -86,20 +92,18 @@ class RetryBudget:
                 tokens = self._most
             granted = tokens >= UNIT
             self._tokens = tokens - UNIT if granted else tokens
-            return granted
+        if pending:
+            run_pending()
+        return granted
 
     def refund(self) -> None:
         """Return the token for a retry or hedge that was not made, such as one that an inner policy rejected."""
-        with self._lock:
-            self._collect()
-            self._tokens = min(self._most, self._tokens + UNIT)
+        self._change(UNIT)
 
     @property
     def affordable(self) -> bool:
         """Whether `withdraw` would return True now."""
-        with self._lock:
-            self._collect()
-            return self._tokens >= UNIT
+        return self._change(0) >= UNIT
 
     def failed(self) -> None:
         """Count a failure. It has no effect, except in a budget made by `grpc`, where it takes a token."""
@@ -107,15 +111,18 @@ class RetryBudget:
     @property
     def tokens(self) -> float:
         """The number of tokens now, from 0 to `capacity`."""
-        with self._lock:
-            self._collect()
-            return self._tokens / UNIT
+        return self._change(0) / UNIT
 
     def reset(self) -> None:
         """Set the number of tokens to that at the start."""
-        with self._lock:
+        if inside_state():
+            put_off(self.reset)
+            return
+        with state_lock:
             self._collect()
             self._tokens = self._start
+        if pending:
+            run_pending()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as data: `tokens` and `capacity`."""
@@ -133,6 +140,19 @@ class RetryBudget:
 
     def __repr__(self) -> str:
         return f"RetryBudget(ratio={self.ratio:g}, capacity={self.capacity:g})"
+
+    def _change(self, by: int) -> int:
+        """Add `by` to the tokens, within their bounds, and return them; all in billionths."""
+        if inside_state():
+            if by:
+                put_off(partial(self._change, by))
+            return self._tokens
+        with state_lock:
+            self._collect()
+            self._tokens = tokens = max(0, min(self._most, self._tokens + by))
+        if pending:
+            run_pending()
+        return tokens
 
     def _collect(self) -> None:
         """Convert the deposits since the last call into tokens. The lock is held.
@@ -162,14 +182,10 @@ class _GrpcRetryBudget(RetryBudget):
 
     @property
     def affordable(self) -> bool:
-        with self._lock:
-            self._collect()
-            return self._tokens * 2 > self._most
+        return self._change(0) * 2 > self._most
 
     def failed(self) -> None:
-        with self._lock:
-            self._collect()
-            self._tokens = max(0, self._tokens - UNIT)
+        self._change(-UNIT)
 
     def __repr__(self) -> str:
         return f"RetryBudget.grpc(max_tokens={self.capacity:g}, token_ratio={self.ratio:g})"

@@ -57,10 +57,6 @@ class Entry(Protocol):
         """Return the allowlists that list returned values; `default` is for pipelines without an own allowlist."""
         ...
 
-    def current_owner(self) -> object:
-        """Return an object that identifies the running task, or else the thread."""
-        ...
-
     def enter_block(self, gate: Any, options: CallOptions) -> BlockEntry:
         """Have a gate admit a `with` block, which may block the thread."""
         ...
@@ -75,13 +71,11 @@ class BlockEntry(NamedTuple):
 
     Attributes:
         call: the call that represents the block.
-        owner: the task or thread that entered it.
         admitted: whether the gate admitted it, so that the token has to be settled at its end.
         token: the token of the gate.
     """
 
     call: RunningCall
-    owner: object
     admitted: bool
     token: Any
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from resilience._outcome.ending import ABANDONED, Ending, EndingKind
-from resilience._util.finalizers import pending, settle_from_finalizer, settle_pending
+from resilience._util.finalizers import pending, put_off, settle_from_finalizer, settle_pending
+from resilience._util.locks import holds_any_lock
 from resilience._util.log_once import hook_failed
 
 Settle: TypeAlias = "Callable[[Ending], object]"
@@ -105,12 +106,23 @@ class DeferredSettlement:
         """Call `settle` with the ending when the work ends, or at once if it has ended."""
         self._waiting.append(settle)
         if self._ending is not None:
-            settle_all(self._waiting, self._ending)
+            self._settle(self._ending)
 
     def end(self, ending: Ending) -> None:
         """Settle all gates with this ending. Later calls have no effect."""
         if self._ending is None and next(self._ends) == 0:
             self._ending = ending
+            self._settle(ending)
+
+    def _settle(self, ending: Ending) -> None:
+        """Settle all gates: now, or once this thread has left the region that it has locked.
+
+        The caller may be a finalizer, such as that of a client's stream which closes a response, and may have
+        interrupted such a region.
+        """
+        if holds_any_lock():
+            put_off(partial(settle_all, self._waiting, ending))
+        else:
             settle_all(self._waiting, ending)
 
     def __del__(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
-from resilience._util.finalizers import settle_from_finalizer
-from resilience._util.locks import new_lock
+from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
+from resilience._util.locks import inside_state, state_lock
 
 
 class TicketState(Enum):
@@ -49,7 +50,10 @@ class Ticket:
         """Register a callback for the grant of a permit. Return False if the ticket does not wait any more."""
         with self._queue.lock:
             self._wake = wake
-            return self.state is WAITING
+            waits = self.state is WAITING
+        if pending:
+            run_pending()
+        return waits and self.state is WAITING
 
     def acquire(self) -> bool:
         """Acquire the granted permit. Return False if none was granted."""
@@ -58,6 +62,10 @@ class Ticket:
             return False
         self.state = ACQUIRED
         return True
+
+    def release(self) -> None:
+        """Release the acquired permit. The gate then grants free permits to waiting tickets."""
+        self._queue.release()
 
     def leave(self) -> None:
         """Leave the queue. A permit that was granted in the meantime is granted to the next ticket."""
@@ -89,16 +97,17 @@ class WaitQueue:
     built-in function, a Ctrl-C cannot prevent it from running.
 
     Attributes:
-        lock: the lock of the queue.
+        lock: the lock that guards the queue.
+        release: releases a permit.
         waiting: the waiting tickets, in order; read-only.
     """
 
-    __slots__ = ("_acquire", "_release", "lock", "waiting")
+    __slots__ = ("_acquire", "lock", "release", "waiting")
 
     def __init__(self, acquire: Callable[[], bool], release: Callable[[], object]) -> None:
-        self.lock = new_lock()
+        self.lock = state_lock
         self._acquire = acquire
-        self._release = release
+        self.release = release
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -112,8 +121,11 @@ class WaitQueue:
             room: the maximum length of the queue.
 
         Returns:
-            The ticket; None if the queue is full.
+            The ticket; None if the queue is full, or if a finalizer or a signal handler made the call while this
+            thread was changing the state of a policy.
         """
+        if inside_state():
+            return None
         ticket = Ticket(self, until)
         granted: list[Ticket] = []
         try:
@@ -124,20 +136,31 @@ class WaitQueue:
                 self._grant_free(granted)
         finally:
             wake_all(granted)
+            if pending:
+                run_pending()
         return ticket
 
     def grant(self) -> None:
         """Grant free permits to waiting tickets. To be called after a permit was released."""
-        if self.waiting:
-            granted: list[Ticket] = []
-            try:
-                with self.lock:
-                    self._grant_free(granted)
-            finally:
-                wake_all(granted)
+        if not self.waiting:
+            return
+        if inside_state():
+            put_off(self.grant)
+            return
+        granted: list[Ticket] = []
+        try:
+            with self.lock:
+                self._grant_free(granted)
+        finally:
+            wake_all(granted)
+            if pending:
+                run_pending()
 
     def remove(self, ticket: Ticket) -> None:
         """Cancel a ticket, unless its permit was acquired. A granted permit is released and granted to the next one."""
+        if inside_state():
+            put_off(partial(self.remove, ticket))
+            return
         granted: list[Ticket] = []
         try:
             with self.lock:
@@ -146,10 +169,12 @@ class WaitQueue:
                     del self.waiting[ticket]
                 elif ticket.state is GRANTED:
                     ticket.state = CANCELLED
-                    self._release()
+                    self.release()
                     self._grant_free(granted)
         finally:
             wake_all(granted)
+            if pending:
+                run_pending()
 
     def _grant_free(self, granted: list[Ticket]) -> None:
         """Grant free permits in order. No call comes between acquiring and granting one, so a Ctrl-C cannot lose it."""

@@ -69,14 +69,13 @@ def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
 
 def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
     """Call the gate's `admit` in a mode."""
-    owner = _runtime.current_owner()
     if mode is Mode.OFF:
-        return BlockEntry(call, owner, False, None)
+        return BlockEntry(call, False, None)
     if mode is Mode.SHADOW:
         token = ShadowGate(gate).admit(call)
-        return BlockEntry(call, owner, token is not REJECTED, token)
+        return BlockEntry(call, token is not REJECTED, token)
     try:
-        return BlockEntry(call, owner, True, gate.admit(call))
+        return BlockEntry(call, True, gate.admit(call))
     except RejectedError as error:
         hooks.publish_rejection(gate, call, error, Mode.ENFORCE)
         raise

@@ -18,17 +18,16 @@ from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
 from resilience._pipeline.compose import Composer, more_lenient
 from resilience._pipeline.in_flight import InFlight
-from resilience._policies.base import Policy
+from resilience._policies.base import Policy, forget_calls
 from resilience._policies.shapes import Gate
-from resilience._runtime import current_owner
 from resilience._util import validation
-from resilience._util.locks import members, new_lock
+from resilience._util.finalizers import pending, put_off, run_pending
+from resilience._util.locks import inside_state, members, state_lock
 from resilience.errors import RejectedError, RejectReason
 from resilience.events._bus import Bus, everywhere
 from resilience.events._types import CallEnded, Mode, ModeName
 
 PipelineT = TypeVar("PipelineT", bound=Policy[Any])
-_storing = new_lock()
 
 
 class ProcessMode:
@@ -101,33 +100,42 @@ class Engine(Generic[PipelineT]):
 
     def recompose(self) -> None:
         """Let the next call of each family compose its chain again; calls in flight finish in the old chains."""
+        if inside_state():
+            put_off(self.recompose)
+            return
         self.composer.forget_result_lists()
         version = object()
         first, afirst = self._first_call, self._first_acall
-        with _storing:
+        with state_lock:
             self._version = version
             self.chain = first
             self.achain = afirst
+        if pending:
+            run_pending()
         self._recomposed(self._pipeline())
 
     def _first_call(self, call: RunningCall) -> Any:
         """Compose the chain for plain functions, and pass the call through it."""
         version = self._version
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(SYNC, self.reject)
-        with _storing:
+        with state_lock:
             if self._version is version:
                 self.chain = chain
                 self.info.shortest_timeout = shortest_timeout
+        if pending:
+            run_pending()
         return chain(call)
 
     async def _first_acall(self, call: RunningCall) -> Any:
         """Compose the chain for coroutine functions, and pass the call through it."""
         version = self._version
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(ASYNC, self._areject)
-        with _storing:
+        with state_lock:
             if self._version is version:
                 self.achain = chain
                 self.info.shortest_timeout = shortest_timeout
+        if pending:
+            run_pending()
         return await chain(call)
 
     def _chain(self, drivers: Drivers, reject: Step) -> Step:
@@ -147,10 +155,6 @@ class Engine(Generic[PipelineT]):
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
         """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
         return self.composer.result_lists(default)
-
-    def current_owner(self) -> object:
-        """Return the running task; outside of tasks, the identifier of the thread."""
-        return current_owner()
 
     def enter_block(self, gate: Gate[Any], options: CallOptions) -> BlockEntry:
         """Admit a block through a gate; a thread may wait."""
@@ -193,9 +197,13 @@ def engines() -> list[Engine[Any]]:
 
 
 def _forget_calls_in_child() -> None:
-    """Clear the calls in flight in a forked child, where the threads that made them do not exist."""
+    """Forget the calls in flight in a forked child, where the threads that made them do not exist."""
+    policies: dict[Policy[Any], None] = {}
     for engine in engines():
         engine.in_flight.forget()
+        policies |= dict.fromkeys(engine.composer.policies)
+    for policy in policies:
+        forget_calls(policy)
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass, replace
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, Protocol, SupportsIndex
 from weakref import ref
 
@@ -153,6 +153,12 @@ class Policy(Caller[D_co]):
     def reset(self) -> None:
         """Discard the state, so that the policy behaves as if newly made. Settings, name and mode stay."""
 
+    def _forget_calls(self) -> None:
+        """Free what the calls in flight hold, and ignore how they end.
+
+        Called in a forked child, where the threads of these calls do not exist.
+        """
+
     def _attach(self, pipeline: Recomposable) -> None:
         """Recompose `pipeline` whenever this policy changes. The pipeline is held weakly."""
         with _update_lock:
@@ -232,5 +238,7 @@ def _plain_items(mapping: Any) -> dict[str, Any]:
     return {str(key): _plain(one) for key, one in mapping.items()}
 
 
+forget_calls: Callable[[Policy[Any]], object] = methodcaller("_forget_calls")
+"""Free what the calls in flight hold in a policy; in a forked child."""
 expected_seconds: Callable[[Policy[Any]], float | None] = attrgetter("_expected_seconds")
 """Return the seconds that an answer may take by a policy; None if it does not say."""

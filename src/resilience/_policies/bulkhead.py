@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from resilience._call.call import Call
 from resilience._call.wait_queue import Ticket, WaitQueue
 from resilience._outcome.ending import Ending
-from resilience._policies.blocks import BlockGate
+from resilience._policies.blocks import PermitGate
 from resilience._util import validation
 from resilience._util.clock import clock
+from resilience._util.finalizers import pending, put_off, run_pending
+from resilience._util.locks import inside_state
 from resilience._util.values import Value
 from resilience.errors import BulkheadFullError, RejectReason
 from resilience.events._types import Mode, ModeName
@@ -32,7 +34,11 @@ class BulkheadSettings(Value):
         object.__setattr__(self, "max_wait", validation.number("max_wait", self.max_wait))
 
 
-class Bulkhead(BlockGate[Ticket | None]):
+Permit: TypeAlias = "list[None] | Ticket"
+"""The token of an admitted call: the list that its permit returns to, or the ticket that it waited with."""
+
+
+class Bulkhead(PermitGate[Permit]):
     """Admit at most `limit` concurrent calls; more calls may wait in a queue, first come, first served.
 
     Args:
@@ -79,12 +85,20 @@ class Bulkhead(BlockGate[Ticket | None]):
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(BulkheadSettings(limit=limit, queue=queue, max_wait=max_wait), name=name, mode=mode)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make all permits free. A permit of before returns to a list that is not used any more."""
         self._free: list[None] = []
         self._made = 0
         self._peak = 0
         self._shrinking = False
         self._wait_queue = WaitQueue(self._take, partial(self._free.append, None))
         self._waiting = self._wait_queue.waiting
+
+    def _forget_calls(self) -> None:
+        super()._forget_calls()
+        self._begin()
 
     @property
     def limit(self) -> int:
@@ -95,7 +109,10 @@ class Bulkhead(BlockGate[Ticket | None]):
     def in_flight(self) -> int:
         """The number of permits in use. It may exceed `limit` for a while after `limit` was lowered."""
         with self._wait_queue.lock:
-            return self._made - len(self._free)
+            in_use = self._made - len(self._free)
+        if pending:
+            run_pending()
+        return in_use
 
     @property
     def queued(self) -> int:
@@ -107,29 +124,33 @@ class Bulkhead(BlockGate[Ticket | None]):
         """The greatest number of permits in use at once, since the start or the last `reset`."""
         return max(self._peak, self._made)
 
-    def admit(self, call: Call) -> Ticket | None:
-        """Take a permit and return None, or return a ticket of the queue to wait on.
+    def admit(self, call: Call) -> Permit:
+        """Take a permit, or return a ticket of the queue to wait on.
 
         Raises:
             BulkheadFullError: all permits are in use, and there is no room in the queue.
         """
         while not self._waiting:
             if not self._shrinking:
+                free = self._free
                 try:
                     # Not `pop()`: Python handles signals after a call, and a Ctrl-C there would lose the permit. From
                     # here to the driver's `try` there is no call.
-                    del self._free[-1]
+                    del free[-1]
                 except IndexError:
                     pass
                 else:
-                    return None
+                    return free
             if not self._ensure_free():
                 break
         return self._enqueue(call)
 
-    def settle(self, token: Ticket | None, ending: Ending) -> None:
+    def settle(self, token: Permit, ending: Ending) -> None:
         """Release the permit, whatever the ending, and grant it to the first waiting call."""
-        self._free.append(None)
+        if isinstance(token, Ticket):
+            token.release()
+        else:
+            token.append(None)
         if self._waiting:
             self._wait_queue.grant()
 
@@ -144,28 +165,46 @@ class Bulkhead(BlockGate[Ticket | None]):
 
     def _settings_changed(self) -> None:
         """Admit waiting calls after the limit was raised; discard free permits after it was lowered."""
+        if inside_state():
+            put_off(self._settings_changed)
+            return
         with self._wait_queue.lock:
             self._discard_free(self.settings.limit)
+        if pending:
+            run_pending()
         self._wait_queue.grant()
 
     def snapshot(self) -> dict[str, Any]:
         """Return `in_flight`, `queued`, `limit` and `peak`, all of the same moment."""
         with self._wait_queue.lock:
-            return {
+            state = {
                 "in_flight": self._made - len(self._free),
                 "queued": len(self._waiting),
                 "limit": self.settings.limit,
                 "peak": self.peak,
             }
+        if pending:
+            run_pending()
+        return state
 
     def reset(self) -> None:
         """Reset `peak`. Permits in use stay in use, and waiting calls keep waiting."""
+        if inside_state():
+            put_off(self.reset)
+            return
         with self._wait_queue.lock:
             self._discard_free(0)
             self._peak = 0
+        if pending:
+            run_pending()
 
     def _ensure_free(self) -> bool:
-        """Make a free permit if the limit allows; return whether there is a free permit."""
+        """Make a free permit if the limit allows; return whether there is a free permit.
+
+        None is made for a finalizer or a signal handler that has interrupted a change of the state.
+        """
+        if inside_state():
+            return False
         with self._wait_queue.lock:
             limit = self.settings.limit
             if self._shrinking:
@@ -173,7 +212,10 @@ class Bulkhead(BlockGate[Ticket | None]):
             if not self._free and self._made < limit:
                 self._made += 1
                 self._free.append(None)
-            return bool(self._free)
+            found = bool(self._free)
+        if pending:
+            run_pending()
+        return found
 
     def _take(self) -> bool:
         """Take a permit for the first waiting call; return whether there was one. Lock held."""

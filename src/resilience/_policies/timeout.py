@@ -144,6 +144,9 @@ class Timeout(Scope):
         self._abandoned[key] = None
         thread.add(lambda _: self._abandoned.pop(key, None))
 
+    def _forget_calls(self) -> None:
+        self._abandoned = {}
+
     def snapshot(self) -> dict[str, Any]:
         """Return `abandoned`, the number of abandoned threads that are still running; empty unless `thread` is True."""
         return {"abandoned": self.abandoned} if self.thread else {}

@@ -1,4 +1,8 @@
-"""Locks that are usable in a forked child, even if a thread of the parent held them at the time of the fork."""
+"""Locks that a thread can tell it holds, and that are usable in a forked child.
+
+A collection, a signal handler or a callback may run in a thread at any moment, also while the thread holds a lock of
+the library. What it then has to settle is deferred until the lock is released; see `_util.finalizers`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,34 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from operator import attrgetter, methodcaller
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
-_locks: WeakSet[threading.Lock] = WeakSet()
+
+state_lock = threading.RLock()
+"""Guards the state of all policies of the library.
+
+It is held for a few instructions, never while code of the user is called or another lock is acquired. One lock for
+all policies, so that no two locks can block each other's threads, and a thread can ask cheaply whether it holds it.
+After a region that it guards, `run_pending` is called if `pending` is not empty.
+"""
+inside_state: Callable[[], bool] = attrgetter("_is_owned")(state_lock)
+"""Return whether this thread holds `state_lock`."""
+
+_locks: WeakSet[Any] = WeakSet()
+_is_owned: Callable[[Any], bool] = methodcaller("_is_owned")
+_reinitialize: Callable[[Any], object] = methodcaller("_at_fork_reinit")
 
 
-def new_lock() -> threading.Lock:
-    """Return a new `threading.Lock` that is released in the child after `os.fork()`.
+def new_lock() -> threading.RLock:
+    """Return a new reentrant lock, for a policy of your own.
 
-    The thread that held it does not exist in the child, so it would never be released there.
+    Streams and coroutines that are garbage-collected while a thread holds it are settled after that. In the child of
+    `os.fork()` it is released, since the thread that held it does not exist there.
     """
-    lock = threading.Lock()
+    lock = threading.RLock()
     _locks.add(lock)
     return lock
 
@@ -30,9 +49,11 @@ class _ThreadState(threading.local):
     Attributes:
         finalizing: whether a finalizer of the library runs. It may have interrupted any code, so no callback of the
             user may be called.
+        settling: whether `run_pending` runs in this thread.
     """
 
     finalizing = False
+    settling = False
 
 
 thread_state = _ThreadState()
@@ -44,9 +65,9 @@ def run_in_thread(function: Callable[[], object]) -> None:
         _thread.start_new_thread(function, ())
 
 
-def any_locked() -> bool:
-    """Return whether any thread, including this one, holds a lock of the library."""
-    return any(lock.locked() for lock in members(_locks))
+def holds_any_lock() -> bool:
+    """Return whether this thread holds a lock of the library or of a policy."""
+    return inside_state() or any(_is_owned(lock) for lock in members(_locks))
 
 
 def members(collection: Iterable[T]) -> list[T]:
@@ -59,9 +80,10 @@ def members(collection: Iterable[T]) -> list[T]:
 
 
 def _release_in_child() -> None:
-    for lock in members(_locks):
-        if lock.locked():
-            lock.release()
+    """Release the locks that other threads of the parent held; those of the forking thread stay held."""
+    for lock in (state_lock, *members(_locks)):
+        if not _is_owned(lock):
+            _reinitialize(lock)
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 from resilience._util.clock import clock
-from resilience._util.finalizers import run_later
-from resilience._util.locks import members, new_lock, thread_state
+from resilience._util.finalizers import pending, put_off, run_later, run_pending
+from resilience._util.locks import inside_state, members, state_lock, thread_state
 from resilience._util.log_once import hook_failed
 from resilience.events._types import Event
 
@@ -67,9 +68,6 @@ class Subscription:
             return False
 
 
-_changes = new_lock()
-
-
 class _Subscribers:
     """A set of subscriptions; `changed` is called after each change."""
 
@@ -103,14 +101,19 @@ class _Subscribers:
 
     def _change(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> None:
         """Change the subscriptions. A collection may unsubscribe at any moment, so nothing is made under the lock."""
+        if inside_state():
+            put_off(partial(self._change, change))
+            return
         changed = False
         while not changed:
             before = self.all
             after = change(before)
-            with _changes:
+            with state_lock:
                 if self.all is before:
                     self.all = after
                     changed = True
+            if pending:
+                run_pending()
         self.changed()
 
     def changed(self) -> None:
@@ -190,7 +193,7 @@ class Bus(_Subscribers):
 
 def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
     """Call the listeners with an event; inside a finalizer, leave that to the next call. Their errors are logged."""
-    if thread_state.finalizing:
+    if thread_state.finalizing or inside_state():
         run_later(lambda: deliver(event, subscriptions))
         return
     for subscription in subscriptions:

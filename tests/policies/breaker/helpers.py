@@ -90,10 +90,11 @@ class Interference:
     def __init__(self, breaker: CircuitBreaker, others: Callable[[], object]) -> None:
         self.breaker = breaker
         self.others = others
-        self.lock: threading.Lock = vars(breaker)["_lock"]
+        self.machine = vars(breaker)["_machine"]
+        self.lock: threading.RLock = self.machine.lock
 
     def __enter__(self) -> None:
-        vars(self.breaker)["_lock"] = self.lock
+        self.machine.lock = self.lock
         self.others()
         self.lock.acquire()
 
@@ -102,10 +103,15 @@ class Interference:
 
 
 class Rig:
-    """A breaker, a pipeline around it, and hands on its hooks."""
+    """A breaker, a pipeline around it, and hands on its hooks.
 
-    def __init__(self, **settings: Any) -> None:
-        self.breaker = CircuitBreaker(**settings)
+    Its defaults differ from those of the breaker: an open time of a second, three probes, and `in_a_row` consecutive
+    failures while the window holds fewer than `min_calls`, where `consecutive_failures` is halved.
+    """
+
+    def __init__(self, *, in_a_row: int = 10, **settings: Any) -> None:
+        defaults = {"open_for": 1.0, "half_open_calls": 3, "consecutive_failures": 2 * in_a_row}
+        self.breaker = CircuitBreaker(**{**defaults, **settings})
         self.pipeline = Pipeline(self.breaker, name="quotes", failures=FAILURES)
         self.binding = self.pipeline.entry()[1]
 
@@ -143,7 +149,7 @@ class Rig:
 
     def interfere(self, others: Callable[[], object]) -> None:
         """Have something happen in another thread, just before the lock is taken the next time."""
-        vars(self.breaker)["_lock"] = Interference(self.breaker, others)
+        vars(self.breaker)["_machine"].lock = Interference(self.breaker, others)
 
     def open(self) -> None:
         while self.state() is BreakerState.CLOSED:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
 @pytest.mark.usefixtures("clock")
 class TestInAPipeline:
     def test_sync_and_async_share_it(self, clock: VirtualClock) -> None:
-        breaker = CircuitBreaker(consecutive_failures=4)
+        breaker = CircuitBreaker(consecutive_failures=8)
         pipeline = Pipeline(breaker, name="quotes")
 
         async def fails_later() -> None:
@@ -48,7 +48,7 @@ class TestInAPipeline:
         assert breaker.snapshot()["state"] == "closed"
 
     def test_a_retry_outside_does_not_retry_the_refusal(self) -> None:
-        pipeline = Pipeline(Retry(9, wait=backoff.none()), CircuitBreaker(consecutive_failures=2))
+        pipeline = Pipeline(Retry(9, wait=backoff.none()), CircuitBreaker(consecutive_failures=4))
         calls: list[None] = []
 
         def down() -> None:
@@ -63,7 +63,7 @@ class TestInAPipeline:
             pipeline.call(down)
 
     def test_shadow_mode_lets_everything_through_and_keeps_the_state_true(self, clock: VirtualClock) -> None:
-        breaker = CircuitBreaker(consecutive_failures=2, mode="shadow")
+        breaker = CircuitBreaker(consecutive_failures=4, mode="shadow")
         pipeline = Pipeline(breaker, name="quotes")
         healthy = False
         calls: list[None] = []

@@ -47,7 +47,7 @@ class TestSlowCalls:
         assert rig.counts == (0, 0, 0)
 
     def test_a_slow_success_ends_a_row(self, clock: VirtualClock) -> None:
-        rig = Rig(slow_after=0.5, consecutive_failures=2)
+        rig = Rig(slow_after=0.5, in_a_row=2)
         rig.run("failed")
         self.take(rig, clock, 1)
         rig.run("failed")

@@ -37,7 +37,7 @@ class TestConcurrency:
     @pytest.mark.usefixtures("frequent_switches")
     @pytest.mark.parametrize("missing", [0, 1])
     def test_the_last_failure_of_a_row_opens_it(self, missing: int) -> None:
-        rig = Rig(window=3600, min_calls=10**9, consecutive_failures=THREADS * 1000 + missing, open_for=30)
+        rig = Rig(window=3600, min_calls=10**9, in_a_row=THREADS * 1000 + missing, open_for=30)
         tokens = [[rig.admit() for _ in range(1000)] for _ in range(THREADS)]
         in_threads(THREADS, lambda index: ends(rig, tokens[index]))
         assert rig.seen("state", "failures", "opens") == (
@@ -48,7 +48,7 @@ class TestConcurrency:
 
     @pytest.mark.usefixtures("frequent_switches")
     def test_a_success_in_between_breaks_the_row(self) -> None:
-        rig = Rig(window=3600, min_calls=10**9, consecutive_failures=THREADS + 1)
+        rig = Rig(window=3600, min_calls=10**9, in_a_row=THREADS + 1)
         # Between two failures of a thread it has a success, so that no row can be longer than there are threads.
         in_threads(THREADS, lambda _: rig.run(*["failed", "ok"] * 1000))
         assert rig.seen("state", "calls") == ("closed", THREADS * 2000)
@@ -61,7 +61,7 @@ class TestConcurrency:
 
     def test_half_open_with_calls_in_threads(self) -> None:
         with virtual_time() as clock:
-            rig = Rig(consecutive_failures=1)
+            rig = Rig(in_a_row=1)
             rig.open()
             clock.advance(1.2)
             others_refused = threading.Event()
@@ -81,7 +81,7 @@ class TestConcurrency:
 
     def test_half_open_with_tasks(self) -> None:
         async def main(clock: VirtualClock) -> None:
-            rig = Rig(consecutive_failures=1)
+            rig = Rig(in_a_row=1)
             rig.open()
             clock.advance(1.2)
             done = asyncio.Event()
@@ -124,7 +124,7 @@ class TestConcurrency:
     def test_a_storm(self) -> None:
         """Any mixture, and in the end no probe place is lost."""
         with virtual_time() as clock:
-            rig = Rig(consecutive_failures=5, open_for=0.5, max_open_for=0.5)
+            rig = Rig(in_a_row=5, open_for=0.5, max_open_for=0.5)
             words = ["ok", "failed", "error", "cancelled", "failed", "ok", "failed", "failed", "7"]
 
             def work(index: int) -> int:
@@ -151,7 +151,7 @@ class TestConcurrency:
 
 
 def half_open_under_threads(clock: VirtualClock) -> None:
-    rig = Rig(consecutive_failures=1)
+    rig = Rig(in_a_row=1)
     rig.open()
     clock.advance(1.2)
     with Recorder(rig.pipeline, events=[BreakerChanged]) as recorder:

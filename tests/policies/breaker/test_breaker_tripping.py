@@ -49,7 +49,7 @@ class TestTripping:
         assert "10 calls in a row failed" in str(rig.refused())
 
     def test_consecutive_failures_of_a_client_with_little_traffic(self, clock: VirtualClock) -> None:
-        rig = Rig(consecutive_failures=3)
+        rig = Rig(in_a_row=3)
         for _ in range(3):
             assert rig.state() is BreakerState.CLOSED
             rig.run("failed")
@@ -59,7 +59,7 @@ class TestTripping:
 
     @pytest.mark.parametrize("word", NEUTRAL)
     def test_neutral_endings_count_nothing(self, word: str) -> None:
-        rig = Rig(consecutive_failures=2)
+        rig = Rig(in_a_row=2)
         rig.run("failed", *[word] * 50)
         assert rig.counts == (1, 1, 0)
         rig.run("failed")  # and break no row
@@ -67,13 +67,13 @@ class TestTripping:
 
     @pytest.mark.parametrize("word", BAD)
     def test_bad_endings(self, word: str) -> None:
-        rig = Rig(consecutive_failures=3)
+        rig = Rig(in_a_row=3)
         rig.run(*[word] * 3)
         assert rig.seen("state", "calls", "failures") == ("open", 3, 3)
 
     @pytest.mark.parametrize("word", GOOD)
     def test_good_endings(self, word: str) -> None:
-        rig = Rig(consecutive_failures=2)
+        rig = Rig(in_a_row=2)
         rig.run("failed", word, "failed", word)
         assert rig.seen("state", "calls", "failures") == ("closed", 4, 2)
 
@@ -111,7 +111,7 @@ class TestTripping:
 
     @pytest.mark.parametrize("seconds", [0.0, 1e-9, 10.0, 1e6, 1e12])
     def test_any_pace_of_time(self, clock: VirtualClock, seconds: float) -> None:
-        rig = Rig(consecutive_failures=3, open_for=5, max_open_for=5)
+        rig = Rig(in_a_row=3, open_for=5, max_open_for=5)
         for _ in range(3):
             rig.run("ok", "failed", "failed", "ok")
             clock.advance(seconds)

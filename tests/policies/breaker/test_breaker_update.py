@@ -18,7 +18,7 @@ class TestUpdate:
     def test_the_state_and_the_counts_stay(self) -> None:
         rig = Rig()
         rig.run(*["failed"] * 9)
-        rig.breaker.update(consecutive_failures=5, min_calls=10, open_for=4.0)
+        rig.breaker.update(consecutive_failures=10, min_calls=10, open_for=4.0)
         assert rig.seen("state", "calls") == ("closed", 9)
         rig.run("ok")
         assert rig.state() is BreakerState.CLOSED
@@ -28,7 +28,7 @@ class TestUpdate:
     def test_a_stale_row_does_not_open_it(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5)
         rig.run(*["failed"] * 9)
-        rig.breaker.update(consecutive_failures=5)
+        rig.breaker.update(consecutive_failures=10)
         token = rig.admit()
         clock.advance(1)
         rig.end(token, "ok")

@@ -75,7 +75,7 @@ class TestOpen:
         seconds: set[float] = set()
         with virtual_time(), seeded(7):
             for _ in range(200):
-                rig = Rig(open_for=10.0, max_open_for=11.0, consecutive_failures=1)
+                rig = Rig(open_for=10.0, max_open_for=11.0, in_a_row=1)
                 rig.open()
                 seconds.add(rig.breaker.snapshot()["retry_after"])
         assert 8 <= min(seconds) < 8.5
@@ -83,7 +83,7 @@ class TestOpen:
         assert len(seconds) > 100
 
     def test_no_growth_overflows(self, steady: VirtualClock) -> None:
-        rig = Rig(open_for=1e300, open_growth=1e300, consecutive_failures=1)
+        rig = Rig(open_for=1e300, open_growth=1e300, in_a_row=1)
         rig.open()
         for _ in range(5):
             assert rig.seen("retry_after") == (30.0,)

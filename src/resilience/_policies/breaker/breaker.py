@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from resilience._call.call import Call
 from resilience._outcome.allowlist import Allowlist, Failures
-from resilience._outcome.ending import OK, Ending, EndingKind
-from resilience._policies.blocks import BlockGate
-from resilience._policies.breaker.settings import GOOD, BreakerSettings, Verdict
+from resilience._outcome.ending import OK, Ending
+from resilience._policies.breaker.machine import StateMachine
+from resilience._policies.breaker.publishing import log_if_unlisted, publish_change
+from resilience._policies.breaker.settings import GOOD, BreakerSettings
 from resilience._policies.breaker.state import (
     HALF_OPEN,
-    MANUAL,
     OPEN,
     Change,
     Generation,
@@ -22,13 +23,14 @@ from resilience._policies.breaker.state import (
     Trigger,
 )
 from resilience._policies.breaker.window import TimeWindow
-from resilience._util.clock import FOREVER, clock
-from resilience._util.locks import new_lock
-from resilience._util.log_once import unlisted
-from resilience.events._types import BreakerChanged, BreakerState, Mode, ModeName
+from resilience._policies.shapes import Gate
+from resilience._util.clock import clock
+from resilience._util.finalizers import put_off
+from resilience._util.locks import inside_state
+from resilience.events._types import BreakerState, Mode, ModeName
 
 
-class CircuitBreaker(BlockGate[Token]):
+class CircuitBreaker(Gate[Token]):
     """Reject calls while the dependency is failing; then admit a few probes to see whether it has recovered.
 
     Args:
@@ -36,7 +38,9 @@ class CircuitBreaker(BlockGate[Token]):
         min_calls: the number of calls in the window below which neither rate opens it, >= 1.
         window: the length of the window in seconds, >= 0.001. It moves in steps of a tenth.
         window_calls: if given, the window is the last `window_calls` calls, >= 1, and `window` is ignored.
-        consecutive_failures: the number of consecutive failures that opens it, >= 1; None to ignore them.
+        consecutive_failures: the number of consecutive failures that opens it, >= 1; half of it, rounded up, while the
+            window holds fewer than `min_calls`, so that a client with little traffic opens it, too. None to ignore
+            them.
         slow_after: the seconds, > 0, from which on a call is slow, for a stream up to its head; None: no call is.
         slow_call_rate: the share of slow calls in the window from which on it opens, in (0, 1].
         open_for: the seconds to stay open, > 0, multiplied by U(0.8, 1.2) so that clients do not all retry at once.
@@ -71,10 +75,10 @@ class CircuitBreaker(BlockGate[Token]):
         consecutive_failures: int | None = 10,
         slow_after: float | None = None,
         slow_call_rate: float = 1.0,
-        open_for: float = 1.0,
+        open_for: float = 0.5,
         open_growth: float = 1.25,
         max_open_for: float = 30.0,
-        half_open_calls: int = 3,
+        half_open_calls: int = 1,
         probe_timeout: float | None = None,
         on: Failures | None = None,
         name: str | None = None,
@@ -99,8 +103,7 @@ class CircuitBreaker(BlockGate[Token]):
             name=name,
             mode=mode,
         )
-        self._lock = new_lock()
-        self._generation = Generation.closed(self.settings, clock.monotonic())
+        self._machine = StateMachine(self.settings)
 
     @property
     def _expected_seconds(self) -> float | None:
@@ -110,7 +113,7 @@ class CircuitBreaker(BlockGate[Token]):
     @property
     def state(self) -> BreakerState:
         """The current state. An open breaker becomes half-open when its open time has passed, also without a call."""
-        return self._current(clock.monotonic()).state
+        return self._current().state
 
     # Calls
 
@@ -120,12 +123,12 @@ class CircuitBreaker(BlockGate[Token]):
         Raises:
             CircuitOpenError: it is open or isolated, or all places for probes are taken.
         """
-        generation = self._generation
+        generation = self._machine.generation
         window = generation.window
         if window is not None:
             return window if self.settings.slow_after is None else TimedCall(window, clock.monotonic())
         now = clock.monotonic()
-        if generation.state is not OPEN or not now < generation.until <= now + self.settings.max_open_for:
+        if generation.state is not OPEN or not now < generation.until <= now + generation.longest:
             return self._admit_probe(call, now)
         rejection = generation.rejection
         if rejection is None or rejection.pipeline is not call.pipeline:
@@ -134,15 +137,12 @@ class CircuitBreaker(BlockGate[Token]):
 
     def _admit_probe(self, call: Call, now: float) -> Token:
         """Admit the call as a probe, or as an ordinary call if the breaker has closed; else reject it."""
-        generation = self._generation
-        if generation.state is OPEN:
-            generation = self._current(now, call)
+        generation = self._current(call)
         if generation.state is HALF_OPEN:
             probe = Probe(generation, now, call.deadline, self.settings.probe_timeout)
-            with self._lock:
-                if generation is self._generation and generation.take(probe, now):
-                    return probe
-            generation = self._generation
+            if self._machine.take(probe, now):
+                return probe
+            generation = self._machine.generation
         if generation.window is not None:
             return self.admit(call)
         rejection = Rejection(generation, call.pipeline, self, self.name)
@@ -159,58 +159,36 @@ class CircuitBreaker(BlockGate[Token]):
         if ending is OK and token.__class__ is TimeWindow:
             now = clock.monotonic()
             if now >= token.bucket_end:
-                with self._lock:
-                    token.rotate(now)
+                self._machine.rotate(token, now)
             next(token.count)
+        elif inside_state():  # a finalizer or a signal handler has interrupted a change of the state
+            put_off(partial(self._score, token, ending))
         else:
             self._score(token, ending)
 
     def _score(self, token: Token, ending: Ending) -> None:
         # The verdict may call a predicate of the user, so it is made without the lock.
         verdict = GOOD if ending is OK else self.settings.verdict(ending)
-        good = verdict.good
-        if good is None and isinstance(ending.error, Exception):
-            self._log_if_unlisted(ending, ending.error)
+        if verdict.good is None and isinstance(ending.error, Exception):
+            log_if_unlisted(self._pipelines(), self.settings, ending, ending.error)
         now = clock.monotonic()
         if isinstance(token, Probe):
-            self._score_probe(token, verdict, now)
+            self._publish(self._machine.end_probe(token, verdict, now, slow=self._was_slow(token, now)))
+            return
+        if verdict.good is None:
             return
         slow = False
         if isinstance(token, TimedCall):
             slow = self._was_slow(token, now)
-            window = token.window
-        else:
-            window = token
-        if good is None:
+            token = token.window
+        if verdict.good and not slow and isinstance(token, TimeWindow):
+            self.settle(token, OK)
             return
-        if good and not slow and isinstance(window, TimeWindow):
-            self.settle(window, OK)
-            return
-        change = None
-        with self._lock:
-            if window is self._generation.window:
-                totals = window.add(now, not good, slow)
-                why = "" if good and not slow else self.settings.reason(totals, window.consecutive)
-                if why:
-                    change = self._transition(Trigger.TRIPPED, now, why, verdict.retry_after)
-        if change is not None:
-            self._publish(change)
-
-    def _score_probe(self, probe: Probe, verdict: Verdict, now: float) -> None:
-        slow = self._was_slow(probe, now)
-        why = "a probe was slow" if verdict.good else "a probe failed"
-        with self._lock:
-            trigger = self._generation.ended(probe, verdict, now, slow=slow)
-            change = None if trigger is None else self._transition(trigger, now, why, verdict.retry_after)
-        self._publish(change)
+        self._publish(self._machine.count(token, now, verdict, slow=slow))
 
     def _was_slow(self, token: TimedCall | Probe, now: float) -> bool:
         slow_after = self.settings.slow_after
         return slow_after is not None and (now - token.start if token.elapsed is None else token.elapsed) >= slow_after
-
-    def _log_if_unlisted(self, ending: Ending, error: Exception) -> None:
-        if ending.by(self.settings.on)[0] is EndingKind.ERROR:
-            unlisted(next((pipeline.info.name for pipeline in self._pipelines()), ""), error)
 
     # States
 
@@ -226,75 +204,34 @@ class CircuitBreaker(BlockGate[Token]):
         """Close the breaker, and set the number of openings to 0."""
         self._force(Trigger.RESET)
 
-    def _settings_changed(self) -> None:
-        """Begin an empty window if its length has changed; other settings apply from the next decision on."""
-        now = clock.monotonic()
-        with self._lock:
-            window = self._generation.window
-            if window is not None:
-                fresh = self.settings.make_window(now)
-                if (type(fresh), fresh.span) != (type(window), window.span):
-                    self._generation.window = fresh
-
     def snapshot(self) -> dict[str, Any]:
         """Return the counts, rates, state and times (in seconds) as data; unless closed, the counts that opened it."""
-        now = clock.monotonic()
-        self._current(now)
-        with self._lock:
-            generation = self._generation
-            counts = generation.counts if generation.window is None else generation.window.counts(now)
-        return {
-            "calls": counts.calls,
-            "failures": counts.failures,
-            "slow": counts.slow,
-            "rate": counts.rate,
-            "slow_rate": counts.slow_rate,
-            "state": generation.state.value,
-            "opens": generation.opens,
-            "seconds_in_state": max(0.0, now - generation.since),
-            "retry_after": max(0.0, generation.until - now) if generation.state is OPEN else None,
-        }
+        self._current()
+        return self._machine.snapshot()
 
-    def _current(self, now: float, call: Call | None = None) -> Generation:
+    def _settings_changed(self) -> None:
+        """Begin an empty window if its length has changed; other settings apply from the next decision on."""
+        if inside_state():
+            put_off(self._settings_changed)
+        else:
+            self._machine.use(self.settings)
+
+    def _forget_calls(self) -> None:
+        self._machine.forget_calls()
+
+    def _current(self, call: Call | None = None) -> Generation:
         """Return the current generation; an open one whose time has passed is made half-open first."""
-        generation = self._generation
-        # If the clock is set back, as at the end of virtual time, the breaker must not stay open. Not compared by
-        # `until - now`, which rounding may make longer than the open time.
-        latest = FOREVER if generation.state is not OPEN else now + self.settings.max_open_for
-        if now < generation.until <= latest:
-            return generation
-        change = None
-        with self._lock:
-            if generation is self._generation:
-                change = self._transition(Trigger.TIME, generation.until)
+        generation, change = self._machine.current()
         self._publish(change, call)
-        return self._generation
+        return generation
 
     def _force(self, trigger: Trigger) -> None:
-        now = clock.monotonic()
-        self._current(now)
-        with self._lock:
-            change = self._transition(trigger, now)
-        self._publish(change)
-
-    def _transition(self, trigger: Trigger, now: float, why: str = "", hint: float | None = None) -> Change | None:
-        """Change the state if the trigger has a transition in the current one; return the change. Lock held."""
-        old = self._generation
-        new = old.after(trigger, self.settings, now, why, hint)
-        if new is None:
-            return None
-        self._generation = new
-        return Change(old.state, new.state, trigger in MANUAL, new.counts.rate, new.why)
+        if inside_state():
+            put_off(partial(self._force, trigger))
+            return
+        self._current()
+        self._publish(self._machine.force(trigger))
 
     def _publish(self, change: Change | None, call: Call | None = None) -> None:
-        """Publish a change in every pipeline that contains the breaker. Lock not held: listeners may use it."""
-        if change is None or change.previous is change.state:
-            return
-        facts = {**change._asdict(), "mode": self.mode}
-        if call is not None:
-            call.pipeline.publish(BreakerChanged, self, call, **facts)
-        for pipeline in self._pipelines():
-            info = pipeline.info
-            if call is None or info is not call.pipeline:
-                name = info.name_of(self) or self.name
-                info.bus.publish(BreakerChanged, pipeline=info.name, policy=name, operation="", target=None, **facts)
+        if change is not None:
+            publish_change(self, self._pipelines(), change, call)

@@ -100,13 +100,16 @@ class BreakerSettings(Value):
             consecutive: the number of consecutive failures.
         """
         calls, failures, slow = totals
+        limit = self.consecutive_failures
         if calls >= self.min_calls:
             if failures / calls >= self.failure_rate:
                 return f"{failures} of {calls} {self._calls} failed"
             if slow / calls >= self.slow_call_rate:
                 return f"{slow} of {calls} {self._calls} were slow"
-        if self.consecutive_failures is not None and consecutive >= self.consecutive_failures:
-            return f"{consecutive} calls in a row failed"
+        elif limit is not None:
+            limit = (limit + 1) // 2
+        if limit is not None and consecutive >= limit:
+            return "a call failed" if consecutive == 1 else f"{consecutive} calls in a row failed"
         return ""
 
     @property

@@ -5,8 +5,9 @@ Nothing in this module reads the clock, takes a lock or publishes an event; `bre
 
 from __future__ import annotations
 
+import copy
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from resilience._call.call import PipelineInfo
 from resilience._policies.breaker.settings import BreakerSettings, Verdict, Window
@@ -63,6 +64,7 @@ class Generation:
         state: the state.
         since: when it began, in seconds of the library's monotonic clock.
         until: when an open period ends; infinity in other states.
+        longest: the `max_open_for` with which an open period began, in seconds.
         window: the window of a closed period; None in other states.
         counts: the counts of the window at the last opening or isolation.
         why: why the breaker opened; empty in other states.
@@ -75,14 +77,15 @@ class Generation:
     """
 
     __slots__ = (
-        "counts", "failed", "good", "opens", "places", "probes", "rejection", "since", "state", "until", "why",
-        "window",
+        "counts", "failed", "good", "longest", "opens", "places", "probes", "rejection", "since", "state", "until",
+        "why", "window",
     )  # fmt: skip
 
     def __init__(self, state: BreakerState, since: float) -> None:
         self.state = state
         self.since = since
         self.until = FOREVER
+        self.longest = 0.0
         self.window: Window | None = None
         self.counts = NONE
         self.why = ""
@@ -128,8 +131,23 @@ class Generation:
             new.failed += trigger is Trigger.BAD
             new.why = why
             new.until = now + settings.open_time(new.failed, hint)
+            new.longest = settings.max_open_for
         elif state is HALF_OPEN:
             new.places = settings.half_open_calls
+            new.probes = {}
+        return new
+
+    def lasts(self, now: float) -> bool:
+        """Return whether an open period lasts. It is over if the clock was set back far, as by virtual time."""
+        # Not compared by `until - now`, which rounding may make longer than the open time.
+        return now < self.until <= now + self.longest
+
+    def without_calls(self) -> Generation:
+        """Return an equal generation without running calls, whose endings and probes belong to this one."""
+        new = copy.copy(self)
+        if self.window is not None:
+            new.window = self.window.copy()
+        if self.state is HALF_OPEN:
             new.probes = {}
         return new
 
@@ -155,6 +173,21 @@ class Generation:
             return Trigger.BAD if within_lease or (probe.due and verdict.timed_out) else None
         self.good += within_lease
         return Trigger.GOOD if self.good >= self.places else None
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return the counts, rates, state and times (in seconds) as data. Lock held."""
+        counts = self.counts if self.window is None else self.window.counts(now)
+        return {
+            "calls": counts.calls,
+            "failures": counts.failures,
+            "slow": counts.slow,
+            "rate": counts.rate,
+            "slow_rate": counts.slow_rate,
+            "state": self.state.value,
+            "opens": self.opens,
+            "seconds_in_state": max(0.0, now - self.since),
+            "retry_after": max(0.0, self.until - now) if self.state is OPEN else None,
+        }
 
     def message(self, label: str) -> str:
         """Return the message of a rejection: what happened, why, and what to do."""

@@ -6,6 +6,7 @@ A window is guarded by the lock of its breaker, with one exception: a success in
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import deque
 from typing import NamedTuple
@@ -75,6 +76,15 @@ class TimeWindow:
         self._consecutive_at = 0
         self._marks = [(0, 0, 0)]
         self._begin(now)
+
+    def copy(self) -> TimeWindow:
+        """Return a window with the same counts, which calls counted by this one do not affect."""
+        other = copy.copy(self)
+        successes = self._successes()
+        other.count = itertools.count(successes)
+        other._reads = 0
+        other._marks = list(self._marks)
+        return other
 
     def _begin(self, now: float) -> None:
         """Begin the first bucket."""
@@ -157,6 +167,12 @@ class CallWindow:
         self._slow = 0
         self.consecutive = 0
         """The number of consecutive failures, as of the last call counted."""
+
+    def copy(self) -> CallWindow:
+        """Return a window with the same counts."""
+        other = copy.copy(self)
+        other._outcomes = self._outcomes.copy()
+        return other
 
     def add(self, now: float, failed: bool, slow: bool) -> tuple[int, int, int]:
         """Count a call and return the new totals: calls, failures, slow calls. Lock held."""

@@ -1,0 +1,45 @@
+"""What a circuit breaker tells: its changes of state as events, and exceptions that no allowlist lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from resilience._call.call import Call
+from resilience._outcome.ending import Ending, EndingKind
+from resilience._policies.base import Policy, Recomposable
+from resilience._policies.breaker.settings import BreakerSettings
+from resilience._policies.breaker.state import Change
+from resilience._util.log_once import unlisted
+from resilience.events._types import BreakerChanged
+
+
+def publish_change(
+    breaker: Policy[Any], pipelines: Iterable[Recomposable], change: Change, call: Call | None = None
+) -> None:
+    """Publish a change of state in every pipeline that contains the breaker. No lock is held: listeners may use it.
+
+    Args:
+        breaker: the breaker.
+        pipelines: the pipelines that contain it.
+        change: the change; if the state is the same as before, nothing is published.
+        call: the call that made the breaker half-open, for its operation and target; None for other changes.
+    """
+    if change.previous is change.state:
+        return
+    facts = {**change._asdict(), "mode": breaker.mode}
+    if call is not None:
+        call.pipeline.publish(BreakerChanged, breaker, call, **facts)
+    for pipeline in pipelines:
+        info = pipeline.info
+        if call is None or info is not call.pipeline:
+            name = info.name_of(breaker) or breaker.name
+            info.bus.publish(BreakerChanged, pipeline=info.name, policy=name, operation="", target=None, **facts)
+
+
+def log_if_unlisted(
+    pipelines: Iterable[Recomposable], settings: BreakerSettings, ending: Ending, error: Exception
+) -> None:
+    """Log once each type of exception that is neither a failure nor an answer by the breaker's allowlist."""
+    if ending.by(settings.on)[0] is EndingKind.ERROR:
+        unlisted(next((pipeline.info.name for pipeline in pipelines), ""), error)
