@@ -30,6 +30,7 @@ DOORS = {
         "_call.entry",
         "_call.running_call",
         "_outcome.allowlist",
+        "_outcome.unlisted",
         "_runtime.threads",
         "_util.clock",
         "_util.exports",

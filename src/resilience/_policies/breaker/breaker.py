@@ -7,6 +7,7 @@ from typing import Any
 from resilience._call.call import Call
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import OK, Ending, EndingKind
+from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.blocks import BlockGate
 from resilience._policies.breaker.settings import GOOD, BreakerSettings, Verdict
 from resilience._policies.breaker.state import (
@@ -24,7 +25,6 @@ from resilience._policies.breaker.state import (
 from resilience._policies.breaker.window import TimeWindow
 from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import new_lock
-from resilience._util.log_once import unlisted
 from resilience.events._types import BreakerChanged, BreakerState, Mode, ModeName
 
 
@@ -210,7 +210,7 @@ class CircuitBreaker(BlockGate[Token]):
 
     def _log_if_unlisted(self, ending: Ending, error: Exception) -> None:
         if ending.by(self.settings.on)[0] is EndingKind.ERROR:
-            unlisted(next((pipeline.info.name for pipeline in self._pipelines()), ""), error)
+            log_unlisted(next((pipeline.info.name for pipeline in self._pipelines()), ""), error)
 
     # States
 
