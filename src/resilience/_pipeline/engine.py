@@ -113,21 +113,25 @@ class Engine(Generic[PipelineT]):
     def _first_call(self, call: RunningCall) -> Any:
         """Compose the chain for plain functions, and pass the call through it."""
         version = self._version
+        ignores_results = self.composer.ignores_results()
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(SYNC, self.reject)
         with _storing:
             if self._version is version:
                 self.chain = chain
                 self.info.shortest_timeout = shortest_timeout
+                self.info.ignores_results = ignores_results
         return chain(call)
 
     async def _first_acall(self, call: RunningCall) -> Any:
         """Compose the chain for coroutine functions, and pass the call through it."""
         version = self._version
+        ignores_results = self.composer.ignores_results()
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(ASYNC, self._areject)
         with _storing:
             if self._version is version:
                 self.achain = chain
                 self.info.shortest_timeout = shortest_timeout
+                self.info.ignores_results = ignores_results
         return await chain(call)
 
     def _chain(self, drivers: Drivers, reject: Step) -> Step:
