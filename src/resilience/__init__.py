@@ -19,6 +19,7 @@ from resilience._call.wait_queue import Ticket, WaitQueue
 from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, FailureKind
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
 from resilience._pipeline.pipeline import Pipeline, pipelines
 from resilience._policies.base import Policy
@@ -47,6 +48,7 @@ from resilience.events._types import BreakerState, Mode
 
 __all__ = [
     "ANSWER",
+    "HTTP_FAILURES",
     "NETWORK_ERRORS",
     "Allowlist",
     "BadResult",
@@ -95,6 +97,7 @@ __all__ = [
     "pipelines",
     "remaining",
     "set_mode",
+    "status_failures",
     "subscribe",
 ]
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import http.client
 import importlib
 import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import pytest
 
-from resilience import NETWORK_ERRORS, Failure, FailureKind
+from resilience import NETWORK_ERRORS, CircuitOpenError, Failure, FailureKind
 from resilience._outcome.network_errors import RULES
+from tests.httpx.server import Server
 
 BROKEN = Failure()
 UNSENT = Failure(unprocessed=True)
@@ -55,6 +61,26 @@ CASES: list[tuple[str, str, Failure | None]] = [
     ("builtins", "KeyError", None),
     ("socket", "gaierror", UNSENT),
     ("asyncio", "TimeoutError", TIMED_OUT),
+    ("http.client", "BadStatusLine", BROKEN),
+    ("http.client", "RemoteDisconnected", BROKEN),
+    ("http.client", "IncompleteRead", BROKEN),
+    ("http.client", "CannotSendRequest", None),
+    ("urllib.error", "URLError", None),
+    ("urllib.error", "ContentTooShortError", BROKEN),
+    ("urllib.error", "HTTPError", None),
+    ("openai", "APIConnectionError", BROKEN),
+    ("openai", "APITimeoutError", TIMED_OUT),
+    ("openai", "APIStatusError", None),
+    ("openai", "APIResponseValidationError", None),
+    ("anthropic", "APIConnectionError", BROKEN),
+    ("anthropic", "APITimeoutError", TIMED_OUT),
+    ("anthropic", "APIStatusError", None),
+    ("stripe", "APIConnectionError", BROKEN),
+    ("stripe", "APIError", None),
+    ("elasticsearch", "ConnectionError", BROKEN),
+    ("elasticsearch", "ConnectionTimeout", TIMED_OUT),
+    ("elastic_transport", "TlsError", None),
+    ("elasticsearch", "ApiError", None),
     ("requests.exceptions", "ConnectionError", BROKEN),
     ("requests.exceptions", "ProxyError", BROKEN),
     ("requests.exceptions", "ChunkedEncodingError", BROKEN),
@@ -146,6 +172,128 @@ def test_botocore() -> None:
     assert NETWORK_ERRORS.classify(exceptions.ProxyConnectionError(proxy_url="x", error="refused")) == BROKEN
     assert NETWORK_ERRORS.classify(exceptions.SSLError(endpoint_url="x", error="bad certificate")) is None
     assert NETWORK_ERRORS.classify(exceptions.NoRegionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "failure"),
+    [
+        (ConnectionRefusedError(), UNSENT),
+        (socket.gaierror(), UNSENT),
+        (ConnectionResetError(), BROKEN),
+        (TimeoutError(), TIMED_OUT),
+        (OSError(errno.EHOSTUNREACH, "no route to host"), BROKEN),
+        (ssl.SSLCertVerificationError(), None),
+        (FileNotFoundError(), None),
+        ("unknown url type: quotes", None),
+    ],
+)
+def test_urllib_wraps_what_went_wrong(reason: Any, failure: Failure | None) -> None:
+    assert NETWORK_ERRORS.classify(urllib.error.URLError(reason)) == failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "kind"), [("cut", "IncompleteRead"), ("close", "RemoteDisconnected")])
+def test_urllib_against_a_server_that_hangs_up(word: str, kind: str) -> None:
+    def fetch() -> bytes:
+        with urllib.request.urlopen(f"{server.url}/{word}") as response:
+            body: bytes = response.read()
+        return body
+
+    with Server() as server, pytest.raises((http.client.HTTPException, ConnectionError)) as caught:
+        fetch()
+
+    assert type(caught.value).__name__ == kind
+    assert NETWORK_ERRORS.classify(caught.value) == BROKEN
+
+
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return int(closed.getsockname()[1])
+
+
+def test_redis_could_not_connect() -> None:
+    redis: Any = importlib.import_module("redis")
+    aredis: Any = importlib.import_module("redis.asyncio")
+    once: Any = importlib.import_module("redis.backoff").NoBackoff(), 0
+    retry = importlib.import_module("redis.retry").Retry(*once)
+    aretry = importlib.import_module("redis.asyncio.retry").Retry(*once)
+    port = closed_port()
+
+    async def ping() -> None:
+        async with aredis.Redis(port=port, retry=aretry) as client:
+            await client.ping()
+
+    with pytest.raises(redis.ConnectionError) as caught, redis.Redis(port=port, retry=retry) as client:
+        client.ping()
+    assert NETWORK_ERRORS.classify(caught.value) == UNSENT
+    with pytest.raises(redis.ConnectionError) as caught:
+        asyncio.run(ping())
+    assert NETWORK_ERRORS.classify(caught.value) == UNSENT
+
+
+def test_redis_lost_its_connection_after_that_to_another_server_was_refused() -> None:
+    lost = importlib.import_module("redis").ConnectionError("Connection closed by server.")
+    lost.__context__ = ConnectionRefusedError()
+
+    assert NETWORK_ERRORS.classify(lost) == BROKEN
+
+
+def test_asyncio_could_connect_to_none_of_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = closed_port()
+
+    async def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    with pytest.raises(OSError, match="Multiple exceptions") as caught:
+        asyncio.run(asyncio.open_connection("quotes.test", port))
+    assert NETWORK_ERRORS.classify(caught.value) == UNSENT
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("cause", "failure"),
+    [
+        (httpx2.ConnectError("refused"), BROKEN),
+        (httpx2.ReadError("cut"), BROKEN),
+        (httpx2.ConnectTimeout("late"), TIMED_OUT),
+        (httpx2.PoolTimeout("busy"), Failure(FailureKind.TIMEOUT, counted=False)),
+        (httpx2.UnsupportedProtocol("no protocol"), None),
+        (CircuitOpenError("the circuit is open"), None),
+        (ValueError("of a middleware"), None),
+    ],
+)
+def test_sdks_of_models_wrap_what_went_wrong_in_the_last_attempt(
+    sdk: str, cause: Exception, failure: Failure | None
+) -> None:
+    """They try again by themselves, so that the last of their attempts says nothing about the ones before."""
+    error = importlib.import_module(sdk).APIConnectionError(request=httpx2.Request("GET", "http://models.test"))
+    error.__cause__ = cause
+
+    assert NETWORK_ERRORS.classify(error) == failure
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_a_bad_certificate_is_not_a_failure_of_the_network_for_an_sdk(sdk: str) -> None:
+    error = importlib.import_module(sdk).APIConnectionError(request=httpx2.Request("GET", "http://models.test"))
+    error.__cause__ = httpx2.ConnectError("certificate verify failed")
+    error.__cause__.__cause__ = ssl.SSLCertVerificationError("self-signed")
+
+    assert NETWORK_ERRORS.classify(error) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_a_real_refusal_of_an_sdk(sdk: str) -> None:
+    module: Any = importlib.import_module(sdk)
+    make = module.OpenAI if sdk == "openai" else module.Anthropic
+    url = f"http://127.0.0.1:{closed_port()}"
+    with make(api_key="key", base_url=url, max_retries=0) as client, pytest.raises(module.APIConnectionError) as caught:
+        client.models.list()
+
+    assert NETWORK_ERRORS.classify(caught.value) == BROKEN
 
 
 def test_what_urllib3_and_requests_wrap() -> None:

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar, assert_type
 import pytest
 
 from resilience import (
+    HTTP_FAILURES,
+    Allowlist,
     Bulkhead,
     Call,
     CircuitBreaker,
@@ -23,6 +25,7 @@ from resilience import (
     Ticket,
     Timeout,
     set_mode,
+    status_failures,
 )
 from resilience.events import CallEnded, Event, RetryScheduled
 from resilience.testing import Recorder
@@ -264,3 +267,9 @@ def test_signatures_pass_for_callables() -> None:
 
     assert function("a") == 1
     assert asyncio.run(coroutine("a")) == 1
+
+
+def test_the_failures_of_http_are_allowlists() -> None:
+    assert_type(HTTP_FAILURES, Allowlist)
+    assert_type(status_failures(), Allowlist)
+    assert_type(HTTP_FAILURES | status_failures([404]) | KeyError, Allowlist)

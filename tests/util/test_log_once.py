@@ -1,4 +1,4 @@
-"""What is logged about hooks that fail and about exceptions that nobody lists: each thing once."""
+"""What is logged about hooks that fail: each thing once."""
 
 import logging
 
@@ -95,23 +95,3 @@ def test_the_most_kinds_bound_the_memory() -> None:
 def test_a_library_does_not_print_by_itself() -> None:
     assert any(isinstance(handler, logging.NullHandler) for handler in log_once.logger.handlers)
     assert log_once.logger.level == logging.NOTSET
-
-
-def test_what_no_allowlist_lists_comes_with_the_advice_to_list_it(caplog: pytest.LogCaptureFixture) -> None:
-    log_once.unlisted("shop", KeyError("x"))
-    log_once.unlisted("shop", KeyError("y"))
-
-    assert caplog.messages == [
-        "shop let builtins.KeyError through: no allowlist lists it, so it is neither retried nor counted. If it is a "
-        "failure of the dependency, give failures=NETWORK_ERRORS | KeyError to the pipeline, or on= to the policy; if "
-        "it is a known answer, answers=(KeyError,) (this is logged once)"
-    ]
-
-
-def test_nothing_is_said_of_what_an_integration_knows(caplog: pytest.LogCaptureFixture) -> None:
-    error = KeyError("x")
-    error.__dict__[log_once.KNOWN] = True
-
-    log_once.unlisted("shop", error)
-
-    assert caplog.messages == []

@@ -25,7 +25,7 @@ class PipelineInfo:
         bus: the subscriptions to its events.
     """
 
-    __slots__ = ("__weakref__", "budget", "bus", "failures", "name", "policies", "shortest_timeout")
+    __slots__ = ("__weakref__", "budget", "bus", "failures", "ignores_results", "name", "policies", "shortest_timeout")
 
     def __init__(self, name: str, failures: Allowlist | None, budget: RetryBudget | None, bus: Bus) -> None:
         self.name = name
@@ -35,6 +35,8 @@ class PipelineInfo:
         self.policies: Mapping[str, object] = {}
         self.shortest_timeout: float | None = None
         """The shortest Timeout in the pipeline, in seconds; if it has none, the shortest `slow_after`, or None."""
+        self.ignores_results = False
+        """Whether the pipeline acts on failures, but no allowlist in it classifies the results of plain functions."""
 
     def name_of(self, policy: object) -> str:
         """Return the name of a policy in this pipeline; empty if the policy is not part of it."""

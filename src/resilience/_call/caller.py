@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from resilience._call.call import CallOptions
 from resilience._call.callables import check_function, unwrapped
 from resilience._call.entry import Entry, aexecute, execute, guard, guard_async
+from resilience._call.responses import NOT_RESPONSES, check_response
 from resilience._call.running_call import RunningCall
 from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
@@ -81,7 +82,10 @@ class Caller(ABC, Generic[D_co]):
         An exception of the function itself is raised unchanged, after retries, if any.
         """
         entry, options = self.entry()
-        result: R | D_co = execute(entry, RunningCall.make(options, function, args, kwargs))
+        call = RunningCall.make(options, function, args, kwargs)
+        result: R | D_co = execute(entry, call)
+        if type(result) not in NOT_RESPONSES:
+            check_response(call, result)
         return result
 
     @overload
@@ -99,7 +103,11 @@ class Caller(ABC, Generic[D_co]):
         An exception of the function itself is raised unchanged, after retries, if any.
         """
         entry, options = self.entry()
-        return await aexecute(entry, RunningCall.make(options, function, args, kwargs))
+        call = RunningCall.make(options, function, args, kwargs)
+        result = await aexecute(entry, call)
+        if type(result) not in NOT_RESPONSES:
+            check_response(call, result)
+        return result
 
     def bind(
         self, *, operation: str | None = None, target: str | None = None, idempotent: bool | None = None

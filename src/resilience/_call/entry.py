@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
 from resilience._call.call import CallOptions
+from resilience._call.responses import NOT_RESPONSES, check_response
 from resilience._call.running_call import RunningCall
 from resilience._outcome.allowlist import Allowlist
 from resilience._util.finalizers import pending, run_pending
@@ -124,7 +125,10 @@ def guard(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> C
             run_pending()
         try:
             enter(call)
-            return entry.chain(call)
+            result = entry.chain(call)
+            if result.__class__ not in NOT_RESPONSES:
+                check_response(call, result)
+            return result
         except CarriedResult as carried:
             return carried.result
         finally:
@@ -150,7 +154,10 @@ def guard_async(entry: Entry, options: CallOptions, function: Callable[..., Any]
             run_pending()
         try:
             enter(call)
-            return await entry.achain(call)
+            result = await entry.achain(call)
+            if result.__class__ not in NOT_RESPONSES:
+                check_response(call, result)
+            return result
         except CarriedResult as carried:
             return carried.result
         finally:

@@ -7,6 +7,8 @@ and the first match counts. The result is cached for each type.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Rule
@@ -48,15 +50,48 @@ def _by_proxy(error: Any) -> Failure | None:
     return UNSENT if refused or str(original).startswith("Tunnel connection failed") else BROKEN
 
 
+def _of(error: BaseException | None) -> Failure | None:
+    """Return the failure for an error inside another one; None if it is no network error, or if there is none."""
+    rule = network_errors(type(error))
+    return rule(error) if callable(rule) else rule
+
+
+def _by_urllib_reason(error: Any) -> Failure | None:
+    """Classify urllib's URLError by its `reason`: an OSError, or a text if the URL is not one that can be opened."""
+    return _of(getattr(error, "reason", None))
+
+
+def _by_connect_error(error: Any) -> Failure | None:
+    """Classify redis-py's ConnectionError: if it says that it came of connecting, the error of the socket decides."""
+    inner = _of(error.__cause__ or error.__context__) if " connecting to " in str(error) else None
+    return UNSENT if inner is not None and inner.unprocessed else BROKEN
+
+
+def _after_retries(default: Failure) -> Callable[[Any], Failure | None]:
+    """Return a rule for the error of an SDK that retries by itself, and that wraps the error of its last attempt.
+
+    Some of them wrap any exception: one that is not of the network, such as that of an invalid certificate or a
+    rejection by a pipeline around their transport, is not a failure here either. It is not known what became of the
+    attempts before the last one, so that no such error is unprocessed.
+    """
+
+    def by_last_attempt(error: Any) -> Failure | None:
+        failure = default if error.__cause__ is None else _of(error.__cause__)
+        return replace(failure, unprocessed=False) if failure is not None and failure.unprocessed else failure
+
+    return by_last_attempt
+
+
 def _by_cause(error: Any) -> Failure | None:
     """Classify a plain OSError by its cause: anyio and trio raise it when no address could be connected to."""
     if type(error) is not OSError:
         return None
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return BROKEN
+    if str(error).startswith("Multiple exceptions: [Errno "):  # asyncio could not connect to any of several addresses
+        return UNSENT
     causes = list(leaves(error.__cause__)) if error.__cause__ is not None else []
-    found = [network_errors(type(cause)) for cause in causes]
-    failures = [rule(cause) if callable(rule) else rule for rule, cause in zip(found, causes, strict=True)]
+    failures = [_of(cause) for cause in causes]
     listed = [failure for failure in failures if failure is not None]
     return merged(listed) if listed and len(listed) == len(failures) else None
 
@@ -88,6 +123,10 @@ _HTTPX: dict[str, Rule] = {
     "ConnectTimeout": TIMED_OUT_UNSENT,
     "PoolTimeout": POOL_EXHAUSTED,
 }
+_SDK_OF_MODELS: dict[str, Rule] = {
+    "APIConnectionError": _after_retries(BROKEN),
+    "APITimeoutError": _after_retries(TIMED_OUT),
+}
 _GRPC = {"UNAVAILABLE": BROKEN, "DEADLINE_EXCEEDED": TIMED_OUT}
 
 RULES: dict[str, Rule] = {
@@ -96,6 +135,11 @@ RULES: dict[str, Rule] = {
     "builtins.TimeoutError": TIMED_OUT,
     "builtins.OSError": _by_cause,
     "socket.gaierror": UNSENT,
+    "http.client.BadStatusLine": BROKEN,
+    "http.client.IncompleteRead": BROKEN,
+    "urllib.error.URLError": _by_urllib_reason,
+    "urllib.error.ContentTooShortError": BROKEN,
+    "urllib.error.HTTPError": None,
     **{f"{module}.{name}": rule for module in ("httpx", "httpx2") for name, rule in _HTTPX.items()},
     "requests.exceptions.ConnectionError": _by_reason,
     "requests.exceptions.ChunkedEncodingError": BROKEN,
@@ -117,7 +161,7 @@ RULES: dict[str, Rule] = {
     "aiohttp.client_exceptions.ConnectionTimeoutError": TIMED_OUT_UNSENT,
     "aiohttp.client_exceptions.ClientSSLError": None,
     "aiohttp.client_exceptions.ServerFingerprintMismatch": None,
-    "redis.exceptions.ConnectionError": BROKEN,
+    "redis.exceptions.ConnectionError": _by_connect_error,
     "redis.exceptions.TimeoutError": TIMED_OUT,
     "redis.exceptions.BusyLoadingError": OVERLOADED_AFTER_RETRIES,
     "redis.exceptions.MaxConnectionsError": POOL_EXHAUSTED_AFTER_RETRIES,
@@ -152,6 +196,11 @@ RULES: dict[str, Rule] = {
     "botocore.exceptions.ConnectTimeoutError": TIMED_OUT,
     "botocore.exceptions.ReadTimeoutError": TIMED_OUT,
     "botocore.exceptions.SSLError": None,
+    **{f"{module}.{name}": rule for module in ("openai", "anthropic") for name, rule in _SDK_OF_MODELS.items()},
+    "stripe._error.APIConnectionError": _after_retries(BROKEN),
+    "elastic_transport.ConnectionError": BROKEN,
+    "elastic_transport.ConnectionTimeout": TIMED_OUT,
+    "elastic_transport.TlsError": None,
     "grpc.RpcError": _by_code,
     "trio.TooSlowError": TIMED_OUT,
     "trio.BrokenResourceError": BROKEN,
@@ -184,7 +233,8 @@ def network_errors(kind: type) -> Rule:
 NETWORK_ERRORS = Allowlist.of_types(network_errors)
 """The default allowlist: broken connections, connections that could not be established, and timeouts.
 
-It lists ConnectionError, TimeoutError, socket.gaierror, and the corresponding exceptions of httpx, httpx2, requests,
-urllib3, aiohttp, redis, psycopg, asyncpg, botocore, grpc, trio and anyio. It does not list errors that a retry would
-not resolve, such as an invalid certificate.
+It lists ConnectionError, TimeoutError, socket.gaierror, and the corresponding exceptions of http.client, urllib, httpx,
+httpx2, requests, urllib3, aiohttp, redis, psycopg, asyncpg, botocore, openai, anthropic, stripe, elasticsearch, grpc,
+trio and anyio. It does not list errors that a retry would not resolve, such as an invalid certificate. It does not look
+at responses and their status: that is what `HTTP_FAILURES` does.
 """

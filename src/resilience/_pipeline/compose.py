@@ -17,6 +17,7 @@ from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
+from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
@@ -109,6 +110,10 @@ class Composer:
         lists[default] = tuple(found)
         return lists[default]
 
+    def ignores_results(self) -> bool:
+        """Return whether a Loop or a CircuitBreaker acts on failures, and no allowlist classifies returned values."""
+        return _has((Loop, CircuitBreaker), self.policies) and not self.result_lists()
+
     def forget_result_lists(self) -> None:
         """Clear the cache of `result_lists`, since a policy has changed."""
         self._lists = {}
@@ -170,7 +175,7 @@ class Composer:
             own = more_lenient(policy.mode, mode)
             if own is not Mode.OFF or isinstance(policy, Composite):
                 parts.append(Part(policy, own, looped))
-            looped = looped or _has_loop([policy])
+            looped = looped or _has(Loop, [policy])
         return parts
 
     def _fold(self, build: ChainBuild, link: Link, step: Step) -> Step:
@@ -267,9 +272,9 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     return None
 
 
-def _has_loop(policies: Iterable[Policy[Any]]) -> bool:
-    """Return whether there is a Loop among the policies, or in a nested pipeline."""
+def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
+    """Return whether there is a policy of one of these kinds among the policies, or in a nested pipeline."""
     return any(
-        _has_loop(policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, Loop)
+        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, kinds)
         for policy in policies
     )

@@ -117,11 +117,13 @@ class Engine(Generic[PipelineT]):
     def _first_call(self, call: RunningCall) -> Any:
         """Compose the chain for plain functions, and pass the call through it."""
         version = self._version
+        ignores_results = self.composer.ignores_results()
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(SYNC, self.reject)
         with state_lock:
             if self._version is version:
                 self.chain = chain
                 self.info.shortest_timeout = shortest_timeout
+                self.info.ignores_results = ignores_results
         if pending:
             run_pending()
         return chain(call)
@@ -129,11 +131,13 @@ class Engine(Generic[PipelineT]):
     async def _first_acall(self, call: RunningCall) -> Any:
         """Compose the chain for coroutine functions, and pass the call through it."""
         version = self._version
+        ignores_results = self.composer.ignores_results()
         shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(ASYNC, self._areject)
         with state_lock:
             if self._version is version:
                 self.achain = chain
                 self.info.shortest_timeout = shortest_timeout
+                self.info.ignores_results = ignores_results
         if pending:
             run_pending()
         return await chain(call)

@@ -72,6 +72,7 @@ class Pipeline(Composite[D_co]):
         *policies: the policies, also Pipelines. One object in two pipelines shares its state.
         name: the name in events, metrics and `pipelines()`; None for the name of the first decorated function.
         failures: which outcomes are failures of the dependency; None for those of an integration, or NETWORK_ERRORS.
+            Functions that use HTTP need `HTTP_FAILURES`.
         budget: the retry budget of all retries in it; by default a `RetryBudget()` of its own, None for no limit, as
             for batch jobs. Several pipelines may share one budget.
         mode: "enforce"; "shadow", in which its policies only decide and report; or "off", which leaves them out.

@@ -11,7 +11,7 @@ import warnings
 from functools import partial
 from operator import attrgetter
 
-from resilience.errors import ResilienceWarning, UsageError
+from resilience.errors import ResilienceWarning
 
 logger = logging.getLogger("resilience")
 logger.addHandler(logging.NullHandler())
@@ -54,44 +54,6 @@ def hook_failed(what: str, hook: object, error: Exception) -> None:
         name,
         type(error).__qualname__,
         exc_info=error,
-    )
-
-
-KNOWN = "_resilience_known"
-"""The attribute of an exception that an integration knows not to be a failure of the dependency: it is not logged."""
-_ADVICE = {
-    "grpc.RpcError": "If its status code is that of a failure of the dependency, give "
-    "failures=resilience.grpc.RPC_FAILURES to the pipeline, or resilience.grpc.rpc_failures(codes=...) with that code, "
-    "or on= to the policy: the other codes are then known answers. Do not list the class, which all codes share",
-}
-"""The advice for exceptions that are not to be listed by their type, by qualified name, so that nothing is imported."""
-
-
-def unlisted(pipeline: str, error: Exception) -> None:
-    """Log, once for each type and pipeline, that an exception passed through because no allowlist lists it."""
-    kind = type(error)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(error, UsageError) or kind.__module__ == "tenacity" or KNOWN in error.__dict__:
-        return
-    if first_time("unlisted", pipeline, name):
-        logger.warning(
-            "%s let %s through: no allowlist lists it, so it is neither retried nor counted. %s (this is logged once)",
-            pipeline or "a pipeline",
-            name,
-            _advice(kind),
-        )
-
-
-def _advice(kind: type) -> str:
-    """Return what to do about an unlisted type of exceptions."""
-    for base in kind.__mro__:
-        advice = _ADVICE.get(f"{base.__module__}.{base.__qualname__}")
-        if advice is not None:
-            return advice
-    name = kind.__qualname__
-    return (
-        f"If it is a failure of the dependency, give failures=NETWORK_ERRORS | {name} to the pipeline, or on= to the "
-        f"policy; if it is a known answer, answers=({name},)"
     )
 
 

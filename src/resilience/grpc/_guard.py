@@ -14,9 +14,10 @@ from resilience._call.call import CallOptions
 from resilience._call.caller import Caller, is_async, options_of
 from resilience._call.entry import aexecute, execute
 from resilience._call.running_call import GIVEN, RunningCall
+from resilience._outcome.unlisted import KNOWN
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
-from resilience._util.log_once import KNOWN, hook_failed
+from resilience._util.log_once import hook_failed
 from resilience.errors import ResilienceError
 from resilience.grpc._connectivity import Connectivity
 from resilience.grpc._errors import ChannelClosed, make_rpc_error

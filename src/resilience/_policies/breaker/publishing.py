@@ -7,10 +7,10 @@ from typing import Any
 
 from resilience._call.call import Call
 from resilience._outcome.ending import Ending, EndingKind
+from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.base import Policy, Recomposable
 from resilience._policies.breaker.settings import BreakerSettings
 from resilience._policies.breaker.state import Change
-from resilience._util.log_once import unlisted
 from resilience.events._types import BreakerChanged
 
 
@@ -42,4 +42,4 @@ def log_if_unlisted(
 ) -> None:
     """Log once each type of exception that is neither a failure nor an answer by the breaker's allowlist."""
     if ending.by(settings.on)[0] is EndingKind.ERROR:
-        unlisted(next((pipeline.info.name for pipeline in pipelines), ""), error)
+        log_unlisted(next((pipeline.info.name for pipeline in pipelines), ""), error)

@@ -15,11 +15,11 @@ from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.tenacity_adapter import CallState
+from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, PIPELINE, Inherit, On, RetrySettings, Stop, Wait
 from resilience._policies.shapes import Loop, OnSuccess, RetryState
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
-from resilience._util.log_once import unlisted
 from resilience.backoff import Backoff
 from resilience.errors import RejectedError
 from resilience.events._types import GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled
@@ -201,7 +201,7 @@ class Retry(Loop):
         if budget is not None and kind is EndingKind.OK:
             budget.deposit()
         elif kind is EndingKind.ERROR:
-            unlisted(info.name, error)
+            log_unlisted(info.name, error)
 
     def _strategy_wait(self, call: Call, error: Exception, failure: Failure, state: RetryState) -> tuple[float, bool]:
         """Return the wait, and whether `stop` ends the retries; for tenacity's strategies and waits by failure kind."""
