@@ -168,7 +168,8 @@ def test_while_that_call_runs_the_task_obeys(run: Run) -> None:
 
     run(main)
 
-    assert left == [pytest.approx(0.2, abs=0.01), 0.0]
+    assert left[0] == pytest.approx(0.2, abs=0.01)
+    assert left[1] in (0.0, None)  # both calls end at once, in any order
 
 
 def test_so_does_a_callback_of_the_loop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import Pipeline, Retry, backoff
+from resilience import CircuitBreaker, Pipeline, Retry, Timeout, backoff
 from tests.support.policies import Stale
 
 NOW = backoff.none()
@@ -70,8 +71,41 @@ def test_generator_functions_are_refused_by_every_way_to_call() -> None:
         pipeline(numbers)
 
 
-def test_a_generator_that_is_a_value_is_a_value() -> None:
-    assert list(Pipeline(Retry()).call(lambda: (n for n in (1, 2)))) == [1, 2]
+@contextlib.contextmanager
+def session() -> Generator[str]:
+    raise ConnectionError("down")
+    yield "session"
+
+
+@contextlib.asynccontextmanager
+async def later_session() -> AsyncGenerator[str]:
+    raise ConnectionError("down")
+    yield "session"
+
+
+RETURNED = [
+    (lambda: numbers(), "returned a generator"),
+    (lambda: (number for number in (1, 2)), "returned a generator"),
+    (lambda: later_numbers(), "returned a generator"),
+    (session, "returned a context manager.*`gate.calling()`"),
+    (later_session, "returned a context manager.*`gate.calling()`"),
+]
+
+
+@pytest.mark.parametrize(("function", "words"), RETURNED)
+@pytest.mark.parametrize("timeout", [(), (Timeout(5),)])
+def test_what_has_not_run_when_it_is_returned_is_refused_and_no_success(
+    function: Callable[[], Any], words: str, timeout: tuple[Timeout, ...]
+) -> None:
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(Retry(3, wait=backoff.none()), breaker, *timeout)
+    decorated: Any = pipeline(function)
+
+    for call in (decorated, lambda: pipeline.call(function), lambda: anyio.run(pipeline.acall, function)):
+        with pytest.raises(TypeError, match=words):
+            call()
+
+    assert breaker.snapshot()["calls"] == 0
 
 
 class Secret:

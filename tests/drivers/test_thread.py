@@ -9,6 +9,8 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from resilience import (
@@ -321,3 +323,127 @@ def test_nothing_that_a_thread_has_raised_is_kept() -> None:
         assert inside.calls[0] is not outside.calls[0]
         wait_until(lambda: seen[0]() is None)  # the thread may be about to end
         assert [call.ending for call in (*inside.calls, *outside.calls)] == [None, None]
+
+
+class TestAwaited:
+    """A plain function that is awaited runs on a thread, too, so that it does not block the loop."""
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    @pytest.mark.slow
+    def test_it_is_left_behind_at_the_deadline(self, backend: str) -> None:
+        held, outer = Held(), Holding(limit=3)
+        pipeline = Pipeline(outer, Timeout(0.02, thread=True))
+        turns: list[int] = []
+
+        async def others() -> None:
+            while not turns or len(turns) < 10**6:
+                turns.append(1)
+                await anyio.sleep(0.001)
+
+        async def main() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(others)
+                with pytest.raises(DeadlineExceededError):
+                    await pipeline.acall(held)
+                group.cancel_scope.cancel()
+
+        anyio.run(main, backend=backend)
+
+        assert len(turns) > 1
+        assert outer.in_flight == 1
+        held.released.set()
+        wait_until(lambda: outer.in_flight == 0)
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_it_gives_results_and_errors_back_and_sees_the_context(self, backend: str) -> None:
+        pipeline = Pipeline(Retry(2, wait=NOW), Timeout(30, thread=True))
+        threads: list[int] = []
+
+        def fails() -> str:
+            threads.append(threading.get_ident())
+            raise ConnectionError("down")
+
+        async def main() -> None:
+            variable.set("set")
+            assert await pipeline.acall(variable.get) == "set"
+            left: Any = await pipeline.acall(remaining)
+            assert 0 < left <= 30
+            with pytest.raises(ConnectionError, match="down"):
+                await pipeline.acall(fails)
+
+        anyio.run(main, backend=backend)
+
+        assert len(threads) == 2
+        assert threading.get_ident() not in threads
+
+    def test_a_coroutine_function_needs_no_thread(self) -> None:
+        async def where() -> int:
+            return threading.get_ident()
+
+        async def main() -> int:
+            return await Pipeline(Timeout(30, thread=True)).acall(where)
+
+        assert asyncio.run(main()) == threading.get_ident()
+
+    def test_what_a_plain_function_returns_may_be_awaitable(self) -> None:
+        async def main() -> str:
+            result: Any = await Pipeline(Timeout(30, thread=True)).acall(lambda: asyncio.sleep(0, "awaited"))
+            assert isinstance(result, str)
+            return result
+
+        assert asyncio.run(main()) == "awaited"
+
+    def test_one_that_is_refused_a_thread_is_not_called(self) -> None:
+        held = Held()
+        timeout = Timeout(0.02, thread=True, max_abandoned=1)
+        pipeline = Pipeline(timeout, name="awaited")
+
+        async def main() -> None:
+            with pytest.raises(DeadlineExceededError):
+                await pipeline.acall(held)
+            assert timeout.abandoned == 1
+            with Recorder(pipeline) as recorder, pytest.raises(RejectedError) as caught:
+                await pipeline.acall(held)
+            assert caught.value.reason == RejectReason.ABANDONED_FULL
+            assert len(recorder.of(Rejected)) == 1
+
+        asyncio.run(main())
+        assert len(held.seen) == 1
+        held.released.set()
+        wait_until(lambda: timeout.abandoned == 0)
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_a_cancellation_leaves_it_behind_and_is_no_failure(self, backend: str) -> None:
+        held, outer = Held(), Holding(limit=3)
+        scoring = Turnstile(limit=3)
+        pipeline = Pipeline(outer, scoring, Timeout(60, thread=True))
+
+        async def main() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(pipeline.acall, held)
+                while not held.seen:
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+
+        anyio.run(main, backend=backend)
+
+        assert scoring.endings == ["abandoned"]
+        assert outer.in_flight == 1
+        held.released.set()
+        wait_until(lambda: outer.in_flight == 0)
+
+    def test_a_thread_that_ends_after_its_loop_was_closed_is_let_go(self) -> None:
+        held = Held()
+        timeout = Timeout(60, thread=True)
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(Pipeline(timeout).acall(held))
+        loop.run_until_complete(asyncio.sleep(0))
+        wait_until(lambda: bool(held.seen))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.close()
+
+        assert timeout.abandoned == 1
+        held.released.set()
+        wait_until(lambda: timeout.abandoned == 0)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, CircuitBreaker, Pipeline, ResilienceWarning, Retry, Timeout
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpenError,
+    Pipeline,
+    RejectedError,
+    ResilienceWarning,
+    Retry,
+    Timeout,
+)
 
 WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
     (
@@ -33,6 +42,30 @@ WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
         lambda: Pipeline(Timeout(2), CircuitBreaker(slow_after=2)),
         "breaker counts a call as slow from slow_after=2 s on, but timeout ends it after 2 s; set slow_after to less "
         "than that",
+    ),
+    (
+        lambda: (lambda bulkhead: Pipeline(bulkhead, Retry(), bulkhead))(Bulkhead(1)),
+        "bulkhead is contained twice (as bulkhead_2, too): each call passes it twice, so that calls can wait for each "
+        "other's permits for ever; leave one out",
+    ),
+    (
+        lambda: (lambda timeout: Pipeline(timeout, Pipeline(timeout)))(Timeout(1, share=0.5, name="half")),
+        "half is contained twice (as half, too): each call passes it twice; leave one out",
+    ),
+    (
+        lambda: Pipeline(Retry(), Bulkhead(1), Retry()),
+        "retry_2 is inside retry, which does not repeat what an inner Retry has given up on; leave one out, or set "
+        "nested=True on the outer one, so that the attempts multiply",
+    ),
+    (
+        lambda: Pipeline(Retry(on=(ConnectionError, CircuitOpenError))),
+        "retry lists CircuitOpenError, which has no effect: a rejection is no failure, since the dependency was not "
+        "called; leave it out",
+    ),
+    (
+        lambda: Pipeline(CircuitBreaker(on=RejectedError)),
+        "breaker lists RejectedError, which has no effect: a rejection is no failure, since the dependency was not "
+        "called; leave it out",
     ),
     (
         lambda: Pipeline(CircuitBreaker(min_calls=20, window_calls=10)),

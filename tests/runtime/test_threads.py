@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import signal
@@ -10,14 +11,19 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from resilience import (
+    Bulkhead,
+    BulkheadFullError,
     DeadlineExceededError,
     DeferredSettlement,
     Pipeline,
     Retry,
     Timeout,
+    backoff,
     current_deadline,
     deadline_after,
 )
@@ -25,11 +31,13 @@ from resilience._call.running_call import RunningCall
 from resilience._outcome.ending import OK
 from resilience._runtime import threads
 from resilience._runtime.threads import Stopped, StopToken, ThreadCall
+from resilience._util import log_once
 from resilience._util.clock import FOREVER, clock
 from resilience.testing import VirtualClock
 from tests.support.calls import running_call
-from tests.support.functions import hang, pages, raising
+from tests.support.functions import Failing, hang, pages, raising
 from tests.support.garbage import no_collection
+from tests.support.loops import Run, each_loop
 from tests.support.threads import PATIENCE, wait_until
 from tests.support.turnstile import Turnstile
 
@@ -386,7 +394,54 @@ def test_context_variables_stay_set_plainly() -> None:
 
 
 def test_misuse_under_a_deadline_is_refused_as_well() -> None:
-    with pytest.raises(TypeError, match="generator function"):
+    with pytest.raises(TypeError, match="returned a generator"):
         Pipeline(Timeout(1)).call(pages)
     with pytest.raises(TypeError, match="acall"):
         Pipeline(Timeout(1)).call(forgets_to_await)
+
+
+class TestWaitInAnEventLoop:
+    """A plain guarded call that waits blocks the loop: that is said once for each operation."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_logged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_once, "_logged", set())
+
+    @each_loop
+    def test_a_wait_between_two_attempts_says_so(self, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+        flaky = Failing(2)
+
+        async def main() -> None:
+            Pipeline(Retry(3, wait=backoff.fixed(0.1))).call(flaky)
+
+        run(main)
+
+        assert len(caplog.messages) == 1
+        assert "blocks the loop meanwhile; use `await pipeline.acall(...)`" in caplog.text
+
+    def test_so_does_a_wait_in_a_queue_and_for_a_thread(self, caplog: pytest.LogCaptureFixture) -> None:
+        bulkhead = Bulkhead(1, queue=1, max_wait=0.01)
+
+        async def main() -> None:
+            with bulkhead.calling(), pytest.raises(BulkheadFullError):
+                bulkhead.call(str)
+            Pipeline(Timeout(30, thread=True)).call(str)
+
+        asyncio.run(main())
+
+        assert [message.partition(" waits in a thread")[0] for message in caplog.messages] == ["a guarded call", "str"]
+
+    @each_loop
+    def test_a_call_that_does_not_wait_says_nothing(self, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+        async def main() -> None:
+            Pipeline(Retry(3, wait=backoff.none()), Bulkhead(1, queue=1)).call(Failing(1))
+            await anyio.to_thread.run_sync(Pipeline(Retry(3, wait=backoff.fixed(0))).call, Failing(1))
+
+        run(main)
+
+        assert caplog.messages == []
+
+    def test_without_a_loop_nothing_is_said(self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+        Pipeline(Retry(3, wait=backoff.fixed(1))).call(Failing(2))
+
+        assert caplog.messages == []

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from resilience import Bulkhead, Pipeline, Timeout, _runtime
+from resilience import Bulkhead, CircuitBreaker, DeadlineExceededError, Pipeline, Timeout, _runtime
 from resilience._runtime import trio as on_trio
 from resilience._util.clock import FOREVER, TIMED_OUT, clock
 from resilience.testing import VirtualClock, virtual_time
@@ -197,3 +197,82 @@ class TestWhereaboutsOfTrio:
                     await trio.lowlevel.checkpoint()
 
         run_in_virtual_time(main)
+
+
+class TestANurseryWithinADeadlineFromOutside:
+    """A nursery raises a cancellation as a group in some versions: it is a cancellation all the same."""
+
+    @pytest.mark.parametrize("around", [Timeout(0.08), None])
+    @pytest.mark.parametrize("children", [0, 1, 3])
+    def test_a_hang_in_it_is_a_timeout(self, around: Timeout | None, children: int) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1)
+        inner = Pipeline(breaker, Timeout(0.1))
+
+        async def hangs() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(children):
+                    nursery.start_soon(trio.sleep, 60)
+                await trio.sleep(60)
+
+        async def main() -> None:
+            outer = Pipeline(Timeout(0.2) if around is None else around)
+            with pytest.raises(DeadlineExceededError):
+                await outer.acall(inner.acall, hangs)
+
+        run_in_virtual_time(main)
+
+        assert breaker.snapshot()["opens"] == 1
+
+    def test_a_probe_that_hangs_so_opens_it_again(self) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1, open_for=0.1)
+        inner = Pipeline(breaker, Timeout(0.1))
+
+        async def hangs() -> None:
+            async with trio.open_nursery():
+                await trio.sleep(60)
+
+        async def main() -> None:
+            for _ in range(2):
+                with pytest.raises(DeadlineExceededError):
+                    await Pipeline(Timeout(0.08)).acall(inner.acall, hangs)
+                await trio.sleep(0.2)
+
+        run_in_virtual_time(main)
+
+        assert breaker.snapshot()["opens"] == 2
+
+    def test_a_cancellation_from_outside_stays_one(self) -> None:
+        breaker = CircuitBreaker(consecutive_failures=1)
+
+        async def hangs() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep, 60)
+                await trio.sleep(60)
+
+        async def main() -> None:
+            with trio.move_on_after(0.05) as scope:
+                await Pipeline(breaker, Timeout(0.1)).acall(hangs)
+            assert scope.cancelled_caught
+
+        run_in_virtual_time(main)
+
+        assert breaker.snapshot()["calls"] == 0
+
+    def test_a_group_of_cancellations_alone_and_of_errors_is_told_from_others(self) -> None:
+        cancelled: list[BaseException] = []
+
+        async def main() -> None:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await trio.lowlevel.checkpoint()
+                except trio.Cancelled as error:
+                    cancelled.append(error)
+                    raise
+
+        trio.run(main)
+
+        assert on_trio.is_cancellation(cancelled[0])
+        assert on_trio.is_cancellation(BaseExceptionGroup("", [cancelled[0], ValueError()]))
+        assert not on_trio.is_cancellation(BaseExceptionGroup("", [cancelled[0], KeyboardInterrupt()]))
+        assert not on_trio.is_cancellation(KeyboardInterrupt())

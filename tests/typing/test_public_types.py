@@ -40,7 +40,7 @@ class Default(Substitute[None]):
 
 
 softened = Pipeline(Default(), Retry(), name="softened")
-nested = Pipeline(softened, Retry(), name="typed-nested")
+nested = Pipeline(softened, Bulkhead(1), name="typed-nested")
 
 
 @plain

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import Any, Final
 
 from resilience.errors import UsageError
 
@@ -18,15 +19,42 @@ MAX_PLAIN_TYPES = 1000
 
 
 def is_awaitable(returned: object, function: Any) -> bool:
-    """Return whether a returned value is an awaitable; raise UsageError if a generator function returned it."""
+    """Return whether a returned value is an awaitable; raise UsageError for a generator or a context manager."""
     kind = type(returned)
     if hasattr(kind, "__await__"):
         return True
-    if kind in (GeneratorType, AsyncGeneratorType):
-        check_not_generator(function)
-    elif len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
+    if kind in _REFUSED:
+        raise UsageError(_REFUSED[kind].format(name_of(function)))
+    if len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
         PLAIN_TYPES.add(kind)
     return False
+
+
+@contextlib.contextmanager
+def _block() -> Generator[None]:
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _async_block() -> AsyncGenerator[None]:
+    yield
+
+
+_GENERATOR: Final = (
+    "{} returned a generator, whose body has not run yet, so that nothing would be guarded. Decorate the function that "
+    "fetches one item or page, or guard the call that opens the stream."
+)
+_CONTEXT_MANAGER: Final = (
+    "{} returned a context manager, whose body has not run yet, so that nothing would be guarded, and its failures "
+    "would count as successes. Decorate the function that its body calls, or guard the block with `gate.calling()`."
+)
+_REFUSED: Final[dict[type, str]] = {
+    GeneratorType: _GENERATOR,
+    AsyncGeneratorType: _GENERATOR,
+    type(_block()): _CONTEXT_MANAGER,
+    type(_async_block()): _CONTEXT_MANAGER,
+}
+"""Types of returned values that are refused, and why."""
 
 
 def check_function(function: Any) -> None:

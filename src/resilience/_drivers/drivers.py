@@ -10,7 +10,7 @@ from resilience._call.call import PipelineInfo
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._drivers import async_, async_gate, sync, sync_gate
 from resilience._drivers.hooks import Admit, CountCall
-from resilience._drivers.thread import thread_scope
+from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._runtime import threads
@@ -62,7 +62,7 @@ ASYNC = Drivers(
     shadow_loop=async_.shadow_loop,
     scope=async_.scope,
     shadow_scope=async_.shadow_scope,
-    thread_scope=async_.scope,
+    thread_scope=thread_scope_async,
     substitute=async_.substitute,
     shadow_substitute=async_.shadow_substitute,
     raise_bad_results=async_.raise_bad_results,

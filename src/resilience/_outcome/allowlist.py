@@ -185,6 +185,11 @@ class Allowlist:
         return f"Allowlist({', '.join(parts)})"
 
     @property
+    def rejections(self) -> tuple[type[Exception], ...]:
+        """The listed exception types that are rejections by policies. They have no effect: such are no failures."""
+        return tuple(kind for kind in self._plain if issubclass(kind, RejectedError))
+
+    @property
     def lists_results(self) -> bool:
         """Whether a returned value can be a failure. If not, returned values are not examined."""
         return bool(self._result_rules)

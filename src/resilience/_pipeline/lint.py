@@ -8,6 +8,7 @@ from typing import Any
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.retry.retry import Retry
+from resilience._policies.shapes import Gate
 from resilience._policies.timeout import Timeout
 
 
@@ -19,10 +20,34 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     """
     for index, (name, policy) in enumerate(policies):
         inside = policies[index + 1 :]
+        yield from _repeated(name, policy, inside)
+        listed = () if policy.failures is None else policy.failures.rejections
+        if listed:
+            names = ", ".join(kind.__name__ for kind in listed)
+            yield (
+                f"{name} lists {names}, which has no effect: a rejection is no failure, since the dependency was not "
+                "called; leave it out"
+            )
         if isinstance(policy, Timeout):
             yield from _too_long_inside(name, policy, inside)
         elif isinstance(policy, CircuitBreaker):
             yield from _breaker(name, policy, policies[:index], inside)
+
+
+def _repeated(name: str, policy: Policy[Any], inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
+    """Yield a sentence for each policy inside that repeats what this one does."""
+    for inner_name, inner in inside:
+        if inner is policy:
+            yield (
+                f"{name} is contained twice (as {inner_name}, too): each call passes it twice"
+                + (", so that calls can wait for each other's permits for ever" if isinstance(policy, Gate) else "")
+                + "; leave one out"
+            )
+        elif isinstance(policy, Retry) and isinstance(inner, Retry) and not policy.settings.nested:
+            yield (
+                f"{inner_name} is inside {name}, which does not repeat what an inner Retry has given up on; leave one "
+                "out, or set nested=True on the outer one, so that the attempts multiply"
+            )
 
 
 def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:

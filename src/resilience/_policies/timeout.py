@@ -45,9 +45,10 @@ class Timeout(Scope):
         seconds: the timeout in seconds, > 0. None: only `share` limits the time.
         share: the greatest part of the remaining time that the calls inside may take, in (0, 1]; None for all of it.
         reserve: the seconds of the remaining time to leave for what follows, such as a fallback; >= 0.
-        thread: whether to run plain calls on a thread of their own, with the caller's context variables, which is
-            abandoned at the deadline. If False, a plain function cannot be stopped: a value that it returns after the
-            deadline is returned to the caller, and scored as timed out.
+        thread: whether to run plain functions on a thread of their own, with the caller's context variables, which is
+            abandoned at the deadline; with `acall`, too, so that they do not block the event loop. If False, a plain
+            function cannot be stopped: a value that it returns after the deadline is returned to the caller, and scored
+            as timed out.
         max_abandoned: the number of abandoned threads, >= 1, from which on calls are rejected with a
             `BulkheadFullError` of reason "abandoned_full". Calls that are running already may exceed it; an outer
             Bulkhead limits the sum.

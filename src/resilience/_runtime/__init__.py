@@ -81,6 +81,11 @@ def in_a_task() -> bool:
     return False
 
 
+def loop_is_running() -> bool:
+    """Return whether an event loop runs in this thread."""
+    return in_trio() or ("asyncio" in sys.modules and bool(current_backend().loop_is_running()))
+
+
 def effective_deadline() -> float:
     """Return the deadline of the cancel scopes around the running task, on the library's clock; FOREVER without one."""
     if in_trio() or "anyio" in sys.modules:

@@ -195,6 +195,11 @@ def effective_deadline() -> float:
     return at if at in (FOREVER, -FOREVER) else at - asyncio.get_running_loop().time() + clock.monotonic()
 
 
+def loop_is_running() -> bool:
+    """Return whether an event loop runs in this thread."""
+    return asyncio._get_running_loop() is not None
+
+
 def in_a_task() -> bool:
     """Return whether a task of an event loop is running in this thread."""
     return asyncio._get_running_loop() is not None and asyncio.current_task() is not None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from resilience import _runtime
 from resilience._call import callables, deadline_errors
 from resilience._call.ambient import AmbientDeadline, ambient
 from resilience._call.callables import PLAIN_TYPES
@@ -16,6 +17,7 @@ from resilience._call.running_call import RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._util.clock import FOREVER, clock
+from resilience._util.log_once import first_time, logger
 from resilience.errors import CarriedResult
 
 
@@ -34,12 +36,25 @@ def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until
     lock = threading.Lock()
     lock.acquire()
     if waiter.add_waker(lock.release):
+        _tell_if_it_blocks_a_loop(waiter)
         seconds = FOREVER if until == FOREVER else until - clock.monotonic()
         stop = stopping.get()
         if stop is None:
             wait(lock, seconds)
         else:
             stop.wait(wait, lock, seconds)
+
+
+def _tell_if_it_blocks_a_loop(waiter: object) -> None:
+    """Log once for each operation that a wait blocks the event loop that runs in this thread."""
+    if _runtime.loop_is_running():
+        operation = waiter.operation if isinstance(waiter, RunningCall) else "a guarded call"
+        if first_time("blocks a loop", operation):
+            logger.warning(
+                "%s waits in a thread with a running event loop, and blocks the loop meanwhile; use `await "
+                "pipeline.acall(...)`, or decorate an `async def` (this is logged once)",
+                operation,
+            )
 
 
 class Stopped(BaseException):
@@ -159,6 +174,7 @@ class ThreadCall:
         self._done.acquire()
         self._mutex = threading.Lock()
         self._finished = False
+        self._wake: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Start the daemon thread, in a copy of this context."""
@@ -182,7 +198,11 @@ class ThreadCall:
             self._finished = True
             abandoned = self.abandoned
             self._copy.ending = None  # it refers to the exception, whose frames refer to the call
+            wake = self._wake
         self._done.release()
+        if wake is not None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                wake()
         if abandoned is not None:
             if isinstance(self._error, CarriedResult):
                 self._result = self._error.result
@@ -200,11 +220,23 @@ class ThreadCall:
         """Wait for the thread until that time, then abandon it; return whether it has finished."""
         if not self._call.add_waker(self._copy.stop_retrying):  # a drain ends the waits of the thread, too
             self._copy.stop_retrying()
+        _tell_if_it_blocks_a_loop(self._call)
         try:
             clock.park(self._done, FOREVER if until == FOREVER else until - clock.monotonic())
         finally:
             self._abandon()
             self._call.calls_made = self._copy.calls_made
+        return self.abandoned is None
+
+    def add_waker(self, wake: Callable[[], object]) -> bool:
+        """Register a callback for the end of the thread; return False if it has finished."""
+        with self._mutex:
+            self._wake = wake
+            return not self._finished
+
+    def stop_waiting(self) -> bool:
+        """Stop to wait for the thread, and abandon it unless it has finished; return whether it has."""
+        self._abandon()
         return self.abandoned is None
 
     def _abandon(self) -> None:
