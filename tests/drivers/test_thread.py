@@ -251,10 +251,14 @@ def test_a_scope_hears_of_the_thread_that_was_left_behind_and_when_it_ends(virtu
     release = threading.Event()
     pipeline = Pipeline(scope)
 
+    def hang() -> None:
+        virtual_clock.advance(1)
+        release.wait(PATIENCE)
+
     assert pipeline.call(int) == 0
     assert scope.abandoned == []
     with pytest.raises(DeadlineExceededError):
-        pipeline.call(release.wait, PATIENCE)
+        pipeline.call(hang)
 
     (thread,) = scope.abandoned
     assert (thread.known, thread.ended) == (True, False)

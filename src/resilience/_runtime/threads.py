@@ -89,7 +89,8 @@ def start(function: Callable[[], object], stop: StopToken) -> None:
     """Run a function on a new daemon thread, in a copy of this context; `stop` ends its waits."""
     context = contextvars.copy_context()
     context.run(stopping.set, stop)
-    threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
+    work = clock.time.on_thread(function)
+    threading.Thread(target=context.run, args=(work,), name="resilience-future", daemon=True).start()
 
 
 def call_with_deadline(call: RunningCall) -> Any:
@@ -149,7 +150,8 @@ class ThreadCall:
     def start(self) -> None:
         """Start the daemon thread, in a copy of this context."""
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-thread-call", daemon=True)
+        work = clock.time.on_thread(self._work, self._done)
+        thread = threading.Thread(target=context.run, args=(work,), name="resilience-thread-call", daemon=True)
         try:
             thread.start()
         except RuntimeError:
