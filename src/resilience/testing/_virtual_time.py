@@ -113,8 +113,8 @@ def virtual_time() -> Generator[VirtualClock]:
     It applies to all pipelines, also to existing ones, on threads, asyncio and trio. Waits of the library take no real
     time in any event loop. Loops that `asyncio.run`, or a Runner without a loop factory, makes in the block are
     completely virtual, so that `asyncio.sleep` takes no real time either. With trio, pass `clock.trio()` to `trio.run`
-    as the clock. No time passes while a function works on a thread, see `VirtualClock`. Blocks may be nested or overlap:
-    the newest active one applies.
+    as the clock. No time passes while a function works on a thread, see `VirtualClock`. Blocks may be nested or
+    overlap: the newest active one applies.
     """
     virtual = VirtualClock()
     with (
