@@ -87,7 +87,7 @@ class TestJobs:
         job = clock.add(Job())
         with elsewhere(job.begin), clock.waiting(7.0) as end:
             assert not clock.take_turn(end)
-            job.finish()
+            clock.finish(job)
             assert clock.take_turn(end)
 
     @pytest.mark.parametrize("state", [list, Job.deliver])
@@ -101,7 +101,7 @@ class TestJobs:
 
         with clock.waiting(7.0) as end:
             assert not clock.take_turn(end)
-            job.finish()
+            clock.finish(job)
             assert clock.take_turn(end)
 
     def test_the_thread_of_a_job_may_wait_itself(self, clock: JumpingClock) -> None:
@@ -130,7 +130,7 @@ class TestJobs:
     def test_one_that_was_given_up_before_its_thread_started_is_not_revived(self, clock: JumpingClock) -> None:
         job = clock.add(Job())
         work = job.wrap(lambda: None)
-        job.finish()
+        clock.finish(job)
         with elsewhere(work), clock.waiting(7.0) as end:
             assert clock.take_turn(end)
 

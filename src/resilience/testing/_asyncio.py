@@ -37,7 +37,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         try:
             super().run_forever()
         finally:
-            job.finish()
+            job.over = True
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the threads without a timeout, which would end at once in virtual time."""

@@ -54,7 +54,7 @@ def watched(to_thread: Function) -> Function:
         try:
             return await to_thread(job.wrap(args[0]), *args[1:], **kwargs)
         finally:
-            job.finish()
+            virtual.finish(job)
 
     return run
 
@@ -70,7 +70,7 @@ def watched_executor(run_in_executor: Function) -> Function:
         job = virtual.add(Job())
         work = func if isinstance(executor, ProcessPoolExecutor) else job.wrap(func)  # that one has to be picklable
         future: asyncio.Future[Any] = run_in_executor(loop, executor, work, *args)
-        future.add_done_callback(lambda _: job.finish())
+        future.add_done_callback(lambda _: virtual.finish(job))
         return future
 
     return run

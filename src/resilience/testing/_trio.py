@@ -48,7 +48,7 @@ class VirtualTrioClock(trio.abc.Clock, trio.abc.Instrument):
     def after_run(self) -> None:
         """End the run."""
         self._clock.leave()
-        self._job.finish()
+        self._clock.finish(self._job)
 
 
 def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> TimerHandle | None:

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from resilience import new_lock
@@ -18,7 +18,7 @@ from resilience._util.log_once import logger
 P = ParamSpec("P")
 R = TypeVar("R")
 GRACE: Final = 0.02
-"""Real seconds for which a wait considers a thread that may hang, or that it knows nothing of."""
+"""Real seconds for which nothing must change before a wait passes over a thread that may hang, or is not known."""
 POLL: Final = 0.002
 """Real seconds between two looks at whether it is the turn of a wait."""
 _real_time = SystemClock().monotonic
@@ -55,12 +55,8 @@ class Job:
         self.since = _real_time()
         self.thread = None
 
-    def finish(self) -> None:
-        """End: nothing waits for the job any more."""
-        self.over = True
-
     def wrap(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return a function that does this job by calling `function`; what waits for the result then calls `finish`."""
+        """Return a function that does this job by calling `function`. What waits for its result ends the job."""
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -73,24 +69,12 @@ class Job:
         return run
 
 
-class Wait(NamedTuple):
-    """A wait of a thread.
-
-    Attributes:
-        end: when it ends at the latest, in virtual seconds since the clock was made.
-        began: when it began, in real time.
-    """
-
-    end: float
-    began: float
-
-
 class JumpingClock:
     """A time that does not pass by itself: a wait advances it when it is its turn.
 
     That is when no other wait ends earlier, and no job runs on another thread. A job that has been running for
-    `patience` real seconds without a wait in virtual time holds up each wait for GRACE only: it may hang, or wait for
-    something that only time brings.
+    `patience` real seconds without a wait in virtual time may hang, or wait for something that only time brings: it is
+    passed over when no wait has begun or ended, and no job ended, for GRACE.
 
     Attributes:
         patience: the real seconds for which no time passes while a thread works.
@@ -103,7 +87,8 @@ class JumpingClock:
         self._elapsed = 0.0
         self._lock = new_lock()
         self._jobs: WeakSet[Job] = WeakSet()
-        self._waits: dict[int, Wait] = {}
+        self._waits: dict[int, float] = {}
+        self._changed = 0.0
         self._warned = False
         self.patience = 2.0
         self.trio_alarms: list[float] = []
@@ -140,6 +125,11 @@ class JumpingClock:
         self._jobs.add(job)
         return job
 
+    def finish(self, job: Job) -> None:
+        """End a job."""
+        self._changed = _real_time()
+        job.over = True
+
     def jobs_of(self, done: threading.Lock) -> list[Job]:
         """Return the jobs that release this lock at their end."""
         return [job for job in members(self._jobs) if job.done is done]
@@ -150,15 +140,10 @@ class JumpingClock:
         others = [job for job in members(self._jobs) if not job.over and job.thread != me]
         return [job for job in others if job.thread not in self._waits]
 
-    def is_held_up(self, jobs: list[Job], began: float = -FOREVER) -> bool:
-        """Return whether no time may pass because of jobs that are running.
-
-        Args:
-            jobs: the jobs.
-            began: the real time at which the wait began; -FOREVER if more than GRACE ago.
-        """
+    def is_held_up(self, jobs: list[Job]) -> bool:
+        """Return whether no time may pass because of these jobs, which are running."""
         now = _real_time()
-        return any(now - job.since < self.patience or now - began < GRACE for job in jobs)
+        return any(now - job.since < self.patience for job in jobs)
 
     @contextmanager
     def waiting(self, seconds: float) -> Generator[float]:
@@ -179,8 +164,9 @@ class JumpingClock:
         """Begin a wait of this thread, or go on with it, and return its end, as `waiting` does."""
         me = threading.get_ident()
         with self._lock:
-            end = self._elapsed + seconds
-            self._waits[me] = Wait(end, self._waits[me].began if me in self._waits else _real_time())
+            if me not in self._waits:
+                self._changed = _real_time()
+            end = self._waits[me] = self._elapsed + seconds
         return end
 
     def leave(self) -> None:
@@ -191,17 +177,23 @@ class JumpingClock:
                 for job in members(self._jobs):
                     if job.thread == me:
                         job.begin()
+                self._changed = _real_time()
                 del self._waits[me]
 
-    def take_turn(self, end: float) -> bool:
-        """Return whether the wait of this thread has ended; advance the time to its end if it is its turn."""
+    def take_turn(self, end: float, grace: float = 0.0) -> bool:
+        """Return whether the wait of this thread has ended; advance the time to its end if it is its turn.
+
+        Args:
+            end: what `waiting` has returned.
+            grace: the real seconds for which nothing must have changed, for threads that are not known.
+        """
         with self._lock:
             if self._elapsed >= end:
                 return True
             jobs = self.running()
-            began = self._waits[threading.get_ident()].began
-            first = min(self._waits.values()).end
-            if end == FOREVER or end > first or self.is_held_up(jobs, began):
+            if end == FOREVER or end > min(self._waits.values()) or self.is_held_up(jobs):
+                return False
+            if _real_time() - self._changed < (GRACE if jobs else grace):
                 return False
             self._elapsed = end
         self.warn_of(jobs)

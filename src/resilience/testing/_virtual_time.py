@@ -49,20 +49,23 @@ class VirtualClock(JumpingClock):
         self.sleeps.append(round(seconds, 9))
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait GRACE real seconds for `lock`, then advance by `seconds`; return whether `lock` was released."""
+        """Wait for `lock`, then advance by `seconds`; return whether `lock` was released.
+
+        A thread that is not known may release it: nothing must have changed for GRACE real seconds.
+        """
         released = self._wait(lock, seconds, GRACE)
         if not released:
             for job in self.jobs_of(lock):
-                job.finish()
+                self.finish(job)
         return released
 
     def _wait(self, lock: threading.Lock, seconds: float, grace: float) -> bool:
         with self.waiting(max(0.0, seconds)) as end:
             if end == FOREVER:
                 return lock.acquire()
-            if lock.acquire(timeout=grace):
+            if lock.acquire(blocking=False):
                 return True
-            while not self.take_turn(end):
+            while not self.take_turn(end, grace):
                 if lock.acquire(timeout=POLL):
                     return True
         return lock.acquire(blocking=False)
@@ -94,7 +97,7 @@ class VirtualClock(JumpingClock):
             try:
                 function()
             finally:
-                job.finish()
+                self.finish(job)
 
         return run
 
