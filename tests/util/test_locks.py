@@ -1,27 +1,86 @@
 """The locks of the library: ordinary locks that a forked child can use."""
 
+from __future__ import annotations
+
 import gc
 import os
+import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 from weakref import WeakSet
 
 import pytest
 
 from resilience._util import locks
 from tests.support.fork import in_child
+from tests.support.interpreter import run_python
 from tests.util.helpers import loaded_again
 
 PATIENCE = 60.0
 
 
-def test_a_new_lock_is_an_ordinary_lock() -> None:
-    lock = locks.new_lock()
+@pytest.mark.parametrize("make", [locks.new_lock, locks.UninterruptedLock])
+def test_a_new_lock_is_an_ordinary_lock(make: Callable[[], Any]) -> None:
+    lock = make()
 
-    assert type(lock) is type(threading.Lock())
     assert not lock.locked()
     with lock:
+        assert lock.locked()
         assert not lock.acquire(blocking=False)
+    with pytest.raises(KeyError), lock:
+        raise KeyError
     assert lock.acquire(blocking=False)
+    lock.release()
+    assert not lock.locked()
+
+
+def test_a_lock_of_python_is_used_where_it_does() -> None:
+    ordinary = type(locks.new_lock()) is type(threading.Lock())
+
+    assert ordinary is (sys.version_info[:2] != (3, 14))
+
+
+SIGNALLED = """
+import gc, signal
+from resilience import new_lock
+from resilience._util.locks import UninterruptedLock
+
+class Signalled(BaseException):
+    pass
+
+armed = False
+heard = held = 0
+
+def hear(*_):
+    global heard
+    if armed:
+        heard += 1
+        raise Signalled
+
+gc.disable()  # an exception in a finaliser is swallowed
+signal.signal(signal.SIGALRM, hear)
+signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)
+for lock in (new_lock(), UninterruptedLock()):
+    heard = 0
+    while heard < 1000:
+        try:
+            armed = True
+            while True:
+                with lock:
+                    pass
+        except Signalled:
+            armed = False
+        if lock.locked():
+            held += 1
+            lock.release()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("left", held, "times")
+"""
+
+
+def test_no_signal_leaves_a_lock_held() -> None:
+    assert run_python(SIGNALLED) == "left 0 times\n"
 
 
 def test_every_lock_is_a_new_one() -> None:

@@ -15,6 +15,7 @@ from resilience._call.running_call import RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._util.clock import FOREVER, ambient_deadline, clock
+from resilience._util.locks import new_lock
 from resilience.errors import CarriedResult
 
 
@@ -49,7 +50,7 @@ class StopToken:
     """Stops the waits of threads that this library started: each wait, current or later, raises `Stopped`."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = new_lock()
         self._locks: set[threading.Lock] = set()
         self.stopped = False
 
@@ -144,7 +145,7 @@ class ThreadCall:
         """The settlement that ends with the thread, if it was abandoned; else None."""
         self._done = threading.Lock()
         self._done.acquire()
-        self._mutex = threading.Lock()
+        self._mutex = new_lock()
         self._finished = False
 
     def start(self) -> None:

@@ -1,25 +1,51 @@
-"""Locks that are usable in a forked child, even if a thread of the parent held them at the time of the fork."""
+"""Locks that are usable in a forked child, and that no signal leaves locked."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
 _locks: WeakSet[threading.Lock] = WeakSet()
 
 
+class UninterruptedLock:
+    """A lock for Python 3.14 that is released at the end of a `with` statement also if a signal handler raises.
+
+    There, a `with` statement handles signals after a call of `__enter__`, before it is ready to call `__exit__`
+    (https://github.com/python/cpython/issues/148874). It does not if `__enter__` is written in Python.
+    """
+
+    __slots__ = ("__exit__", "__weakref__", "acquire", "locked", "release")
+
+    def __init__(self) -> None:
+        lock = threading.Lock()
+        self.acquire = lock.acquire
+        self.release = lock.release
+        self.locked = lock.locked
+        self.__exit__ = lock.__exit__  # signals are handled when a function in Python begins, so this must not be one
+
+    def __enter__(self) -> None:
+        # Signals are handled after a call in Python. This calls `acquire` without one.
+        _ = [*map(self.acquire, (True,))]
+
+
+_make_lock: Any = UninterruptedLock if sys.version_info[:2] == (3, 14) else threading.Lock
+
+
 def new_lock() -> threading.Lock:
     """Return a new `threading.Lock` that is released in the child after `os.fork()`.
 
-    The thread that held it does not exist in the child, so it would never be released there.
+    The thread that held it does not exist in the child, so it would never be released there. On Python 3.14 it is an
+    object with the methods of one.
     """
-    lock = threading.Lock()
+    lock: threading.Lock = _make_lock()
     _locks.add(lock)
     return lock
 
