@@ -9,7 +9,7 @@ from resilience.events import RetryScheduled
 from resilience.testing import Recorder, VirtualClock
 
 
-def test_the_fixtures(virtual_time: VirtualClock, recorder: Recorder) -> None:
+def test_the_fixtures(virtual_clock: VirtualClock, recorder: Recorder) -> None:
     calls: list[int] = []
 
     def flaky() -> str:
@@ -19,15 +19,15 @@ def test_the_fixtures(virtual_time: VirtualClock, recorder: Recorder) -> None:
         return "fine"
 
     assert Pipeline(Retry(wait=backoff.fixed(60.0))).call(flaky) == "fine"
-    assert virtual_time.elapsed == 60.0
+    assert virtual_clock.elapsed == 60.0
     assert len(recorder.of(RetryScheduled)) == 1
 
 
 @pytest.mark.slow
 def test_pytest_finds_the_plugin_by_itself(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
-        def test_fixtures(virtual_time, recorder):
-            virtual_time.advance(3.0)
+        def test_fixtures(virtual_clock, recorder):
+            virtual_clock.advance(3.0)
             assert recorder.events == []
     """)
     pytester.runpytest_subprocess().assert_outcomes(passed=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os as _os
+import sys as _sys
 import warnings as _warnings
 from typing import Any
 
@@ -120,6 +121,14 @@ def __dir__() -> list[str]:
 
 _set_public_module(__name__, __all__, globals())
 logs.install()
+_is_gil_enabled: Any = getattr(_sys, "_is_gil_enabled", None)  # since Python 3.13
+if _is_gil_enabled is not None and not _is_gil_enabled():
+    _warnings.warn(
+        "resilience does not support Python without the GIL: its counters and permits may be wrong; use a build with "
+        "the GIL, or PYTHON_GIL=1",
+        ResilienceWarning,
+        stacklevel=2,
+    )
 _mode: Any = _os.environ.get("RESILIENCE_MODE")
 if _mode:
     try:

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures `virtual_time` and `recorder`. Tests that use neither are not affected."""
+"""The pytest plugin: the fixtures `virtual_clock` and `recorder`. Tests that use neither are not affected."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from resilience.testing import Recorder, VirtualClock
 
 
-@pytest.fixture(name="virtual_time")
-def virtual_time_fixture() -> Generator[VirtualClock]:
+@pytest.fixture
+def virtual_clock() -> Generator[VirtualClock]:
     """Run the test in virtual time, and provide the VirtualClock."""
     from resilience.testing import virtual_time
 

@@ -224,7 +224,7 @@ def test_a_thread_obeys_as_long_as_the_call_runs(backend: str) -> None:
     assert seen[1] is None
 
 
-def test_a_late_value_of_a_thread_is_not_late_once_the_deadline_is_void(virtual_time: VirtualClock) -> None:
+def test_a_late_value_of_a_thread_is_not_late_once_the_deadline_is_void(virtual_clock: VirtualClock) -> None:
     ended, may_go = threading.Event(), threading.Event()
     results: list[str] = []
 
@@ -244,7 +244,7 @@ def test_a_late_value_of_a_thread_is_not_late_once_the_deadline_is_void(virtual_
         return thread
 
     thread = Pipeline(Timeout(1)).call(start)
-    virtual_time.advance(2)
+    virtual_clock.advance(2)
     ended.set()
     thread.join(60)
 

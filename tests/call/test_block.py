@@ -63,7 +63,7 @@ def test_without_a_list_of_its_own_a_block_is_judged_by_network_errors() -> None
     assert breaker.state == "open"
 
 
-def test_overlapping_blocks_measure_their_own_time(virtual_time: VirtualClock) -> None:
+def test_overlapping_blocks_measure_their_own_time(virtual_clock: VirtualClock) -> None:
     """Such as `yield` dependencies of a web framework: the first that begins is the first that ends."""
     breaker = CircuitBreaker(slow_after=0.5)
     blocks: list[ExitStack] = []
@@ -72,7 +72,7 @@ def test_overlapping_blocks_measure_their_own_time(virtual_time: VirtualClock) -
         stack = ExitStack()
         stack.enter_context(breaker.calling())
         blocks.append(stack)
-        virtual_time.advance(0.1)
+        virtual_clock.advance(0.1)
         if len(blocks) == 3:
             blocks.pop(0).close()
     for stack in blocks:
@@ -81,13 +81,13 @@ def test_overlapping_blocks_measure_their_own_time(virtual_time: VirtualClock) -
     assert (breaker.snapshot()["calls"], breaker.snapshot()["slow"]) == (8, 0)
 
 
-def test_a_block_of_an_earlier_period_changes_nothing_in_a_half_open_one(virtual_time: VirtualClock) -> None:
+def test_a_block_of_an_earlier_period_changes_nothing_in_a_half_open_one(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=1, half_open_calls=1)
     old, probe = ExitStack(), ExitStack()
     old.enter_context(breaker.calling())
     with pytest.raises(ConnectionError), breaker.calling():
         raise ConnectionError
-    virtual_time.advance(60)
+    virtual_clock.advance(60)
     probe.enter_context(breaker.calling())
 
     with pytest.raises(ConnectionError), old:

@@ -41,11 +41,11 @@ def test_a_deadline_that_has_passed_calls_nothing(run: Run) -> None:
     assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.ABANDONED, 0)]
 
 
-def test_a_deadline_that_has_passed_calls_nothing_plainly(virtual_time: VirtualClock) -> None:
+def test_a_deadline_that_has_passed_calls_nothing_plainly(virtual_clock: VirtualClock) -> None:
     gate = Turnstile()
     calls: list[int] = []
     with deadline_after(1):
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         with pytest.raises(DeadlineExceededError) as caught:
             Pipeline(Retry(3), gate).call(lambda: calls.append(1))
 
@@ -92,13 +92,13 @@ def test_a_caller_in_a_hurry_is_not_scored(run: Run) -> None:
 
 
 def test_a_late_value_of_a_plain_function_is_returned(
-    virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     outer, inner = Turnstile(), Turnstile()
     pipeline = Pipeline(outer, Retry(3), Timeout(1), inner, name="slow")
 
     def slow() -> str:
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         return "late"
 
     with caplog.at_level(logging.WARNING, "resilience"), Recorder(pipeline) as recorder:

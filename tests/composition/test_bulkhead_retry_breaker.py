@@ -68,7 +68,7 @@ def test_a_refused_retry_raises_the_last_real_failure(run: Run) -> None:
     run(main)
 
 
-def test_no_lock_is_held_while_code_of_the_users_runs(virtual_time: VirtualClock) -> None:
+def test_no_lock_is_held_while_code_of_the_users_runs(virtual_clock: VirtualClock) -> None:
     held: list[str] = []
 
     def look(where: str) -> None:
@@ -110,7 +110,7 @@ def test_no_lock_is_held_while_code_of_the_users_runs(virtual_time: VirtualClock
     for _ in range(3):
         with pytest.raises((ConnectionError, RejectedError)):
             pipeline.call(fails)
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
 
     assert held == []
     assert {"BreakerChanged", "Rejected", "RetryScheduled", "CallEnded"} <= set(seen)

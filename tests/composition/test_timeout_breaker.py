@@ -67,7 +67,7 @@ def test_hangs_cut_by_our_own_timeout_open_it(run: Run, inside: bool) -> None:
     assert breaker.state == "open"
 
 
-def test_a_deadline_that_expired_before_the_call_is_not_scored(virtual_time: VirtualClock) -> None:
+def test_a_deadline_that_expired_before_the_call_is_not_scored(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
     with deadline_after(0), pytest.raises(DeadlineExceededError):
         Pipeline(breaker).call(print)
@@ -75,24 +75,24 @@ def test_a_deadline_that_expired_before_the_call_is_not_scored(virtual_time: Vir
     assert (breaker.state, breaker.snapshot()["calls"]) == ("closed", 0)
 
 
-def test_late_values_open_it_and_are_returned(virtual_time: VirtualClock) -> None:
+def test_late_values_open_it_and_are_returned(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=4)
     pipeline = Pipeline(breaker, Timeout(1))
 
     def late() -> str:
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         return "late"
 
     assert [pipeline.call(late) for _ in range(2)] == ["late", "late"]
     assert breaker.state == "open"
 
 
-def test_plain_callers_in_a_hurry_never_open_the_breaker(virtual_time: VirtualClock) -> None:
+def test_plain_callers_in_a_hurry_never_open_the_breaker(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=6)
     pipeline = Pipeline(breaker, Timeout(2.0))
 
     def healthy() -> str:
-        virtual_time.advance(0.02)
+        virtual_clock.advance(0.02)
         return "fine"
 
     for _ in range(11):
@@ -102,10 +102,10 @@ def test_plain_callers_in_a_hurry_never_open_the_breaker(virtual_time: VirtualCl
     assert (breaker.state, breaker.snapshot()["failures"]) == ("closed", 0)
 
 
-def test_a_late_value_of_a_patient_caller_counts(virtual_time: VirtualClock) -> None:
+def test_a_late_value_of_a_patient_caller_counts(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=1)
     with deadline_after(1.5):
-        Pipeline(breaker, Timeout(2.0)).call(virtual_time.advance, 1.5)
+        Pipeline(breaker, Timeout(2.0)).call(virtual_clock.advance, 1.5)
 
     assert breaker.state == "open"
 

@@ -152,7 +152,7 @@ def test_a_broken_gate_in_shadow_mode_lets_calls_through() -> None:
     assert Pipeline(BrokenAdmit(mode="shadow"), gate).call(lambda: "fine") == "fine"
 
 
-def test_a_broken_refusal_is_a_plain_one(virtual_time: VirtualClock) -> None:
+def test_a_broken_refusal_is_a_plain_one(virtual_clock: VirtualClock) -> None:
     gate = BrokenRefusal()
     assert gate.take()
 

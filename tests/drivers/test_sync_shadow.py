@@ -20,13 +20,13 @@ from tests.support.ways import Make, each_way
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines named")
 
 
-def test_shadow_reports_what_it_would_cut(virtual_time: VirtualClock) -> None:
+def test_shadow_reports_what_it_would_cut(virtual_clock: VirtualClock) -> None:
     pipeline = Pipeline(Timeout(1, mode="shadow"))
     seen: list[float | None] = []
 
     def slow() -> str:
         seen.append(remaining())
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         return "late"
 
     with Recorder(pipeline) as recorder:

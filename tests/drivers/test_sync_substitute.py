@@ -84,9 +84,9 @@ def test_an_awaitable_substitute_is_for_async_calls() -> None:
     assert asyncio.run(pipeline.acall(down)) == 7
 
 
-def test_a_late_value_is_not_replaced(virtual_time: VirtualClock) -> None:
+def test_a_late_value_is_not_replaced(virtual_clock: VirtualClock) -> None:
     def slow() -> str:
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         return "late"
 
     assert Pipeline(Stale(), Timeout(1)).call(slow) == "late"

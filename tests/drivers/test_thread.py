@@ -112,7 +112,7 @@ def test_a_thread_sees_the_context_and_gives_results_and_errors_back() -> None:
     assert pipeline.snapshot()["in_flight"] == 0
 
 
-def test_an_expired_deadline_starts_no_thread(virtual_time: VirtualClock) -> None:
+def test_an_expired_deadline_starts_no_thread(virtual_clock: VirtualClock) -> None:
     started: list[int] = []
     with deadline_after(0), pytest.raises(DeadlineExceededError) as caught:
         Pipeline(Timeout(1, thread=True)).call(started.append, 1)
@@ -248,15 +248,19 @@ def test_a_call_that_is_refused_a_thread_calls_nothing_and_is_reported() -> None
     ]
 
 
-def test_a_scope_hears_of_the_thread_that_was_left_behind_and_when_it_ends(virtual_time: VirtualClock) -> None:
+def test_a_scope_hears_of_the_thread_that_was_left_behind_and_when_it_ends(virtual_clock: VirtualClock) -> None:
     scope = OnThread()
     release = threading.Event()
     pipeline = Pipeline(scope)
 
+    def hang() -> None:
+        virtual_clock.advance(1)
+        release.wait(PATIENCE)
+
     assert pipeline.call(int) == 0
     assert scope.abandoned == []
     with pytest.raises(DeadlineExceededError):
-        pipeline.call(release.wait, PATIENCE)
+        pipeline.call(hang)
 
     (thread,) = scope.abandoned
     assert (thread.known, thread.ended) == (True, False)
@@ -267,7 +271,7 @@ def test_a_scope_hears_of_the_thread_that_was_left_behind_and_when_it_ends(virtu
     assert endings == ["timed_out"]
 
 
-def test_an_awaited_call_has_no_thread_and_is_refused_none(virtual_time: VirtualClock) -> None:
+def test_an_awaited_call_has_no_thread_and_is_refused_none(virtual_clock: VirtualClock) -> None:
     scope = OnThread()
     scope.full = True
 

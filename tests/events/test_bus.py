@@ -75,7 +75,7 @@ def broken() -> bool:
     raise RuntimeError("a bug in a hook")
 
 
-def test_what_when_raises_never_reaches_the_call(virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_when_raises_never_reaches_the_call(virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
     pipeline = Pipeline(Stale(), Retry(2))
     heard: list[Any] = []
     pipeline.subscribe(heard.append, when=broken)

@@ -14,7 +14,9 @@ from resilience.httpx import attach
 from tests.httpx.helpers import Pool
 
 # Who stops reading leaves generators of httpx to the garbage collector, and trio warns of that.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored (in|while finalizing generator).? <async_generator object"
+)
 
 
 both_loops = pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -156,11 +156,12 @@ def test_a_thread_that_was_left_behind_closes_its_response() -> None:
 
     def slow() -> httpx.Response:
         begun.set()
+        clock.advance(1)
         answer.wait(5)
         return httpx.Response(200, stream=body)
 
     pipeline: Pipeline[Any] = Pipeline(Timeout(1, thread=True))
-    with virtual_time():
+    with virtual_time() as clock:
         with pytest.raises(DeadlineExceededError):
             Ask("sync")(pipeline, Script(slow))
         answer.set()

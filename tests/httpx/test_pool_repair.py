@@ -20,7 +20,9 @@ from resilience.httpx._pool_repair import pool_of, remove_lost
 from tests.httpx.server import Server
 
 # Who stops reading leaves generators of httpx to the garbage collector, and trio warns of that.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored (in|while finalizing generator).? <async_generator object"
+)
 
 
 @pytest.mark.parametrize("kind", [ResilientTransport, AsyncResilientTransport])

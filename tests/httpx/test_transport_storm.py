@@ -23,7 +23,9 @@ REQUESTS = 200
 pytestmark = [
     pytest.mark.slow,
     # httpx itself leaves the generator of a request's body to the garbage collector, and trio warns of that.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored (in|while finalizing generator).? <async_generator object ByteStream"
+    ),
 ]
 
 

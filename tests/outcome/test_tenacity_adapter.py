@@ -173,7 +173,7 @@ class TestAsyncPredicates:
 
 class TestCallbacks:
     def test_log_callbacks_work_on_our_state(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         logger = logging.getLogger("app")
         callbacks = [

@@ -114,7 +114,7 @@ def test_a_thread_waits_for_its_permit() -> None:
     assert bulkhead.in_flight == 0
 
 
-def test_a_wait_in_vain_is_refused(virtual_time: VirtualClock) -> None:
+def test_a_wait_in_vain_is_refused(virtual_clock: VirtualClock) -> None:
     bulkhead = Bulkhead(1, queue=1, max_wait=0.5)
 
     with bulkhead, pytest.raises(BulkheadFullError, match="longest wait"), bulkhead:
@@ -184,7 +184,7 @@ def test_cancellation_at_every_suspension(run: Callable[[Callable[[], Scenario]]
     report.must_hold()
 
 
-def test_modes(virtual_time: VirtualClock) -> None:
+def test_modes(virtual_clock: VirtualClock) -> None:
     bulkhead = Bulkhead(1, mode="off")
     with bulkhead:
         assert bulkhead.in_flight == 0

@@ -93,13 +93,13 @@ def test_a_hook_that_raises_is_logged_and_the_calls_pass(caplog: pytest.LogCaptu
     assert "on_success of a policy" in caplog.text
 
 
-def test_what_a_policy_alone_allows_follows_its_settings(virtual_time: VirtualClock) -> None:
+def test_what_a_policy_alone_allows_follows_its_settings(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(slow_after=10, min_calls=1, failure_rate=0.5)
     breaker.call(int)
     breaker.update(slow_after=0.2)
 
     def slow() -> None:
-        virtual_time.advance(0.3)
+        virtual_clock.advance(0.3)
 
     with deadline_after(0.25):
         breaker.call(slow)

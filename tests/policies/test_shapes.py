@@ -46,14 +46,14 @@ def unasked() -> float:
 class TestFits:
     """Whether another attempt can be made after a wait, before the time is up."""
 
-    def test_any_wait_without_a_deadline(self, virtual_time: VirtualClock) -> None:
+    def test_any_wait_without_a_deadline(self, virtual_clock: VirtualClock) -> None:
         state = RetryState(0.0, lambda: FOREVER)
 
         assert state.fits(call_by(FOREVER), 0)
         assert state.fits(call_by(FOREVER), 1e9)
 
     @pytest.mark.parametrize(("wait", "fits"), [(0, True), (4.5, True), (5, False), (5.5, False)])
-    def test_a_wait_that_ends_before_the_deadline(self, virtual_time: VirtualClock, wait: float, fits: bool) -> None:
+    def test_a_wait_that_ends_before_the_deadline(self, virtual_clock: VirtualClock, wait: float, fits: bool) -> None:
         state = RetryState(0.0, lambda: FOREVER)
 
         assert state.fits(call_by(clock.monotonic() + 5), wait) is fits
@@ -61,24 +61,24 @@ class TestFits:
     @pytest.mark.parametrize(("wait", "fits"), [(2.5, True), (3, False), (3.5, False)])
     @pytest.mark.parametrize("deadline", [5, FOREVER])
     def test_a_wait_that_ends_before_the_cancel_scopes_do(
-        self, virtual_time: VirtualClock, deadline: float, wait: float, fits: bool
+        self, virtual_clock: VirtualClock, deadline: float, wait: float, fits: bool
     ) -> None:
         state = RetryState(0.0, lambda: clock.monotonic() + 3)
 
         assert state.fits(call_by(clock.monotonic() + deadline), wait) is fits
 
     @pytest.mark.parametrize(("deadline", "fits"), [(FOREVER, True), (1, True), (0, False), (-1, False)])
-    def test_no_wait_at_all_asks_for_no_scopes(self, virtual_time: VirtualClock, deadline: float, fits: bool) -> None:
+    def test_no_wait_at_all_asks_for_no_scopes(self, virtual_clock: VirtualClock, deadline: float, fits: bool) -> None:
         state = RetryState(0.0, unasked)
 
         assert state.fits(call_by(clock.monotonic() + deadline), 0) is fits
 
-    def test_the_time_that_has_gone_by_counts(self, virtual_time: VirtualClock) -> None:
+    def test_the_time_that_has_gone_by_counts(self, virtual_clock: VirtualClock) -> None:
         state = RetryState(0.0, lambda: FOREVER)
         call = call_by(clock.monotonic() + 5)
         assert state.fits(call, 4)
 
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
 
         assert not state.fits(call, 4)
 
@@ -98,7 +98,7 @@ class Waiting(Turnstile):
 
 
 class TestGate:
-    def test_a_wait_in_vain_is_a_rejection_that_names_it(self, virtual_time: VirtualClock) -> None:
+    def test_a_wait_in_vain_is_a_rejection_that_names_it(self, virtual_clock: VirtualClock) -> None:
         gate = Waiting()
         assert gate.take()
 

@@ -104,7 +104,7 @@ def test_it_describes_itself() -> None:
     assert repr(Timeout(1, thread=True)) == "Timeout(seconds=1.0, thread=True)"
 
 
-def test_the_function_sees_the_deadline(virtual_time: VirtualClock) -> None:
+def test_the_function_sees_the_deadline(virtual_clock: VirtualClock) -> None:
     seen: list[float | None] = []
 
     def look() -> None:

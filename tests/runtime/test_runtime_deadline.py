@@ -29,7 +29,7 @@ def test_a_hang_is_cut_and_every_gate_hears_of_it(run: Run) -> None:
             await pipeline.acall(hang)
         error = caught.value
         whose = f"the deadline of total of {pipeline.name} (2 s)"
-        assert str(error) == f"{whose} passed while hang ran; it had 2 s, and may have been processed"
+        assert str(error) == f"{whose} passed while hang ran; it had 2 s of virtual time, and may have been processed"
         assert (error.policy, error.pipeline, error.unprocessed, error.scored) == ("total", pipeline.name, False, True)
         assert isinstance(error, TimeoutError)
         assert uncancelled()

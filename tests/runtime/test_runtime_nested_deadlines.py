@@ -31,7 +31,7 @@ def test_a_pipeline_further_in_that_obeys_our_deadline_counts_as_ours(run: Run) 
     assert gate.endings == ["timed_out"]
 
 
-def test_the_same_plainly(virtual_time: VirtualClock) -> None:
+def test_the_same_plainly(virtual_clock: VirtualClock) -> None:
     gate = Turnstile()
     outer = Pipeline(gate, Timeout(1, name="outer"))
     inner = Pipeline(Retry(3, wait=backoff.fixed(0.4)))
@@ -39,7 +39,7 @@ def test_the_same_plainly(virtual_time: VirtualClock) -> None:
 
     def use() -> None:
         calls.append(1)
-        virtual_time.advance(1)
+        virtual_clock.advance(1)
         inner.call(calls.append, 2)
 
     with pytest.raises(DeadlineExceededError) as caught:
@@ -63,7 +63,7 @@ def test_an_error_of_an_inner_pipeline_before_our_deadline_is_its_own(run: Run) 
     run(main)
 
 
-def test_the_same_of_a_plain_inner_pipeline(virtual_time: VirtualClock) -> None:
+def test_the_same_of_a_plain_inner_pipeline(virtual_clock: VirtualClock) -> None:
     inner = Pipeline(Retry(1))
 
     def use() -> None:

@@ -76,22 +76,22 @@ class TestWaiting:
         assert not thread.is_alive()
 
     @pytest.mark.parametrize("wait", [threads.park, threads.sleep])
-    def test_until_a_point_in_time(self, virtual_time: VirtualClock, wait: Callable[[Any, float], None]) -> None:
+    def test_until_a_point_in_time(self, virtual_clock: VirtualClock, wait: Callable[[Any, float], None]) -> None:
         wait(Waiter(), clock.monotonic() + 7)
 
-        assert virtual_time.elapsed == pytest.approx(7)
+        assert virtual_clock.elapsed == pytest.approx(7)
 
     @pytest.mark.parametrize("wait", [threads.park, threads.sleep])
-    def test_for_nothing(self, virtual_time: VirtualClock, wait: Callable[[Any, float], None]) -> None:
+    def test_for_nothing(self, virtual_clock: VirtualClock, wait: Callable[[Any, float], None]) -> None:
         wait(Waiter(over=True), clock.monotonic() + 7)
 
-        assert virtual_time.elapsed == 0
+        assert virtual_clock.elapsed == 0
 
-    def test_only_the_waits_between_attempts_are_sleeps(self, virtual_time: VirtualClock) -> None:
+    def test_only_the_waits_between_attempts_are_sleeps(self, virtual_clock: VirtualClock) -> None:
         threads.park(Waiter(), clock.monotonic() + 1)
         threads.sleep(Waiter(), clock.monotonic() + 2)
 
-        assert virtual_time.sleeps == pytest.approx([2])
+        assert virtual_clock.sleeps == pytest.approx([2])
 
 
 class TestStopping:
@@ -112,7 +112,7 @@ class TestStopping:
         wait_until(lambda: bool(raised))
         assert isinstance(raised[0], Stopped)
 
-    def test_a_later_wait_does_not_begin(self, virtual_time: VirtualClock) -> None:
+    def test_a_later_wait_does_not_begin(self, virtual_clock: VirtualClock) -> None:
         stop = StopToken()
         stop.stop()
 
@@ -123,7 +123,7 @@ class TestStopping:
 
         contextvars.copy_context().run(work)
 
-        assert virtual_time.elapsed == 0
+        assert virtual_clock.elapsed == 0
 
     def test_whoever_is_woken_at_the_same_time_stops_as_well(self) -> None:
         stop, bell = StopToken(), threading.Lock()
@@ -137,14 +137,14 @@ class TestStopping:
         with pytest.raises(Stopped):
             stop.wait(wait, bell, FOREVER)
 
-    def test_a_wait_that_nobody_stops_goes_on(self, virtual_time: VirtualClock) -> None:
+    def test_a_wait_that_nobody_stops_goes_on(self, virtual_clock: VirtualClock) -> None:
         def work() -> None:
             threads.stopping.set(StopToken())
             threads.park(Waiter(), clock.monotonic() + 7)
 
         contextvars.copy_context().run(work)
 
-        assert virtual_time.elapsed == pytest.approx(7)
+        assert virtual_clock.elapsed == pytest.approx(7)
 
     def test_a_thread_is_started_in_a_copy_of_the_context(self) -> None:
         stop = StopToken()
@@ -170,7 +170,7 @@ def forgets_to_await() -> Awaitable[str]:
 
 
 class TestCalling:
-    def test_the_deadline_is_the_ambient_one_inside_and_put_back_afterwards(self, virtual_time: VirtualClock) -> None:
+    def test_the_deadline_is_the_ambient_one_inside_and_put_back_afterwards(self, virtual_clock: VirtualClock) -> None:
         seen: list[float | None] = []
 
         def look() -> None:
@@ -194,7 +194,7 @@ class TestCalling:
 
         assert seen == [call.deadline, outside, call.deadline, outside]
 
-    def test_nothing_is_called_after_the_deadline(self, virtual_time: VirtualClock) -> None:
+    def test_nothing_is_called_after_the_deadline(self, virtual_clock: VirtualClock) -> None:
         calls: list[int] = []
         call = running_call(None, calls.append, 1)
         call.deadline = clock.monotonic()
@@ -209,10 +209,10 @@ class TestCalling:
         ("error", "expected"), [(DeadlineExceededError(), DeadlineExceededError), (KeyError(), KeyError)]
     )
     def test_an_exception_after_the_deadline_is_its_own_unless_the_deadline_caused_it(
-        self, virtual_time: VirtualClock, error: Exception, expected: type[Exception]
+        self, virtual_clock: VirtualClock, error: Exception, expected: type[Exception]
     ) -> None:
         def work() -> None:
-            virtual_time.advance(2)
+            virtual_clock.advance(2)
             raise error
 
         call = running_call(None, work)
@@ -297,18 +297,20 @@ class TestThreadCall:
 
             wait_until(lambda: seen[0]() is None)
 
-    def test_a_result_that_comes_too_late_is_disposed_of(self, virtual_time: VirtualClock) -> None:
+    def test_a_result_that_comes_too_late_is_disposed_of(self, virtual_clock: VirtualClock) -> None:
         release = threading.Event()
 
         def work() -> str:
+            virtual_clock.advance(1)
             release.wait(PATIENCE)
             return "late"
 
         call = late(work)
         thread_call = ThreadCall(invoke, call)
+        until = clock.monotonic() + 1
         thread_call.start()
 
-        assert not thread_call.wait(clock.monotonic() + 1)
+        assert not thread_call.wait(until)
         assert call.deferred is not None
         assert call.deferred is thread_call.abandoned
         endings: list[str] = []
@@ -319,17 +321,19 @@ class TestThreadCall:
         wait_until(lambda: bool(endings))
         assert (endings, call.disposed) == (["timed_out"], ["late"])
 
-    def test_what_hangs_further_in_is_waited_for(self, virtual_time: VirtualClock) -> None:
+    def test_what_hangs_further_in_is_waited_for(self, virtual_clock: VirtualClock) -> None:
         release, further = threading.Event(), DeferredSettlement(known=True)
 
         def step(call: RunningCall) -> None:
+            virtual_clock.advance(1)
             release.wait(PATIENCE)
             call.deferred = further
 
         call = late(int)
         thread_call = ThreadCall(step, call)
+        until = clock.monotonic() + 1
         thread_call.start()
-        assert not thread_call.wait(clock.monotonic() + 1)
+        assert not thread_call.wait(until)
         release.set()
 
         wait_until(lambda: call.disposed == [None])
@@ -441,7 +445,7 @@ class TestWaitInAnEventLoop:
 
         assert caplog.messages == []
 
-    def test_without_a_loop_nothing_is_said(self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_a_loop_nothing_is_said(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
         Pipeline(Retry(3, wait=backoff.fixed(1))).call(Failing(2))
 
         assert caplog.messages == []

@@ -140,11 +140,11 @@ class TestParking:
 
         assert run_in_virtual_time(main) == "undisturbed"
 
-    def test_the_alarm_of_a_wait_that_ends_early_is_cancelled(self, virtual_time: VirtualClock) -> None:
+    def test_the_alarm_of_a_wait_that_ends_early_is_cancelled(self, virtual_clock: VirtualClock) -> None:
         async def main() -> None:
             await on_trio.park(Waiter(in_thread=True), clock.monotonic() + 1e6)
             await trio.testing.wait_all_tasks_blocked()
-            assert virtual_time.trio_alarms == []
+            assert virtual_clock.trio_alarms == []
 
         trio.run(main)  # a run in real time, where our own waits only are virtual
 
@@ -158,22 +158,22 @@ def run(main: Callable[[], Any], virtual: VirtualClock, *, whole: bool) -> Any:
 
 class TestAwaitingUntil:
     @each_time
-    def test_in_time(self, virtual_time: VirtualClock, whole: bool) -> None:
+    def test_in_time(self, virtual_clock: VirtualClock, whole: bool) -> None:
         async def main() -> Any:
             return await on_trio.await_until(clock.monotonic() + 5, fine())
 
-        assert run(main, virtual_time, whole=whole) == "fine"
-        assert virtual_time.trio_alarms == []
+        assert run(main, virtual_clock, whole=whole) == "fine"
+        assert virtual_clock.trio_alarms == []
 
     @each_time
-    def test_too_late(self, virtual_time: VirtualClock, whole: bool) -> None:
+    def test_too_late(self, virtual_clock: VirtualClock, whole: bool) -> None:
         async def main() -> Any:
             return await on_trio.await_until(clock.monotonic() + 5, hang())
 
-        assert run(main, virtual_time, whole=whole) is TIMED_OUT
-        assert virtual_time.elapsed == pytest.approx(5)
+        assert run(main, virtual_clock, whole=whole) is TIMED_OUT
+        assert virtual_clock.elapsed == pytest.approx(5)
 
-    def test_what_it_raises_comes_out(self, virtual_time: VirtualClock) -> None:
+    def test_what_it_raises_comes_out(self, virtual_clock: VirtualClock) -> None:
         async def fail() -> None:
             raise KeyError
 
@@ -181,7 +181,7 @@ class TestAwaitingUntil:
             return await on_trio.await_until(clock.monotonic() + 5, fail())
 
         with pytest.raises(KeyError):
-            run(main, virtual_time, whole=True)
+            run(main, virtual_clock, whole=True)
 
 
 class TestWhereaboutsOfTrio:

@@ -62,6 +62,7 @@ DOORS = {
         "_runtime",
         "_util.clock",
         "_util.exports",
+        "_util.locks",
         "_util.log_once",
         "_util.validation",
     },

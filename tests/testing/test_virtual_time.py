@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -11,12 +13,22 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from resilience import Pipeline, RejectedError, Retry, backoff
+from resilience import (
+    Bulkhead,
+    BulkheadFullError,
+    DeadlineExceededError,
+    Pipeline,
+    RejectedError,
+    Retry,
+    Timeout,
+    backoff,
+)
 from resilience._util.clock import clock
-from resilience.testing import VirtualLoop, reset, seeded, virtual_loop, virtual_time
+from resilience.testing import VirtualClock, VirtualLoop, reset, seeded, virtual_loop, virtual_time
 from tests.support.functions import down
 from tests.support.functions import down as fail
 from tests.support.loops import LOOPS
+from tests.support.threads import PATIENCE, wait_until
 from tests.support.turnstile import Turnstile
 
 
@@ -123,29 +135,70 @@ def test_a_wait_in_a_queue_is_no_sleep() -> None:
     assert clock.elapsed == pytest.approx(5)
 
 
-def test_a_virtual_loop_outside_virtual_time_waits_for_real() -> None:
-    from resilience.testing import virtual_loop
+class TestThreads:
+    """Calls by `Timeout(thread=True)`."""
 
-    loop = virtual_loop()
-    try:
-        turns: list[int] = []
+    def test_no_time_passes_while_a_function_works(self, virtual_clock: VirtualClock) -> None:
+        def work() -> str:
+            threading.Event().wait(0.1)
+            return "done"
 
-        async def main() -> None:
-            loop.call_later(0.05, lambda: None)
-            waiter = loop.create_future()
-            loop.call_later(0.05, waiter.set_result, None)
-            selector: Any = vars(loop)["_selector"]
-            select = selector.select
+        assert Pipeline(Timeout(0.05, thread=True)).call(work) == "done"
+        assert virtual_clock.elapsed == 0
 
-            def counted(timeout: float | None = None) -> Any:
-                turns.append(1)
-                return select(timeout)
+    def test_what_waits_in_one_waits_in_virtual_time(self, virtual_clock: VirtualClock) -> None:
+        with pytest.raises(ConnectionError):
+            Pipeline(Timeout(1000, thread=True), Retry(3, wait=backoff.fixed(60))).call(down)
 
-            selector.select = counted
-            await waiter
+        assert virtual_clock.elapsed == pytest.approx(120)
 
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    def test_a_function_that_hangs_may_advance_the_time_and_is_not_waited_for_again(
+        self, virtual_clock: VirtualClock
+    ) -> None:
+        virtual_clock.patience = PATIENCE
+        release = threading.Event()
 
-    assert len(turns) < 20
+        def hang() -> None:
+            virtual_clock.advance(1)
+            release.wait(PATIENCE)
+
+        try:
+            with pytest.raises(DeadlineExceededError, match=r"it had 1 s of virtual time"):
+                Pipeline(Retry(3, wait=backoff.fixed(60)), Timeout(1, thread=True)).call(hang)
+        finally:
+            release.set()
+
+        assert virtual_clock.elapsed == 123
+
+    def test_a_function_that_works_for_too_long_counts_as_hanging_and_the_error_says_that_time_was_virtual(
+        self, virtual_clock: VirtualClock
+    ) -> None:
+        virtual_clock.patience = 0.05
+        release = threading.Event()
+
+        try:
+            with pytest.raises(DeadlineExceededError, match=r"it had 1 s of virtual time"):
+                Pipeline(Timeout(1, thread=True)).call(release.wait, PATIENCE)
+        finally:
+            release.set()
+
+    def test_a_call_in_a_queue_waits_for_one_that_works(self, virtual_clock: VirtualClock) -> None:
+        bulkhead = Bulkhead(1, queue=1, max_wait=1.0)
+        pipeline = Pipeline(bulkhead, Timeout(1.0, thread=True))
+        begun = threading.Event()
+        seen: list[tuple[int, float]] = []
+
+        def work() -> None:
+            begun.set()
+            wait_until(lambda: bulkhead.queued == 1)
+            threading.Event().wait(0.1)
+            seen.append((bulkhead.queued, virtual_clock.elapsed))
+
+        thread = threading.Thread(target=pipeline.call, args=(work,))
+        thread.start()
+        assert begun.wait(PATIENCE)
+        with suppress(BulkheadFullError):  # on a busy machine
+            pipeline.call(int)
+        thread.join(PATIENCE)
+
+        assert seen == [(1, 0)]

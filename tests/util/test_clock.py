@@ -1,5 +1,7 @@
 """The clock of the process: time and chance come from one replaceable source, and children are seeded anew."""
 
+from __future__ import annotations
+
 import os
 import random
 import threading
@@ -38,6 +40,9 @@ class StoppedTime:
     def alarm(self, at: float, callback: Callable[[], object]) -> None:
         self.asked.append(("alarm", at))
         callback()
+
+    def on_thread(self, function: Callable[[], object], done: threading.Lock | None = None) -> Callable[[], object]:
+        return function
 
 
 @pytest.fixture(params=["sleep", "park"])

@@ -1,8 +1,12 @@
 """The locks of the library: a thread knows whether it holds one, and a forked child can use them."""
 
+from __future__ import annotations
+
 import gc
 import os
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 
 from resilience._util import locks
 from tests.support.fork import in_child
+from tests.support.interpreter import run_python
 from tests.util.helpers import loaded_again
 
 PATIENCE = 60.0
@@ -56,6 +61,69 @@ def test_a_lock_is_reentrant() -> None:
         assert locks.holds_any_lock()
 
     assert not locks.holds_any_lock()
+
+
+@pytest.mark.parametrize("make", [locks.new_lock, locks.UninterruptedLock])
+def test_it_is_acquired_and_released_as_another_lock(make: Callable[[], Any]) -> None:
+    lock = make()
+
+    with lock:
+        assert lock._is_owned()
+    with pytest.raises(KeyError), lock:
+        raise KeyError
+    assert not lock._is_owned()
+    assert lock.acquire(blocking=False)
+    lock.release()
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_a_lock_of_python_is_used_where_it_does() -> None:
+    ordinary = type(locks.new_lock()) is type(threading.RLock())
+
+    assert ordinary is (sys.version_info[:2] != (3, 14))
+
+
+SIGNALLED = """
+import gc, signal
+from resilience import new_lock
+from resilience._util.locks import UninterruptedLock
+
+class Signalled(BaseException):
+    pass
+
+armed = False
+heard = held = 0
+
+def hear(*_):
+    global heard
+    if armed:
+        heard += 1
+        raise Signalled
+
+gc.disable()  # an exception in a finaliser is swallowed
+signal.signal(signal.SIGALRM, hear)
+signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)
+for lock in (new_lock(), UninterruptedLock()):
+    heard = 0
+    while heard < 1000:
+        try:
+            armed = True
+            while True:
+                with lock:
+                    pass
+        except Signalled:
+            armed = False
+        if lock._is_owned():
+            held += 1
+            lock.release()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("left", held, "times")
+"""
+
+
+def test_no_signal_leaves_a_lock_held() -> None:
+    assert run_python(SIGNALLED) == "left 0 times\n"
 
 
 def test_every_lock_is_a_new_one() -> None:

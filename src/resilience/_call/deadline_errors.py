@@ -45,11 +45,16 @@ def cut_error(call: RunningCall, started: float, source: DeadlineSource | None =
     publish(call, source)
     elapsed = clock.monotonic() - started
     return DeadlineExceededError(
-        f"{_label(source)} passed while {call.operation} ran; it had {elapsed:.3g} s, and may have been processed",
+        f"{_label(source)} passed while {call.operation} ran; it had {seconds(elapsed)}, and may have been processed",
         policy=_policy(source),
         pipeline=_pipeline(call, source),
         scored=_is_scored(call, source, elapsed),
     )
+
+
+def seconds(elapsed: float) -> str:
+    """Return a time in seconds for messages; it says so if it was virtual time."""
+    return f"{elapsed:.3g} s" if clock.real else f"{elapsed:.3g} s of virtual time"
 
 
 def late_result(call: RunningCall, started: float, result: Any) -> LateResult:

@@ -17,6 +17,7 @@ from resilience._call.running_call import RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._util.clock import FOREVER, clock
+from resilience._util.locks import make_lock
 from resilience._util.log_once import first_time, logger
 from resilience.errors import CarriedResult
 
@@ -65,7 +66,7 @@ class StopToken:
     """Stops the waits of threads that this library started: each wait, current or later, raises `Stopped`."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = make_lock()
         self._locks: set[threading.Lock] = set()
         self.stopped = False
 
@@ -105,7 +106,8 @@ def start(function: Callable[[], object], stop: StopToken) -> None:
     """Run a function on a new daemon thread, in a copy of this context; `stop` ends its waits."""
     context = contextvars.copy_context()
     context.run(stopping.set, stop)
-    threading.Thread(target=context.run, args=(function,), name="resilience-future", daemon=True).start()
+    work = clock.time.on_thread(function)
+    threading.Thread(target=context.run, args=(work,), name="resilience-future", daemon=True).start()
 
 
 def call_with_deadline(call: RunningCall) -> Any:
@@ -172,14 +174,15 @@ class ThreadCall:
         """The settlement that ends with the thread, if it was abandoned; else None."""
         self._done = threading.Lock()
         self._done.acquire()
-        self._mutex = threading.Lock()
+        self._mutex = make_lock()
         self._finished = False
         self._wake: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Start the daemon thread, in a copy of this context."""
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._work,), name="resilience-thread-call", daemon=True)
+        work = clock.time.on_thread(self._work, self._done)
+        thread = threading.Thread(target=context.run, args=(work,), name="resilience-thread-call", daemon=True)
         try:
             thread.start()
         except RuntimeError:

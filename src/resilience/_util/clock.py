@@ -46,6 +46,10 @@ class Clock(Protocol):
     def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
         """Schedule `callback` in the running event loop at time `at`; None: the caller uses the loop's own timers."""
 
+    def on_thread(self, function: Callable[[], object], done: threading.Lock | None = None) -> Callable[[], object]:
+        """Return what to run on a new thread in place of `function`; if it is given, `done` is released at its end."""
+        ...
+
 
 class SystemClock:
     """The system's monotonic clock (PEP 418), which changes of the system time do not affect."""
@@ -67,6 +71,11 @@ class SystemClock:
         """Return None: event loops have timers for this clock."""
         del at, callback
         return None
+
+    def on_thread(self, function: Callable[[], object], done: threading.Lock | None = None) -> Callable[[], object]:
+        """Return `function`."""
+        del done
+        return function
 
 
 def _acquire(lock: threading.Lock, seconds: float) -> bool:

@@ -9,15 +9,43 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from operator import attrgetter, methodcaller
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 T = TypeVar("T")
 
-state_lock = threading.RLock()
+
+class UninterruptedLock:
+    """A reentrant lock for Python 3.14 that a signal handler which raises in a `with` statement leaves released.
+
+    There, a `with` statement handles signals after a call of `__enter__`, before it is ready to call `__exit__`
+    (https://github.com/python/cpython/issues/148874). It does not if `__enter__` is written in Python.
+    """
+
+    __slots__ = ("__exit__", "__weakref__", "_at_fork_reinit", "_is_owned", "acquire", "release")
+
+    def __init__(self) -> None:
+        lock: Any = threading.RLock()
+        self.acquire = lock.acquire
+        self.release = lock.release
+        self._is_owned = lock._is_owned
+        self._at_fork_reinit = lock._at_fork_reinit
+        self.__exit__ = lock.__exit__  # signals are handled when a function in Python begins, so this must not be one
+
+    def __enter__(self) -> None:
+        # Signals are handled after a call in Python. This calls `acquire` without one.
+        _ = [*map(self.acquire, (True,))]
+
+
+make_lock: Callable[[], threading.RLock] = (
+    cast("Any", UninterruptedLock) if sys.version_info[:2] == (3, 14) else threading.RLock
+)
+"""Return a new reentrant lock that no signal leaves locked."""
+state_lock = make_lock()
 """Guards the state of all policies of the library.
 
 It is held for a few instructions, never while code of the user is called or another lock is acquired. One lock for
@@ -36,9 +64,10 @@ def new_lock() -> threading.RLock:
     """Return a new reentrant lock, for a policy of your own.
 
     Streams and coroutines that are garbage-collected while a thread holds it are settled after that. In the child of
-    `os.fork()` it is released, since the thread that held it does not exist there.
+    `os.fork()` it is released, since the thread that held it does not exist there. On Python 3.14 it is an object with
+    the methods of a `threading.RLock`.
     """
-    lock = threading.RLock()
+    lock = make_lock()
     _locks.add(lock)
     return lock
 

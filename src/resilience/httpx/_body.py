@@ -61,8 +61,8 @@ class GuardedBody:
         call = self._call
         error = deadline_errors.cut_error(call, self._started, call.total_deadline_source)
         deadline = str(error).partition(" passed while ")[0]
-        elapsed = clock.monotonic() - self._started
-        error.args = (f"{deadline} passed while the body was read, {elapsed:.3g} s after {call.operation} began",)
+        elapsed = deadline_errors.seconds(clock.monotonic() - self._started)
+        error.args = (f"{deadline} passed while the body was read, {elapsed} after {call.operation} began",)
         error.__cause__ = cause
         self._fail(error)
         return httpx_module_of(call.request).translated(error, call.request)

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import trio
 import trio.testing
 
-from resilience._util.clock import TimerHandle
+from resilience._util.clock import FOREVER, TimerHandle
+from resilience.testing._turns import GRACE, POLL, Job, JumpingClock
 
 
-class JumpingClock(Protocol):
-    """The part of `VirtualClock` that this module uses."""
-
-    trio_alarms: list[float]
-    fired_count: int
-
-    def monotonic(self) -> float:
-        """Return the virtual time now."""
-        ...
-
-    def jump(self, at: float) -> None:
-        """Advance the time to `at`."""
-
-
-class VirtualTrioClock(trio.abc.Clock):
+class VirtualTrioClock(trio.abc.Clock, trio.abc.Instrument):
     """A clock for `trio.run` that advances to the next deadline when every task waits. For code without sockets."""
 
     def __init__(self, clock: JumpingClock) -> None:
         self._clock = clock
+        self._job = Job()  # the current run
 
     def start_clock(self) -> None:
-        """Do nothing: the clock needs no start."""
+        """Consider the run, until `after_run`."""
+        trio.lowlevel.add_instrument(self)
+        self._job = self._clock.add(Job())
+        self._job.begin()
 
     def current_time(self) -> float:
         """Return the virtual time, in seconds."""
@@ -42,11 +32,23 @@ class VirtualTrioClock(trio.abc.Clock):
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Advance to the deadline. Trio calls this only if no task can run; but a task may be about to be woken."""
         if deadline == math.inf:
+            self._clock.enter(FOREVER)
             return math.inf
         if trio.lowlevel.current_statistics().run_sync_soon_queue_size:
             return 0.0
-        self._clock.jump(deadline)
+        if not self._clock.take_turn(self._clock.enter(deadline - self._clock.monotonic())):
+            return POLL
+        self._clock.leave()
         return 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """End the wait that `deadline_to_sleep_time` began."""
+        self._clock.leave()
+
+    def after_run(self) -> None:
+        """End the run."""
+        self._clock.leave()
+        self._clock.finish(self._job)
 
 
 def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> TimerHandle | None:
@@ -62,11 +64,13 @@ def alarm(clock: JumpingClock, at: float, callback: Callable[[], object]) -> Tim
         with scope:
             while clock.monotonic() < at:
                 fired_count = clock.fired_count
-                await trio.testing.wait_all_tasks_blocked()
-                # Not if another alarm is due first, or has just fired.
-                if at <= min(waiting) and fired_count == clock.fired_count:
+                await trio.testing.wait_all_tasks_blocked(GRACE if clock.running() else 0.0)
+                jobs = clock.running()
+                # Not while a thread works, nor if another alarm is due first, or has just fired.
+                if not clock.is_held_up(jobs) and at <= min(waiting) and fired_count == clock.fired_count:
                     clock.fired_count += 1
                     clock.jump(at)
+                    clock.warn_of(jobs)
             callback()
 
     async def counted() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import random
-import selectors
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,80 +12,62 @@ from weakref import WeakKeyDictionary
 
 from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
-from resilience._util import log_once, validation
+from resilience._util import log_once
 from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
+from resilience.testing._asyncio import LoopAlarms, VirtualLoop, virtual_loop
+from resilience.testing._to_thread import watch_threads
+from resilience.testing._turns import GRACE, POLL, Job, JumpingClock
 
 T = TypeVar("T")
-QUIET_ROUNDS = 5
-"""Consecutive iterations of an event loop without a ready task before virtual time advances."""
-PATIENCE = 0.02
-"""Real seconds that a thread in a queue waits for other threads before virtual time advances."""
 
 
-class VirtualClock:
+class VirtualClock(JumpingClock):
     """A clock that advances only by sleeps and by `advance`. `virtual_time` makes one.
 
     A sleep in a thread advances it at once. In an event loop it advances to the next timer when every task waits; tasks
-    keep their order.
+    keep their order. It stands still while a function works that was started by `asyncio.to_thread`,
+    `loop.run_in_executor`, `anyio.to_thread`, `trio.to_thread`, or a `Timeout` with `thread=True`.
 
     Attributes:
         sleeps: the waits between attempts so far, in seconds each.
+        patience: the real seconds, > 0, for which it stands still for a function on a thread, which may hang; 2 at
+            first.
     """
 
     def __init__(self) -> None:
-        self._start = float(round(clock.monotonic()))
-        self._elapsed = 0.0
-        self._lock = threading.RLock()
-        self._loop_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopAlarms] = WeakKeyDictionary()
-        self.trio_alarms: list[float] = []
-        self.fired_count = 0
+        super().__init__()
+        self._loop_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopAlarms] = WeakKeyDictionary()
         self.sleeps: list[float] = []
 
-    @property
-    def elapsed(self) -> float:
-        """The virtual seconds since the clock was made."""
-        return self._elapsed
-
-    def monotonic(self) -> float:
-        """Return the current virtual time, in seconds."""
-        return self._start + self._elapsed
-
-    def advance(self, seconds: float) -> None:
-        """Advance the time.
-
-        Args:
-            seconds: the seconds to advance, >= 0.
-
-        Raises:
-            TypeError, ValueError: `seconds` is not a finite number >= 0.
-        """
-        with self._lock:
-            self._elapsed += validation.number("seconds", seconds)
-
-    def jump(self, at: float) -> None:
-        """Advance the time to `at`, in seconds as `monotonic` returns them; a time in the past has no effect."""
-        with self._lock:
-            self._elapsed = max(self._elapsed, at - self._start)
-
     def sleep(self, lock: threading.Lock, seconds: float) -> bool:
-        """Advance by `seconds` at once; return True without advancing if `lock` has been released."""
+        """Advance by `seconds`, at once unless a thread works; return True if `lock` has been released before."""
         self.sleeps.append(seconds)
-        if lock.acquire(blocking=False):
-            return True
-        self.advance(max(0.0, seconds))
-        return False
+        return self._wait(lock, seconds, 0.0)
 
     def sleeping(self, seconds: float) -> None:
         """Record a sleep in an event loop, in `sleeps`."""
         self.sleeps.append(round(seconds, 9))
 
     def park(self, lock: threading.Lock, seconds: float) -> bool:
-        """Wait PATIENCE real seconds for `lock`, then advance by `seconds`; return whether `lock` was released."""
-        if seconds == FOREVER:
-            return lock.acquire()
-        if lock.acquire(timeout=PATIENCE):
-            return True
-        self.advance(max(0.0, seconds))
+        """Wait for `lock`, then advance by `seconds`; return whether `lock` was released.
+
+        A thread that is not known may release it: nothing must have changed for GRACE real seconds.
+        """
+        released = self._wait(lock, seconds, GRACE)
+        if not released:
+            for job in self.jobs_of(lock):
+                self.finish(job)
+        return released
+
+    def _wait(self, lock: threading.Lock, seconds: float, grace: float) -> bool:
+        with self.waiting(max(0.0, seconds)) as end:
+            if end == FOREVER:
+                return lock.acquire()
+            if lock.acquire(blocking=False):
+                return True
+            while not self.take_turn(end, grace):
+                if lock.acquire(timeout=POLL):
+                    return True
         return lock.acquire(blocking=False)
 
     def alarm(self, at: float, callback: Callable[[], object]) -> TimerHandle | None:
@@ -101,122 +80,33 @@ class VirtualClock:
         if isinstance(loop, VirtualLoop):
             return None
         if loop not in self._loop_alarms:
-            self._loop_alarms[loop] = _LoopAlarms(self, loop)
+            self._loop_alarms[loop] = LoopAlarms(self, loop)
         return self._loop_alarms[loop].add(at, callback)
+
+    def on_thread(self, function: Callable[[], object], done: threading.Lock | None = None) -> Callable[[], object]:
+        """Return a function that calls `function` on a thread of its own; no time passes while it works.
+
+        Args:
+            function: the function.
+            done: a lock that it releases at its end, until which another thread may park; None without one.
+        """
+        job = self.add(Job(done))
+
+        def run() -> None:
+            job.begin()
+            try:
+                function()
+            finally:
+                self.finish(job)
+
+        return run
 
     def trio(self) -> Any:
         """Return a clock for `trio.run(..., clock=...)`, with which `trio.sleep` takes no real time either."""
         from resilience.testing import _trio
 
+        watch_threads(_watching[-1])  # trio may just have been imported
         return _trio.VirtualTrioClock(self)
-
-
-class _Alarm:
-    def __init__(self, at: float, number: int, callback: Callable[[], object]) -> None:
-        self.at = at
-        self.number = number
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    def __lt__(self, other: _Alarm) -> bool:
-        return (self.at, self.number) < (other.at, other.number)
-
-
-class AlarmQueue:
-    """The alarms of one event loop, ordered by time."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self._alarms: list[_Alarm] = []
-        self._numbers = itertools.count()
-
-    def put(self, at: float, callback: Callable[[], object]) -> _Alarm:
-        """Add an alarm."""
-        alarm = _Alarm(at, next(self._numbers), callback)
-        heapq.heappush(self._alarms, alarm)
-        return alarm
-
-    def fire(self) -> bool:
-        """Advance to the first alarm, and fire it; return False if there is none."""
-        while self._alarms:
-            alarm = heapq.heappop(self._alarms)
-            if not alarm.cancelled:
-                self.clock.jump(alarm.at)
-                alarm.callback()
-                return True
-        return False
-
-    def __bool__(self) -> bool:
-        return any(not alarm.cancelled for alarm in self._alarms)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop in virtual time: it advances to the next timer when no task can run.
-
-    It is for code without sockets. `virtual_loop` makes one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(_JumpingSelector())
-
-    def time(self) -> float:
-        """Return the time of the library's clock, in seconds."""
-        return clock.monotonic()
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads without a timeout, which would end at once in virtual time."""
-        del timeout
-        await super().shutdown_default_executor()
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    def select(self, timeout: float | None = None) -> Any:
-        """Poll for I/O without waiting; if there is none, advance the time to the next timer."""
-        virtual = clock.time
-        if timeout is None or timeout <= 0 or not isinstance(virtual, VirtualClock):
-            return super().select(timeout)
-        ready = super().select(0)
-        if not ready:
-            virtual.advance(timeout)
-        return ready
-
-
-def virtual_loop() -> VirtualLoop:
-    """Return a new asyncio event loop that runs in virtual time within `virtual_time()`.
-
-    It is a loop factory for `asyncio.Runner(loop_factory=...)`, and for the backend option `loop_factory` of anyio.
-    """
-    return VirtualLoop()
-
-
-class _LoopAlarms(AlarmQueue):
-    """The alarms of an asyncio loop with real timers: they fire when the loop has no ready task."""
-
-    def __init__(self, clock: VirtualClock, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(clock)
-        self._loop = loop
-        self._scheduled = False
-
-    def add(self, at: float, callback: Callable[[], object]) -> _Alarm:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._poll, 0)
-        return self.put(at, callback)
-
-    def _poll(self, quiet: int) -> None:
-        if quiet >= QUIET_ROUNDS:
-            quiet = 0
-            self.fire()
-        elif len(getattr(self._loop, "_ready", ())) == 0:
-            quiet += 1
-        else:
-            quiet = 0
-        self._scheduled = bool(self)
-        if self._scheduled:
-            self._loop.call_soon(self._poll, quiet)
 
 
 @contextmanager
@@ -226,16 +116,22 @@ def virtual_time() -> Generator[VirtualClock]:
     It applies to all pipelines, also to existing ones, on threads, asyncio and trio. Waits of the library take no real
     time in any event loop. Loops that `asyncio.run`, or a Runner without a loop factory, makes in the block are
     completely virtual, so that `asyncio.sleep` takes no real time either. With trio, pass `clock.trio()` to `trio.run`
-    as the clock. Blocks may be nested or overlap: the newest active one applies.
+    as the clock. No time passes while a function works on a thread, see `VirtualClock`. Blocks may be nested or
+    overlap: the newest active one applies.
     """
     virtual = VirtualClock()
-    with _active(_clocks, virtual, clock.use), _active(_loop_factories, virtual_loop, _make_loops_with):
+    with (
+        _active(_clocks, virtual, clock.use),
+        _active(_loop_factories, virtual_loop, _make_loops_with),
+        _active(_watching, True, watch_threads),
+    ):
         yield virtual
 
 
 _clocks: list[Clock] = [clock.time]
 _sources: list[random.Random] = [clock.random]
 _loop_factories: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.events.new_event_loop]
+_watching: list[bool] = [False]
 
 
 @contextmanager

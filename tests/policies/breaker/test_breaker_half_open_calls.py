@@ -11,12 +11,12 @@ from resilience.testing import VirtualClock, virtual_time
 from tests.support.functions import down
 
 
-def test_sixteen_threads_at_a_half_open_breaker(virtual_time: VirtualClock) -> None:
+def test_sixteen_threads_at_a_half_open_breaker(virtual_clock: VirtualClock) -> None:
     breaker = CircuitBreaker(consecutive_failures=1, half_open_calls=3)
     pipeline = Pipeline(breaker)
     with pytest.raises(ConnectionError):
         pipeline.call(_raise, ConnectionError())
-    virtual_time.advance(2)
+    virtual_clock.advance(2)
     go, hold = threading.Barrier(16), threading.Event()
     calls: list[int] = []
     refused: list[int] = []

@@ -66,7 +66,7 @@ def test_a_retry_that_a_drain_prevents_is_neither_paid_nor_announced() -> None:
     assert caught.value.__notes__ == ["resilience: attempt 2 not made: draining"]
 
 
-def test_an_attempt_that_was_not_made_is_not_paid_for(virtual_time: VirtualClock) -> None:
+def test_an_attempt_that_was_not_made_is_not_paid_for(virtual_clock: VirtualClock) -> None:
     gate = Turnstile(room=0)
 
     class ClosesAfterOne(Turnstile):
@@ -84,7 +84,7 @@ def test_an_attempt_that_was_not_made_is_not_paid_for(virtual_time: VirtualClock
     assert budget.tokens == 5
 
 
-def test_the_budget_of_a_retry_of_its_own_is_shown_and_reset(virtual_time: VirtualClock) -> None:
+def test_the_budget_of_a_retry_of_its_own_is_shown_and_reset(virtual_clock: VirtualClock) -> None:
     retry = Retry(2, budget=RetryBudget(capacity=3))
     pipeline = Pipeline(retry, Retry(1))
     with pytest.raises(ConnectionError):

@@ -37,11 +37,11 @@ class TestWait:
             ({FailureKind.TRANSIENT: tenacity.wait_fixed(4)}, [4, 4, 4]),
         ],
     )
-    def test_strategies(self, virtual_time: VirtualClock, wait: Any, expected: list[float]) -> None:
+    def test_strategies(self, virtual_clock: VirtualClock, wait: Any, expected: list[float]) -> None:
         assert Pipeline(Retry(4, wait=wait)).call(Failing(3)) == "fine"
-        assert virtual_time.sleeps == expected
+        assert virtual_clock.sleeps == expected
 
-    def test_the_state_is_that_of_the_call(self, virtual_time: VirtualClock) -> None:
+    def test_the_state_is_that_of_the_call(self, virtual_clock: VirtualClock) -> None:
         seen: list[tuple[Any, ...]] = []
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -92,17 +92,17 @@ class TestWait:
         with pytest.raises(TypeError, match="wait must be a backoff, a wait_"):
             Retry(wait=wait)
 
-    def test_the_servers_hint_is_a_floor(self, virtual_time: VirtualClock) -> None:
+    def test_the_servers_hint_is_a_floor(self, virtual_clock: VirtualClock) -> None:
         from resilience import Failure
 
         hinted = Allowlist(when=lambda error: Failure(FailureKind.OVERLOAD, 9.0))
         Pipeline(Retry(2, wait=tenacity.wait_fixed(1), on=hinted)).call(Failing(1))
 
-        assert virtual_time.sleeps == [9]
+        assert virtual_clock.sleeps == [9]
 
 
 class TestStop:
-    def test_a_stop_alone_sets_no_limit_of_attempts(self, virtual_time: VirtualClock) -> None:
+    def test_a_stop_alone_sets_no_limit_of_attempts(self, virtual_clock: VirtualClock) -> None:
         flaky = Failing()
         pipeline = Pipeline(Retry(stop=tenacity.stop_after_attempt(7), wait=NOW), budget=None)
         with Recorder(pipeline) as recorder, pytest.raises(ConnectionError) as caught:
@@ -130,7 +130,7 @@ class TestStop:
             (lambda state: state.idle_for >= 4, 3),
         ],
     )
-    def test_times_are_those_of_our_clock(self, virtual_time: VirtualClock, stop: Any, calls: int) -> None:
+    def test_times_are_those_of_our_clock(self, virtual_clock: VirtualClock, stop: Any, calls: int) -> None:
         flaky = Failing()
         with pytest.raises(ConnectionError):
             Pipeline(Retry(stop=stop, wait=backoff.fixed(2)), budget=None).call(flaky)
@@ -151,7 +151,7 @@ class TestStop:
 
 
 class TestTryAgain:
-    def test_it_is_tried_again_and_nobody_has_failed(self, virtual_time: VirtualClock) -> None:
+    def test_it_is_tried_again_and_nobody_has_failed(self, virtual_clock: VirtualClock) -> None:
         flaky = Failing(2, tenacity.TryAgain)
         breaker = CircuitBreaker(consecutive_failures=1)
 

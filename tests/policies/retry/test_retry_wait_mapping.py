@@ -11,7 +11,7 @@ from tests.support.functions import Failing
 NOW = backoff.none()
 
 
-def test_a_mapping_may_leave_kinds_out(virtual_time: VirtualClock) -> None:
+def test_a_mapping_may_leave_kinds_out(virtual_clock: VirtualClock) -> None:
     pipeline = Pipeline(Retry(2, wait={FailureKind.TIMEOUT: backoff.fixed(7)}))
 
     with pytest.raises(TimeoutError):
@@ -19,8 +19,8 @@ def test_a_mapping_may_leave_kinds_out(virtual_time: VirtualClock) -> None:
     with pytest.raises(ConnectionError):
         pipeline.call(Failing())
 
-    assert virtual_time.sleeps[0] == 7
-    assert virtual_time.sleeps[1] <= 0.1
+    assert virtual_clock.sleeps[0] == 7
+    assert virtual_clock.sleeps[1] <= 0.1
 
 
 def test_a_mapping_of_waits_is_described() -> None:
