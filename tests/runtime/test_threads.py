@@ -445,7 +445,8 @@ class TestWaitInAnEventLoop:
 
         assert caplog.messages == []
 
-    def test_without_a_loop_nothing_is_said(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.usefixtures("virtual_clock")
+    def test_without_a_loop_nothing_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
         Pipeline(Retry(3, wait=backoff.fixed(1))).call(Failing(2))
 
         assert caplog.messages == []
