@@ -19,7 +19,7 @@ from tests.httpx.server import Server
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("policies", [(CircuitBreaker(),), (Retry(1),), (Retry(2, wait=NOW),)])
+@pytest.mark.parametrize("policies", [(CircuitBreaker(consecutive_failures=None),), (Retry(1),), (Retry(2, wait=NOW),)])
 def test_a_pause_in_the_body_of_the_last_response_is_waited_for(policies: tuple[Any, ...], method: str) -> None:
     async def main() -> int:
         async with attach(httpx.AsyncClient(), Pipeline(*policies)) as client:

@@ -64,3 +64,27 @@ def test_a_permit_that_a_signal_handler_gives_back_wakes_the_loop() -> None:
         assert asyncio.run(main()) == "fine"
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_task_that_is_started_from_elsewhere_runs_and_what_it_raises_is_ignored(backend: str) -> None:
+    ran: list[str] = []
+
+    async def work() -> None:
+        ran.append(backend)
+        raise ConnectionError
+
+    async def main() -> None:
+        start = _runtime.task_starter()
+        starters.append(start)
+        thread = threading.Thread(target=start, args=(work,))
+        thread.start()
+        thread.join()
+        while not ran:
+            await anyio.lowlevel.checkpoint()
+
+    starters: list[Any] = []
+    anyio.run(main, backend=backend)
+    starters[0](work)  # its loop has ended
+
+    assert ran == [backend]

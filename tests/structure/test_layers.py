@@ -53,6 +53,8 @@ DOORS = {
         "_outcome.status_failures",
         "_runtime",
         "_util.clock",
+        "_util.finalizers",
+        "_util.locks",
         "_util.exports",
     },
     "logs": set[str](),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilience._call.running_call import RunningCall, Wakeable
@@ -54,6 +54,15 @@ async def sleep(waiter: Wakeable, until: float) -> None:
 async def checkpoint() -> None:
     """Let the other tasks of the running event loop run, and be cancelled if that is due."""
     await current_backend().checkpoint()
+
+
+def task_starter() -> Callable[[Callable[[], Awaitable[object]]], object]:
+    """Return a function that starts a task in the event loop that runs now, called from any thread or finalizer.
+
+    The task calls and awaits a function; what it raises is ignored. If the loop has ended by then, nothing is started.
+    """
+    starter: Callable[[Callable[[], Awaitable[object]]], object] = current_backend().task_starter()
+    return starter
 
 
 def cancellations() -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import CoroutineType
 from typing import Any
@@ -168,6 +169,31 @@ def _set_deadline(scope: Any, call: RunningCall) -> None:
 async def checkpoint() -> None:
     """Let other tasks run."""
     await asyncio.sleep(0)
+
+
+def task_starter() -> Callable[[Callable[[], Awaitable[object]]], object]:
+    """Return a function that starts a task in the running loop, from any thread."""
+    return partial(_start_soon, asyncio.get_running_loop())
+
+
+def _start_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[object]]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_start, loop, function)
+
+
+def _start(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[object]]) -> None:
+    task = loop.create_task(_quietly(function))
+    _started.add(task)
+    task.add_done_callback(_started.discard)
+
+
+async def _quietly(function: Callable[[], Awaitable[object]]) -> None:
+    with contextlib.suppress(Exception):
+        await function()
+
+
+_started: set[asyncio.Task[None]] = set()
+"""The running tasks that `task_starter` has started: a loop keeps only weak references to its tasks."""
 
 
 def cancellations() -> int:

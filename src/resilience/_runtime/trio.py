@@ -108,6 +108,21 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     return result
 
 
+def task_starter() -> Callable[[Callable[[], Awaitable[object]]], object]:
+    """Return a function that starts a task in this run of trio, from any thread."""
+    return partial(_start_soon, trio.lowlevel.current_trio_token())
+
+
+def _start_soon(token: trio.lowlevel.TrioToken, function: Callable[[], Awaitable[object]]) -> None:
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(trio.lowlevel.spawn_system_task, _quietly, function)
+
+
+async def _quietly(function: Callable[[], Awaitable[object]]) -> None:
+    with contextlib.suppress(Exception):
+        await function()
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an exception is a cancellation: also as a group of such and of errors, as a nursery raises it."""
     return all(isinstance(leaf, trio.Cancelled | Exception) for leaf in leaves(error))

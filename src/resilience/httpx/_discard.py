@@ -6,7 +6,8 @@ import contextlib
 from typing import Any, Final
 
 from resilience._util.clock import clock
-from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, AsyncBody, Body
+from resilience.httpx._async_body import AsyncBody
+from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._modules import httpx_module_of
 

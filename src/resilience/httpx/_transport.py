@@ -12,8 +12,9 @@ from resilience._call.caller import Caller
 from resilience._call.entry import aexecute, execute
 from resilience._util.clock import FOREVER, clock
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
+from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._base import BaseResilientTransport
-from resilience.httpx._body import AsyncBody, Body, is_alone
+from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
