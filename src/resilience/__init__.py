@@ -115,7 +115,6 @@ def __dir__() -> list[str]:
 
 
 _set_public_module(__name__, __all__, globals())
-logs.install()
 _mode: Any = _os.environ.get("RESILIENCE_MODE")
 if _mode:
     try:

@@ -52,7 +52,7 @@ DOORS = {
         "_util.exports",
         "_util.validation",
     },
-    "logs": set[str](),
+    "logs": {"_util.locks", "_util.throttle", "_util.validation"},
     "pytest_plugin": set[str](),
     "testing": {
         "_pipeline.engine",

@@ -45,9 +45,9 @@ class PipelineInfo:
         name = self.name_of(policy) or default
         return f"{name} of {self.name}" if self.name else name
 
-    def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
-        """Publish an event of type `kind` about a policy and a call, if a listener wants it."""
-        if wanting := self.bus.listeners_for(kind):
+    def publish(self, kind: type[Event], policy: object, call: Call, key: object = None, **facts: Any) -> None:
+        """Publish an event of type `kind` about a policy and a call, if a listener wants it; see `listeners_for`."""
+        if wanting := self.bus.listeners_for(kind, key):
             self.publish_to(wanting, kind, policy, call, **facts)
 
     def publish_to(

@@ -17,6 +17,7 @@ from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
 from resilience._util import log_once, validation
 from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
+from resilience.events._bus import forget_log_lines
 
 T = TypeVar("T")
 QUIET_ROUNDS = 5
@@ -273,7 +274,11 @@ def _draw_from(source: random.Random) -> None:
 
 
 def reset() -> None:
-    """Reset all live pipelines: policies, budgets and drains; and let messages that are logged once be logged again."""
+    """Reset all live pipelines: policies, budgets and drains; and let messages that were logged be logged again.
+
+    These are the messages that are logged once, and the lines that `resilience.logs` has at most once in an interval.
+    """
     for engine in engines():
         engine.reset()
     log_once.forget()
+    forget_log_lines()

@@ -290,7 +290,7 @@ class CircuitBreaker(BlockGate[Token]):
         """Publish a change in every pipeline that contains the breaker. Lock not held: listeners may use it."""
         if change is None or change.previous is change.state:
             return
-        facts = {**change._asdict(), "mode": self.mode}
+        facts = {**change._asdict(), "mode": self.mode, "key": change.state}  # the log distinguishes the states
         if call is not None:
             call.pipeline.publish(BreakerChanged, self, call, **facts)
         for pipeline in self._pipelines():
