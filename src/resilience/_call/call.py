@@ -70,7 +70,7 @@ class CallOptions:
 
     Args:
         pipeline: the pipeline that the calls go through.
-        operation: the name of the operation, for events and metrics; None for the name of the function.
+        operation: the name of the operation, for events and log lines; None for the name of the function.
         target: the dependency that is called, such as a host; None if unknown.
         idempotent: whether a call may safely be repeated; None if unknown.
         failures: the allowlist of an integration, such as that for HTTP; it applies in pipelines without an own one.
@@ -132,7 +132,7 @@ class Call:
 
     @property
     def operation(self) -> str:
-        """The name of the operation, as events and metrics show it: by default that of the function."""
+        """The name of the operation, as events and log lines show it: by default that of the function."""
         return self.options.operation or name_of(self.function)
 
     @property

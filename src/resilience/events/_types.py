@@ -30,7 +30,7 @@ ModeName: TypeAlias = "Mode | Literal['enforce', 'shadow', 'off']"
 
 
 class Outcome(StrEnum):
-    """How a call or an attempt ended, for events and metrics. REJECTED and FALLBACK apply to calls only."""
+    """How a call or an attempt ended. REJECTED and FALLBACK apply to calls only."""
 
     OK = "ok"
     """It returned a value, or raised an exception that is a known answer."""
