@@ -225,11 +225,11 @@ class Bus(_Subscribers):
             topic = self.topics[key or kind]
         except KeyError:
             topic = self._add(key or kind, everywhere.make_topic(kind, key))
-        listeners = topic.listeners
-        until = topic.until
-        if until and topic.since <= clock.monotonic() < until:  # see Throttle
+        listeners, until = topic.listeners, topic.until
+        monotonic, is_enabled = clock.monotonic, topic.is_enabled  # calls of local variables are faster
+        if until and topic.since <= monotonic() < until:  # see Throttle
             next(topic.held_back)
-        elif topic.is_enabled(topic.level):
+        elif is_enabled(topic.level):
             held_back = topic.let_pass()
             if held_back is not None:
                 line = Subscription(self, partial(topic.write, topic.level, held_back), (kind,), None)
