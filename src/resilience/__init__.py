@@ -120,7 +120,6 @@ def __dir__() -> list[str]:
 
 
 _set_public_module(__name__, __all__, globals())
-logs.install()
 _is_gil_enabled: Any = getattr(_sys, "_is_gil_enabled", None)  # since Python 3.13
 if _is_gil_enabled is not None and not _is_gil_enabled():
     _warnings.warn(

@@ -175,7 +175,7 @@ class BadResult(CarriedResult):
 
 
 class LateResult(CarriedResult):
-    """A value that was returned after the deadline. The caller gets it; policies and metrics see a timed out call.
+    """A value that was returned after the deadline. The caller gets it; policies and events see a timed out call.
 
     Args:
         result: the value.

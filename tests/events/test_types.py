@@ -9,9 +9,10 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import httpx
 import pytest
 
-from resilience import EndingKind, events
+from resilience import BadResult, BulkheadFullError, EndingKind, events
 from resilience.events import (
     BreakerState,
     Event,
@@ -25,7 +26,7 @@ from resilience.events import (
     TimeoutScope,
     _types,
 )
-from resilience.events._types import ModeName
+from resilience.events._types import ModeName, type_name
 
 
 def kinds(module: ModuleType) -> list[type[Event]]:
@@ -116,3 +117,23 @@ def test_the_type_of_a_mode_lists_the_words_of_all_members(mode: Mode) -> None:
 @pytest.mark.parametrize("kind", [Event, *Event.__subclasses__()])
 def test_the_types_of_the_fields_can_be_looked_up(kind: type) -> None:
     assert isinstance(get_type_hints(kind), dict)
+
+
+class Local(Exception):
+    """An error of the application."""
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ConnectionError("secret"), "ConnectionError"),
+        (BulkheadFullError("secret"), "BulkheadFullError"),
+        (httpx.ConnectError("secret"), "httpx.ConnectError"),
+        (Local("secret"), f"{__name__}.Local"),
+        (BadResult(httpx.Response(503)), "httpx.Response"),
+        (BadResult("secret"), "str"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_is_named_by_its_type(error: Exception, name: str) -> None:
+    assert type_name(error) == name

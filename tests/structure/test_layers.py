@@ -35,6 +35,7 @@ DOORS = {
         "_runtime.threads",
         "_util.clock",
         "_util.exports",
+        "_util.extras",
         "_util.locks",
         "_util.log_once",
         "_util.validation",
@@ -56,8 +57,9 @@ DOORS = {
         "_util.finalizers",
         "_util.locks",
         "_util.exports",
+        "_util.extras",
     },
-    "logs": set[str](),
+    "logs": {"_util.locks", "_util.throttle", "_util.validation"},
     "pytest_plugin": set[str](),
     "testing": {
         "_pipeline.engine",

@@ -1,4 +1,4 @@
-"""The retry budget: how much additional load all retries and hedges of a client may cause together.
+"""The retry budget: how much additional load all retries of a client may cause together.
 
 A fixed number of attempts multiplies the load when the dependency is least able to handle it. A budget limits the
 total: each retry takes a token, and only successes add tokens, so retries stop when no attempt succeeds.
@@ -61,7 +61,7 @@ class RetryBudget:
         Raises:
             TypeError, ValueError: a parameter has the wrong type or is out of range.
 
-        Each counted failure takes one token, also if no attempt is left. A retry or hedge takes none, and is allowed
+        Each counted failure takes one token, also if no attempt is left. A retry takes none, and is allowed
         while there are more than `max_tokens / 2` tokens.
         """
         return _GrpcRetryBudget(max_tokens, token_ratio)
@@ -77,7 +77,7 @@ class RetryBudget:
         """Add `ratio` tokens for one successful attempt, up to `capacity`. The return value has no meaning."""
 
     def withdraw(self) -> bool:
-        """Take one token for a retry or hedge. Return False, and change nothing, if there is less than one token.
+        """Take one token for a retry. Return False, and change nothing, if there is less than one token.
 
         It also returns False to a finalizer or a signal handler that has interrupted a change of the state.
         """
@@ -97,7 +97,7 @@ class RetryBudget:
         return granted
 
     def refund(self) -> None:
-        """Return the token for a retry or hedge that was not made, such as one that an inner policy rejected."""
+        """Return the token for a retry that was not made, such as one that an inner policy rejected."""
         self._change(UNIT)
 
     @property

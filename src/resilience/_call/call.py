@@ -48,9 +48,9 @@ class PipelineInfo:
         name = self.name_of(policy) or default
         return f"{name} of {self.name}" if self.name else name
 
-    def publish(self, kind: type[Event], policy: object, call: Call, **facts: Any) -> None:
-        """Publish an event of type `kind` about a policy and a call, if a listener wants it."""
-        if wanting := self.bus.listeners_for(kind):
+    def publish(self, kind: type[Event], policy: object, call: Call, key: object = None, **facts: Any) -> None:
+        """Publish an event of type `kind` about a policy and a call, if a listener wants it; see `listeners_for`."""
+        if wanting := self.bus.listeners_for(kind, key):
             self.publish_to(wanting, kind, policy, call, **facts)
 
     def publish_to(
@@ -73,7 +73,7 @@ class CallOptions:
 
     Args:
         pipeline: the pipeline that the calls go through.
-        operation: the name of the operation, for events and metrics; None for the name of the function.
+        operation: the name of the operation, for events and log lines; None for the name of the function.
         target: the dependency that is called, such as a host; None if unknown.
         idempotent: whether a call may safely be repeated; None if unknown.
         failures: the allowlist of an integration, such as that for HTTP; it applies in pipelines without an own one.
@@ -135,7 +135,7 @@ class Call:
 
     @property
     def operation(self) -> str:
-        """The name of the operation, as events and metrics show it: by default that of the function."""
+        """The name of the operation, as events and log lines show it: by default that of the function."""
         return self.options.operation or name_of(self.function)
 
     @property

@@ -115,7 +115,7 @@ class Caller(ABC, Generic[D_co]):
         """Return a Caller with options for one call site; it shares the policies, their state and the listeners.
 
         Args:
-            operation: the name of the operation, for events and metrics; by default that of the function.
+            operation: the name of the operation, for events and log lines; by default that of the function.
             target: the dependency that is called, such as a host.
             idempotent: whether a call may safely be repeated. If False, only failures are retried that the dependency
                 certainly did not process.

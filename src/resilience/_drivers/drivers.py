@@ -9,7 +9,7 @@ from resilience import _runtime
 from resilience._call.call import PipelineInfo
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._drivers import async_, async_gate, sync, sync_gate
-from resilience._drivers.hooks import Admit, CountCall
+from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
@@ -24,8 +24,8 @@ class Drivers(NamedTuple):
 
     invoke: Step
     invoke_with_deadline: Step
-    gate: Callable[[Gate[Any], Admit, Step], Step]
-    gate_pair: Callable[[Gate[Any], Admit, Gate[Any], Admit, Step], Step]
+    gate: Callable[[Gate[Any], Step], Step]
+    gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
     shadow_loop: Callable[[Loop, Step, OnSuccess | None], Step]
     scope: Callable[[Scope, Step, DeadlineSource], Step]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,33 +19,35 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import run_pending, settle_from_finalizer
 from resilience._util.log_once import hook_failed
 from resilience.errors import DeadlineExceededError, LateResult, RejectedError
-from resilience.events._types import FallbackUsed, Mode, Rejected
+from resilience.events._bus import Subscription
+from resilience.events._types import FallbackUsed, Mode, Rejected, type_name
 
-Admit: TypeAlias = "Callable[[RunningCall], Any]"
-"""The `admit` of a gate, or a wrapper that publishes its rejections."""
 CountCall: TypeAlias = "Callable[[object, RunningCall], object]"
 """Counts a call in or out of a nested pipeline; the first argument is a key for this passage."""
 
 # Gate: admission
 
 
-def admit_with_events(gate: Gate[Any]) -> Callable[[RunningCall], Any]:
-    """Return the gate's `admit`, wrapped to publish its rejections."""
-    admit = gate.admit
-
-    def admitting(call: RunningCall) -> Any:
-        try:
-            return admit(call)
-        except RejectedError as error:
-            publish_rejection(gate, call, error, Mode.ENFORCE)
-            raise
-
-    return admitting
-
-
 def publish_rejection(gate: object, call: Call, error: RejectedError, mode: Mode) -> None:
-    """Publish a Rejected event."""
-    call.pipeline.publish(Rejected, gate, call, reason=error.reason, retry_after=error.retry_after, mode=mode)
+    """Publish a Rejected event. The log distinguishes them by the type of the error: it has lines of each gate."""
+    if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
+        deliver_rejection(wanting, gate, call, error, mode)
+
+
+def deliver_rejection(
+    wanting: Sequence[Subscription], gate: object, call: Call, error: RejectedError, mode: Mode = Mode.ENFORCE
+) -> None:
+    """Deliver a Rejected event to the subscriptions that want it; for drivers, which ask by themselves."""
+    call.pipeline.publish_to(
+        wanting,
+        Rejected,
+        gate,
+        call,
+        reason=error.reason,
+        retry_after=error.retry_after,
+        mode=mode,
+        error_type=type_name(error),
+    )
 
 
 def acquire_or_leave(ticket: Ticket) -> bool:

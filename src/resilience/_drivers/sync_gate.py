@@ -7,20 +7,26 @@ from typing import Any
 from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
-from resilience._drivers.hooks import Admit
 from resilience._drivers.sync import Step
 from resilience._outcome.ending import OK
 from resilience._policies.shapes import Gate
 from resilience._runtime import threads as runtime
 from resilience._util.log_once import hook_failed
+from resilience.errors import RejectedError
+from resilience.events._types import Rejected
 
 
-def gate(policy: Gate[Any], admit: Admit, inner: Step) -> Step:
+def gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate: admit the call, pass it on, settle the token exactly once."""
-    settle = policy.settle
+    admit, settle = policy.admit, policy.settle
 
     def gated(call: RunningCall) -> Any:
-        token = admit(call)
+        try:
+            token = admit(call)
+        except RejectedError as error:
+            if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
+                hooks.deliver_rejection(wanting, policy, call, error)
+            raise
         if token.__class__ is Ticket:
             wait_for_ticket(policy, token, call)
         try:
@@ -40,16 +46,27 @@ def gate(policy: Gate[Any], admit: Admit, inner: Step) -> Step:
     return gated
 
 
-def gate_pair(outer: Gate[Any], admit_outer: Admit, policy: Gate[Any], admit: Admit, inner: Step) -> Step:
+def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
     """Drive two adjacent Gates as `gate` drives one. One closure costs less than two."""
-    settle, settle_outer = policy.settle, outer.settle
+    admit, settle = policy.admit, policy.settle
+    admit_outer, settle_outer = outer.admit, outer.settle
 
     def gated(call: RunningCall) -> Any:
-        outer_token = admit_outer(call)
+        try:
+            outer_token = admit_outer(call)
+        except RejectedError as error:
+            if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
+                hooks.deliver_rejection(wanting, outer, call, error)
+            raise
         if outer_token.__class__ is Ticket:
             wait_for_ticket(outer, outer_token, call)
         try:
-            token = admit(call)
+            try:
+                token = admit(call)
+            except RejectedError as error:
+                if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
+                    hooks.deliver_rejection(wanting, policy, call, error)
+                raise
             if token.__class__ is Ticket:
                 wait_for_ticket(policy, token, call)
         except BaseException as error:

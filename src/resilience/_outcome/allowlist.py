@@ -1,4 +1,4 @@
-"""Allowlists: which outcomes are failures of the dependency. Only failures are retried, counted, hedged or replaced."""
+"""Allowlists: which outcomes are failures of the dependency. Only failures are retried, counted or replaced."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOption
 def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
     """Return a call that stands for the block, counted in; raise a rejection during a drain."""
     run_pending()
-    call = RunningCall.make(options, _block, (), {})
+    call = RunningCall.make(options, block, (), {})
     in_flight.calls.add(call)
     if in_flight.draining:
         in_flight.leave(call)
@@ -81,5 +81,5 @@ def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
         raise
 
 
-def _block() -> None:
-    """Stand-in for the function of a call: a block has none."""
+def block() -> None:
+    """Stand-in for the function of a call: a block has none. Its name is the operation in events."""

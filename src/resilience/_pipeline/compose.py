@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
-from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._call.running_call import DeadlineSource
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
-from resilience._drivers.hooks import admit_with_events
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
@@ -20,7 +19,7 @@ from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._util.log_once import hook_failed
-from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, Rejected, TimeoutScope
+from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
 
 _LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
 
@@ -165,8 +164,7 @@ class Composer:
         """Return `step`, wrapped to publish how it ends if there is a listener for the event."""
         if not self.info.bus.wants(event):
             return step
-        gate = EventGate(self.info, event)
-        return drivers.gate(gate, gate.admit, step)
+        return drivers.gate(EventGate(self.info, event), step)
 
     def _resolve(self, mode: Mode, *, looped: bool) -> list[Part]:
         """Return the policies that are not off, and all nested pipelines, outermost first."""
@@ -182,7 +180,7 @@ class Composer:
         """Return `step` wrapped in the driver of one link."""
         drivers = build.drivers
         if isinstance(link, GatePair):
-            return drivers.gate_pair(link.outer, self._admit(link.outer), link.inner, self._admit(link.inner), step)
+            return drivers.gate_pair(link.outer, link.inner, step)
         if isinstance(link, ScopedLoop):
             source = self._source(link.scope, looped=link.looped)
             return drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
@@ -203,14 +201,7 @@ class Composer:
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
-        if shadow:
-            gate = ShadowGate(gate)
-            return drivers.gate(gate, gate.admit, step)
-        return drivers.gate(gate, self._admit(gate), step)
-
-    def _admit(self, gate: Gate[Any]) -> Callable[[RunningCall], Any]:
-        """Return the gate's `admit`, wrapped to publish rejections if there is a listener for them."""
-        return admit_with_events(gate) if self.info.bus.wants(Rejected) else gate.admit
+        return drivers.gate(ShadowGate(gate) if shadow else gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner loop calls the same one."""

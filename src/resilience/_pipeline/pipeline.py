@@ -70,7 +70,7 @@ class Pipeline(Composite[D_co]):
 
     Args:
         *policies: the policies, also Pipelines. One object in two pipelines shares its state.
-        name: the name in events, metrics and `pipelines()`; None for the name of the first decorated function.
+        name: the name in events, log lines and `pipelines()`; None for the name of the first decorated function.
         failures: which outcomes are failures of the dependency; None for those of an integration, or NETWORK_ERRORS.
             Functions that use HTTP need `HTTP_FAILURES`.
         budget: the retry budget of all retries in it; by default a `RetryBudget()` of its own, None for no limit, as
@@ -287,7 +287,7 @@ def _register(name: str, pipeline: Pipeline[Any] | None) -> None:
         return
     if name in _view and name not in _warned_names:
         _warned_names.add(name)
-        warn(f"there are two pipelines named {name!r}: pipelines() shows the newest, and metrics add them up")
+        warn(f"there are two pipelines named {name!r}: pipelines() has the newest only, and events mix them up")
     _all[next(_numbers)] = pipeline
 
 

@@ -49,7 +49,7 @@ class Policy(Caller[D_co]):
 
     Args:
         settings: a frozen dataclass that validates itself in `__post_init__`; None for a policy without settings.
-        name: the name in events, in metrics and for `pipeline[name]`, not empty; None for the kind of the policy,
+        name: the name in events, in log lines and for `pipeline[name]`, not empty; None for the kind of the policy,
             numbered where a pipeline contains several of that kind.
         mode: "enforce"; "shadow", which decides and reports but lets the call through; or "off".
 

@@ -7,6 +7,7 @@ call.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -16,6 +17,7 @@ from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_later, run_pending
 from resilience._util.locks import inside_state, members, state_lock, thread_state
 from resilience._util.log_once import hook_failed
+from resilience._util.throttle import Throttle
 from resilience.events._types import Event
 
 Listener: TypeAlias = "Callable[[Any], object]"
@@ -120,12 +122,40 @@ class _Subscribers:
         """Called after a subscription was added or removed."""
 
 
+class Topic(Throttle):
+    """The listeners to one kind of event in one pipeline, and how the log writes it.
+
+    Args:
+        kind: the type of the events.
+        level: the level of the log lines.
+        is_enabled: returns whether the log has lines of that level.
+        write: writes the line about an event, given the level, how many events were held back before, and the event.
+    """
+
+    __slots__ = ("is_enabled", "kind", "level", "listeners", "write")
+
+    def __init__(
+        self,
+        kind: type[Event],
+        level: int = 0,
+        is_enabled: Callable[[int], bool] = lambda level: False,
+        write: Callable[[int, int, Any], object] = lambda level, held_back, event: None,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.listeners: tuple[Subscription, ...] = ()
+        self.level = level
+        self.is_enabled = is_enabled
+        self.write = write
+
+
 class _Everywhere(_Subscribers):
-    __slots__ = ("buses",)
+    __slots__ = ("buses", "make_topic")
 
     def __init__(self) -> None:
         super().__init__()
         self.buses: WeakSet[Bus] = WeakSet()
+        self.make_topic: Callable[[type[Event], object], Topic] = lambda kind, key: Topic(kind)
 
     def changed(self) -> None:
         for bus in members(self.buses):
@@ -148,47 +178,91 @@ class Bus(_Subscribers):
 
     Args:
         owner: its chain is composed again when subscriptions change.
+
+    Attributes:
+        topics: the topics of the events that have been published, by a key; see `listeners_for`.
     """
 
-    __slots__ = ("__weakref__", "_table", "owner")
+    __slots__ = ("__weakref__", "owner", "topics")
 
     def __init__(self, owner: BusOwner) -> None:
         super().__init__()
         self.owner = owner
-        self._table: dict[type[Event], tuple[Subscription, ...]] = {}
+        self.topics: dict[object, Topic] = {}
 
     def open(self) -> None:
         """Include the subscriptions to all pipelines; called when the owner is ready for `recompose`."""
         everywhere.buses.add(self)
 
     def changed(self) -> None:
-        """Clear the cached subscriptions of each event type, and recompose the owner's chain."""
-        self._table = {}
+        """Update the listeners of each topic, and recompose the owner's chain."""
+        for topic in members(self.topics.values()):
+            self._update(topic)
         self.owner.recompose()
 
-    def listeners_for(self, kind: type[Event]) -> Sequence[Subscription]:
-        """Return the subscriptions that want an event of type `kind` now."""
-        table = self._table
-        wanted = table.get(kind)
-        if wanted is None:
-            wanted = table[kind] = tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
-        if len(wanted) != 1:
-            return tuple(one for one in wanted if one.interested())
-        when = wanted[0].when  # the usual case, only the log: the same as `interested`, without a call
+    def _add(self, key: object, topic: Topic) -> Topic:
+        """Add a topic; return it, or the one that another thread has added."""
+        self._update(topic)
+        topic = self.topics.setdefault(key, topic)
+        self._update(topic)  # the subscriptions may have changed before it was there
+        return topic
+
+    def _update(self, topic: Topic) -> None:
+        """Set the listeners of a topic; again if they change meanwhile, so that no thread leaves an old value."""
+        while True:
+            common, own = everywhere.all, self.all
+            topic.listeners = tuple(one for one in (*common, *own) if one.wants(topic.kind))
+            if everywhere.all is common and self.all is own:
+                return
+
+    def listeners_for(self, kind: type[Event], key: object = None) -> Sequence[Subscription]:
+        """Return the subscriptions that want an event now, which must then be delivered to them.
+
+        Args:
+            kind: the type of the event.
+            key: what distinguishes events of this type for the log. No other type may have the same key. None for the
+                type itself.
+        """
         try:
-            return wanted if when is None or when() else ()
-        except Exception as error:
-            hook_failed("when= of a listener", when, error)
-            return ()
+            topic = self.topics[key or kind]
+        except KeyError:
+            topic = self._add(key or kind, everywhere.make_topic(kind, key))
+        listeners, until = topic.listeners, topic.until
+        monotonic, is_enabled = clock.monotonic, topic.is_enabled  # calls of local variables are faster
+        if until and topic.since <= monotonic() < until:  # see Throttle
+            next(topic.held_back)
+        elif is_enabled(topic.level):
+            held_back = topic.let_pass()
+            if held_back is not None:
+                line = Subscription(self, partial(topic.write, topic.level, held_back), (kind,), None)
+                return line, *_interested(listeners)
+        return _interested(listeners) if listeners else ()
 
     def wants(self, kind: type[Event]) -> bool:
         """Return whether there is a subscription to events of type `kind`, whatever its `when` returns."""
         return any(one.wants(kind) for one in (*everywhere.all, *self.all))
 
-    def publish(self, kind: type[Event], **facts: Any) -> None:
-        """Build an event with these attributes and deliver it, if a listener wants it."""
-        if wanting := self.listeners_for(kind):
+    def publish(self, kind: type[Event], key: object = None, **facts: Any) -> None:
+        """Build an event with these attributes and deliver it, if a listener wants it; see `listeners_for`."""
+        if wanting := self.listeners_for(kind, key):
             deliver(kind(at=clock.monotonic(), **facts), wanting)
+
+
+def _interested(subscriptions: tuple[Subscription, ...]) -> tuple[Subscription, ...]:
+    """Return those whose `when` is fulfilled."""
+    if len(subscriptions) == 1 and subscriptions[0].when is None:
+        return subscriptions
+    return tuple(one for one in subscriptions if one.interested())
+
+
+def forget_log_lines() -> None:
+    """Forget which events were logged or held back: the next one of each kind is logged."""
+    for bus in members(everywhere.buses):
+        bus.topics = {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_log_lines)  # the parent logs what was held back before the fork
 
 
 def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:

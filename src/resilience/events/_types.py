@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from resilience._outcome.allowlist import Failure
 from resilience._util.values import Value
-from resilience.errors import RejectReason
+from resilience.errors import BadResult, RejectReason
 
 
 class Mode(StrEnum):
@@ -30,7 +30,7 @@ ModeName: TypeAlias = "Mode | Literal['enforce', 'shadow', 'off']"
 
 
 class Outcome(StrEnum):
-    """How a call or an attempt ended, for events and metrics. REJECTED and FALLBACK apply to calls only."""
+    """How a call or an attempt ended. REJECTED and FALLBACK apply to calls only."""
 
     OK = "ok"
     """It returned a value, or raised an exception that is a known answer."""
@@ -110,12 +110,17 @@ class RetryScheduled(Event):
         wait: the time until the next attempt, in seconds.
         failure: the failure.
         mode: the mode of the Retry.
+        max_attempts: the greatest number of attempts; None for no limit.
+        error_type: the type of the exception, such as "ConnectionError" or "httpx.ConnectError"; for a bad result, the
+            type of the value.
     """
 
     attempt: int
     wait: float
     failure: Failure
     mode: Mode = Mode.ENFORCE
+    max_attempts: int | None = None
+    error_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,11 +131,15 @@ class RetryGivenUp(Event):
         attempts: the number of attempts made, >= 1.
         elapsed: the time since the first attempt began, in seconds.
         reason: why it gave up.
+        max_attempts: the greatest number of attempts; None for no limit.
+        error_type: the type of the last exception or bad result, as in RetryScheduled.
     """
 
     attempts: int
     elapsed: float
     reason: GiveUpReason
+    max_attempts: int | None = None
+    error_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,11 +197,13 @@ class Rejected(Event):
         reason: why; None if a custom policy gives no reason.
         retry_after: the seconds after which another call may be admitted; None if unknown.
         mode: the mode of the policy.
+        error_type: the type of the RejectedError, such as "BulkheadFullError".
     """
 
     reason: RejectReason | None
     retry_after: float | None
     mode: Mode = Mode.ENFORCE
+    error_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -243,3 +254,11 @@ class BreakerChanged(Event):
     failure_rate: float
     why: str = ""
     mode: Mode = Mode.ENFORCE
+
+
+def type_name(error: Exception) -> str:
+    """Return the `error_type` of an exception: built-in types and those of `resilience` without their module."""
+    subject: object = error.result if isinstance(error, BadResult) else error
+    kind = type(subject)
+    module = kind.__module__
+    return kind.__qualname__ if module in ("builtins", "resilience") else f"{module}.{kind.__qualname__}"

@@ -9,7 +9,14 @@ bypass it. Requires the extra `grpc`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from resilience._util.exports import set_public_module as _set_public_module
+from resilience._util.extras import import_first as _import_first
+
+if not _TYPE_CHECKING:
+    _import_first("grpc")  # before the modules that need it, for an error that names the extra
+
 from resilience.grpc import aio
 from resilience.grpc._channels import (
     aio_client_interceptors,

@@ -32,7 +32,7 @@ class AioUnaryUnaryInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 class AioLocalResponse(grpc.aio.UnaryUnaryCall[Any, Any]):
-    """The call of a response that no attempt has received, such as the value of a Fallback.
+    """The call of a response that no attempt has received, such as the value of a Substitute.
 
     Args:
         response: the response.

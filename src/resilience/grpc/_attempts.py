@@ -47,7 +47,7 @@ class BaseAttempts:
     def call_of(self, response: Any) -> Any:
         """Return the call of the attempt that received a response.
 
-        A response that no attempt has received, such as the value of a Fallback, has a call of its own, a
+        A response that no attempt has received, such as the value of a Substitute, has a call of its own, a
         `local_response`.
         """
         for received, call in reversed(self._good):  # several attempts may have the same object, such as None

@@ -64,7 +64,7 @@ class Finished(grpc.Call, Future):
 
 
 class LocalResponse(Finished):
-    """The outcome of an RPC with a response that no attempt has received, such as the value of a Fallback.
+    """The outcome of an RPC with a response that no attempt has received, such as the value of a Substitute.
 
     Args:
         response: the response.

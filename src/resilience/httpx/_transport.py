@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilience._call.caller import Caller
 from resilience._call.entry import aexecute, execute
 from resilience._util.clock import FOREVER, clock
+from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._base import BaseResilientTransport
@@ -18,16 +19,13 @@ from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
-from resilience.httpx._modules import MODULES, httpx_module_of, is_a, load_httpx_module
+from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._pool_repair import PoolSlot, repair
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
 else:
-    try:
-        _module = load_httpx_module("httpx").module
-    except ImportError:  # only the fork is installed
-        _module = load_httpx_module("httpx2").module
+    _module = import_first(*MODULES)
     BaseTransport, AsyncBaseTransport = _module.BaseTransport, _module.AsyncBaseTransport
 
 C = TypeVar("C")

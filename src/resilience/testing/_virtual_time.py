@@ -14,6 +14,7 @@ from resilience._pipeline.engine import engines
 from resilience._runtime import in_trio
 from resilience._util import log_once
 from resilience._util.clock import FOREVER, Clock, TimerHandle, clock
+from resilience.events._bus import forget_log_lines
 from resilience.testing._asyncio import LoopAlarms, VirtualLoop, virtual_loop
 from resilience.testing._to_thread import watch_threads
 from resilience.testing._turns import GRACE, POLL, Job, JumpingClock
@@ -169,7 +170,11 @@ def _draw_from(source: random.Random) -> None:
 
 
 def reset() -> None:
-    """Reset all live pipelines: policies, budgets and drains; and let messages that are logged once be logged again."""
+    """Reset all live pipelines: policies, budgets and drains; and let messages that were logged be logged again.
+
+    These are the messages that are logged once, and the lines that `resilience.logs` has at most once in an interval.
+    """
     for engine in engines():
         engine.reset()
     log_once.forget()
+    forget_log_lines()

@@ -110,7 +110,7 @@ class TestInAPipeline:
         with pytest.raises(ConnectionError):
             pipeline.call(dependency)
 
-        assert "circuit breaker logged-in-the-shadow/breaker would be open since" in caplog.text
+        assert "logged-in-the-shadow/breaker: the circuit breaker would be open since" in caplog.text
 
     def test_off(self) -> None:
         breaker = CircuitBreaker(consecutive_failures=1)

@@ -27,7 +27,7 @@ def publish_change(
     """
     if change.previous is change.state:
         return
-    facts = {**change._asdict(), "mode": breaker.mode}
+    facts = {**change._asdict(), "mode": breaker.mode, "key": change.state}  # the log distinguishes the states
     if call is not None:
         call.pipeline.publish(BreakerChanged, breaker, call, **facts)
     for pipeline in pipelines:

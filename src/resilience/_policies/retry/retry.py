@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,7 +22,8 @@ from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience.backoff import Backoff
 from resilience.errors import RejectedError
-from resilience.events._types import GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled
+from resilience.events._bus import Subscription
+from resilience.events._types import Event, GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled, type_name
 
 _ABANDONED = EndingKind.ABANDONED
 
@@ -179,7 +180,7 @@ class Retry(Loop):
         if wanting := info.bus.listeners_for(RetryScheduled):
             mode = Mode.SHADOW if state.shadow else Mode.ENFORCE
             number = state.attempt_number
-            info.publish_to(wanting, RetryScheduled, self, call, attempt=number, wait=wait, failure=failure, mode=mode)
+            self._publish(wanting, RetryScheduled, call, error, attempt=number, wait=wait, failure=failure, mode=mode)
         state.last_wait = wait
         return wait
 
@@ -255,7 +256,7 @@ class Retry(Loop):
 
     def _give_up(self, call: Call, error: Exception, state: RetryState, reason: GiveUpReason) -> None:
         """Publish the event, mark the exception as given up, and note the reason on it."""
-        elapsed = self._publish_given_up(call, state, reason)
+        elapsed = self._publish_given_up(call, error, state, reason)
         # A Retry with attempts=1 does not retry by configuration, so an outer Retry may.
         if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
             retry_marks.mark(error, state.context)
@@ -267,16 +268,23 @@ class Retry(Loop):
         """Give up on a failure that an inner Retry has given up on."""
         if state.shadow:
             return
-        self._publish_given_up(call, state, GiveUpReason.NESTED)
+        self._publish_given_up(call, error, state, GiveUpReason.NESTED)
         retry_marks.mark(error, state.context)
         inner = retry_marks.noted(error).partition(retry_marks.NESTED_REASON)[0]
         first = inner or "an inner Retry had given up on the cause"
         label = call.pipeline.label(self, self.name)
         retry_marks.note(error, f"{first}{retry_marks.NESTED_REASON}, so {label} did not retry (nested=True would)")
 
-    def _publish_given_up(self, call: Call, state: RetryState, reason: GiveUpReason) -> float:
+    def _publish_given_up(self, call: Call, error: Exception, state: RetryState, reason: GiveUpReason) -> float:
         """Publish that this Retry gave up; return the seconds since the first attempt began."""
         elapsed = clock.monotonic() - state.started
-        number = state.attempt_number
-        call.pipeline.publish(RetryGivenUp, self, call, attempts=number, elapsed=elapsed, reason=reason)
+        if wanting := call.pipeline.bus.listeners_for(RetryGivenUp):
+            number = state.attempt_number
+            self._publish(wanting, RetryGivenUp, call, error, attempts=number, elapsed=elapsed, reason=reason)
         return elapsed
+
+    def _publish(
+        self, wanting: Sequence[Subscription], kind: type[Event], call: Call, error: Exception, **facts: Any
+    ) -> None:
+        attempts = self.settings.attempts
+        call.pipeline.publish_to(wanting, kind, self, call, max_attempts=attempts, error_type=type_name(error), **facts)
