@@ -149,24 +149,24 @@ class TestLines:
             "resilience_mode": "enforce",
         }
 
-    def test_a_breaker(self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_breaker(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
         breaker = CircuitBreaker(consecutive_failures=1, open_for=1, half_open_calls=1)
         pipeline: Pipeline[Any] = Pipeline(breaker, name="logged breaker")
         with caplog.at_level(logging.DEBUG, "resilience"):
             with pytest.raises(ConnectionError):
                 pipeline.call(down)
-            virtual_time.advance(2)
+            virtual_clock.advance(2)
             pipeline.bind(target="example.org").call(int)
             breaker.isolate()
 
         assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-            ("WARNING", "logged breaker/breaker: the circuit breaker is open since 1 calls in a row failed"),
+            ("WARNING", "logged breaker/breaker: the circuit breaker is open since a call failed"),
             ("DEBUG", "logged breaker/breaker: the circuit breaker is half-open, target example.org"),
             ("INFO", "logged breaker/breaker: the circuit breaker is closed"),
             ("WARNING", "logged breaker/breaker: the circuit breaker is isolated (manually)"),
         ]
 
-    def test_an_attempt_without_a_limit(self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_attempt_without_a_limit(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
         import tenacity
 
         stopping = Retry(stop=tenacity.stop_after_attempt(2), wait=backoff.fixed(1))
@@ -243,11 +243,11 @@ class TestRejections:
     """Every rejection is an event, and so gives a line, wherever it is made."""
 
     def test_1000_bulkhead_refusals_give_a_line(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
     ) -> None:
         pipeline: Pipeline[Any] = Pipeline(full, name="busy")
         refused(pipeline, 1_000)
-        virtual_time.advance(10)
+        virtual_clock.advance(10)
         refused(pipeline)
 
         line = "busy/bulkhead: int was rejected with BulkheadFullError (full)"
@@ -273,7 +273,7 @@ class TestRejections:
         assert other.in_flight == 0
 
     @each_way
-    def test_after_a_wait(self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, make: Make) -> None:
+    def test_after_a_wait(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, make: Make) -> None:
         queue = Bulkhead(1, queue=1, max_wait=1)
         with queue, pytest.raises(BulkheadFullError):
             make(Pipeline(queue, name="queued"), int)
@@ -326,7 +326,7 @@ class TestRejections:
         assert "threads/timeout: int was rejected with BulkheadFullError (abandoned_full)" in caplog.text
 
     def test_each_gate_of_a_pipeline_has_a_line_of_its_own(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
     ) -> None:
         """The rejections of an open breaker do not hide those of the bulkhead."""
         breaker = CircuitBreaker()
@@ -334,7 +334,7 @@ class TestRejections:
         refused(pipeline, 100)
         breaker.isolate()
         refused(pipeline, 100)
-        virtual_time.advance(10)
+        virtual_clock.advance(10)
         refused(pipeline)
 
         assert lines_of(caplog, "rejected") == [
@@ -346,7 +346,7 @@ class TestRejections:
 
 class TestThrottling:
     def test_10000_calls_with_35_percent_failures_give_few_lines(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         random = Random(1)
         pipeline: Pipeline[Any] = Pipeline(
@@ -362,19 +362,19 @@ class TestThrottling:
                 with suppress(ConnectionError, RejectedError):
                     pipeline.call(flaky)
 
-        assert virtual_time.elapsed < 10
+        assert virtual_clock.elapsed < 10
         lines = lines_of(caplog)
         assert len(lines) == len({line.partition(" failed in ")[2] for line in lines}) <= 3
 
     def test_each_kind_has_an_interval_of_its_own(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         pipeline = retrying(name="kinds", budget=None)
         with caplog.at_level(logging.INFO, "resilience"):
             for _ in range(5):
                 with suppress(ConnectionError):
                     pipeline.call(down)
-            virtual_time.advance(10)
+            virtual_clock.advance(10)
             with suppress(ConnectionError):
                 pipeline.call(down)
 
@@ -386,7 +386,7 @@ class TestThrottling:
         ]
 
     def test_each_pipeline_has_lines_of_its_own(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
     ) -> None:
         for pipeline in [Pipeline(full, name="here"), Pipeline(full, name="there"), Pipeline(full), Pipeline(full)]:
             refused(pipeline, 2)
@@ -397,7 +397,7 @@ class TestThrottling:
         ]
 
     def test_a_flapping_breaker_does_not_flood_and_no_state_hides_another(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         breaker = CircuitBreaker(consecutive_failures=1, open_for=0.1, half_open_calls=1)
         pipeline: Pipeline[Any] = Pipeline(breaker, name="flapping")
@@ -405,9 +405,9 @@ class TestThrottling:
             for _ in range(20):
                 with pytest.raises(ConnectionError):
                     pipeline.call(down)
-                virtual_time.advance(0.2)
+                virtual_clock.advance(0.2)
                 pipeline.call(int)
-            virtual_time.advance(10)
+            virtual_clock.advance(10)
             with pytest.raises(ConnectionError):
                 pipeline.call(down)
 
@@ -417,22 +417,22 @@ class TestThrottling:
 
     @pytest.mark.usefixtures("frequent_switches")
     def test_the_numbers_are_exact_under_threads(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
     ) -> None:
         pipeline: Pipeline[Any] = Pipeline(full, name="crowded")
 
         def work(index: int) -> None:
             for _ in range(CALLS):
                 refused(pipeline)
-                virtual_time.advance(0.01)
+                virtual_clock.advance(0.01)
 
         in_threads(THREADS, work)
-        virtual_time.advance(10)
+        virtual_clock.advance(10)
         refused(pipeline)
 
         numbers = held_back(caplog)
         assert len(numbers) + sum(numbers) == THREADS * CALLS + 1
-        assert 3 <= len(numbers) <= virtual_time.elapsed / 10 + 1
+        assert 3 <= len(numbers) <= virtual_clock.elapsed / 10 + 1
 
     def test_the_end_of_virtual_time_does_not_silence_a_pipeline(
         self, caplog: pytest.LogCaptureFixture, full: Bulkhead
@@ -446,7 +446,7 @@ class TestThrottling:
         assert len(lines_of(caplog)) == 2
 
     def test_reset_lets_lines_through(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, full: Bulkhead
     ) -> None:
         pipeline: Pipeline[Any] = Pipeline(Closed(), name="reset")
         refused(pipeline, 3)
@@ -456,7 +456,7 @@ class TestThrottling:
         assert held_back(caplog) == [0, 0]
 
     def test_a_forked_child_does_not_tell_what_its_parent_held_back(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         pipeline: Pipeline[Any] = Pipeline(Closed(), name="forked")
         refused(pipeline, 3)
@@ -467,7 +467,7 @@ class TestThrottling:
             return str(held_back(caplog))
 
         assert in_child(child) == "[0]"
-        virtual_time.advance(10)
+        virtual_clock.advance(10)
         refused(pipeline)
         assert held_back(caplog) == [0, 2]
 
@@ -476,18 +476,18 @@ class TestThrottling:
 class TestConfigure:
     @pytest.mark.parametrize(("interval", "lines"), [(0, 4), (1, 3), (2.5, 2), (60.0, 1)])
     def test_interval(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, interval: float, lines: int
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, interval: float, lines: int
     ) -> None:
         resilience.logs.configure(interval=interval)
         pipeline: Pipeline[Any] = Pipeline(Closed())
         for seconds in (0.5, 1, 2, 0):
             refused(pipeline)
-            virtual_time.advance(seconds)
+            virtual_clock.advance(seconds)
 
         assert len(lines_of(caplog)) == lines
 
     def test_it_applies_at_once_to_pipelines_that_have_logged(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         pipeline: Pipeline[Any] = Pipeline(Closed())
         refused(pipeline, 2)
@@ -500,7 +500,7 @@ class TestConfigure:
 
     @pytest.mark.parametrize("wrong", [-1, -0.001, math.nan, math.inf, -math.inf, "10", None, True])
     def test_a_wrong_interval_changes_nothing(
-        self, virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture, wrong: Any
+        self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, wrong: Any
     ) -> None:
         with pytest.raises((TypeError, ValueError), match="interval must be a number >= 0, not"):
             resilience.logs.configure(interval=wrong)

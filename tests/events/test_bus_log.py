@@ -57,14 +57,14 @@ def giving_up(pipeline: Pipeline[Any], calls: int) -> None:
             pipeline.call(down)
 
 
-def test_an_event_that_is_held_back_is_not_built(virtual_time: VirtualClock, built: list[type[Event]]) -> None:
+def test_an_event_that_is_held_back_is_not_built(virtual_clock: VirtualClock, built: list[type[Event]]) -> None:
     giving_up(Pipeline(Retry(2, wait=backoff.none()), budget=None), 100)
 
     assert built == [RetryGivenUp]
 
 
 def test_an_event_below_the_level_is_not_built_and_not_counted(
-    virtual_time: VirtualClock, built: list[type[Event]], caplog: pytest.LogCaptureFixture
+    virtual_clock: VirtualClock, built: list[type[Event]], caplog: pytest.LogCaptureFixture
 ) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()), budget=None)
     with caplog.at_level(logging.ERROR, "resilience"):
@@ -77,7 +77,7 @@ def test_an_event_below_the_level_is_not_built_and_not_counted(
     assert vars(record)["resilience_held_back"] == 0
 
 
-def test_a_listener_gets_the_events_that_the_log_holds_back(virtual_time: VirtualClock) -> None:
+def test_a_listener_gets_the_events_that_the_log_holds_back(virtual_clock: VirtualClock) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()), budget=None)
     with Recorder(pipeline, events=[RetryGivenUp]) as here, Recorder(events=[RetryGivenUp]) as everywhere:
         giving_up(pipeline, 20)
@@ -85,7 +85,7 @@ def test_a_listener_gets_the_events_that_the_log_holds_back(virtual_time: Virtua
     assert (len(here.events), len(everywhere.events)) == (20, 20)
 
 
-def test_a_listener_that_subscribes_later_gets_events_too(virtual_time: VirtualClock) -> None:
+def test_a_listener_that_subscribes_later_gets_events_too(virtual_clock: VirtualClock) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()), budget=None)
     giving_up(pipeline, 1)
     with Recorder(pipeline, events=[RetryGivenUp]) as recorder:
@@ -96,19 +96,19 @@ def test_a_listener_that_subscribes_later_gets_events_too(virtual_time: VirtualC
 
 
 def test_subscribing_does_not_let_another_line_through(
-    virtual_time: VirtualClock, caplog: pytest.LogCaptureFixture
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()), budget=None)
     giving_up(pipeline, 3)
     with Recorder(pipeline):
         giving_up(pipeline, 3)
-    virtual_time.advance(10)
+    virtual_clock.advance(10)
     giving_up(pipeline, 1)
 
     assert [vars(record)["resilience_held_back"] for record in caplog.records] == [0, 5]
 
 
-def test_events_of_one_type_with_different_keys_have_lines_of_their_own(virtual_time: VirtualClock, bus: Bus) -> None:
+def test_events_of_one_type_with_different_keys_have_lines_of_their_own(virtual_clock: VirtualClock, bus: Bus) -> None:
     def asked(key: object) -> int:
         return len(bus.listeners_for(Rejected, key))
 
@@ -120,7 +120,7 @@ def test_what_is_not_logged_has_no_line(bus: Bus) -> None:
     assert list(bus.listeners_for(CallEnded)) == []
 
 
-def test_the_lines_of_a_pipeline_go_with_it(virtual_time: VirtualClock) -> None:
+def test_the_lines_of_a_pipeline_go_with_it(virtual_clock: VirtualClock) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()), budget=None)
     giving_up(pipeline, 2)
     topic = weakref.ref(pipeline._engine.info.bus)
@@ -130,7 +130,7 @@ def test_the_lines_of_a_pipeline_go_with_it(virtual_time: VirtualClock) -> None:
     assert topic() is None
 
 
-def test_forgotten_lines_are_logged_again(virtual_time: VirtualClock, bus: Bus) -> None:
+def test_forgotten_lines_are_logged_again(virtual_clock: VirtualClock, bus: Bus) -> None:
     def asked() -> Sequence[Subscription]:
         return bus.listeners_for(RetryGivenUp)
 
@@ -177,7 +177,7 @@ class Interrupting(Subscription):
 
 
 def test_a_subscription_that_comes_while_listeners_are_updated_is_not_lost(
-    virtual_time: VirtualClock, bus: Bus
+    virtual_clock: VirtualClock, bus: Bus
 ) -> None:
     bus.listeners_for(RetryScheduled)
     first = Interrupting(bus)
@@ -199,13 +199,13 @@ class Interrupted(dict[object, Topic]):
         return super().setdefault(key, topic)
 
 
-def test_a_subscription_is_not_lost_that_comes_before_a_topic(virtual_time: VirtualClock, bus: Bus) -> None:
+def test_a_subscription_is_not_lost_that_comes_before_a_topic(virtual_clock: VirtualClock, bus: Bus) -> None:
     bus.topics = Interrupted(bus)
 
     assert list(bus.listeners_for(RetryScheduled)) == list(bus.all) != []
 
 
-def test_the_time_is_that_of_the_library(virtual_time: VirtualClock, bus: Bus) -> None:
+def test_the_time_is_that_of_the_library(virtual_clock: VirtualClock, bus: Bus) -> None:
     bus.listeners_for(RetryGivenUp)
 
-    assert bus.topics[RetryGivenUp].since == clock.monotonic() == virtual_time.monotonic()
+    assert bus.topics[RetryGivenUp].since == clock.monotonic() == virtual_clock.monotonic()

@@ -25,6 +25,25 @@ class TestUpdate:
         rig.run("failed")
         assert rig.seen("state", "calls") == ("open", 11)
 
+    @pytest.mark.parametrize("passed", [0.0, 0.1, 15.0])
+    @pytest.mark.parametrize("lower", [{"max_open_for": 5.0}, {"max_open_for": 0.001}, {"open_for": 0.001}])
+    def test_an_open_time_that_has_begun_stays_as_it_is(
+        self, clock: VirtualClock, passed: float, lower: dict[str, Any]
+    ) -> None:
+        rig = Rig(open_for=20.0, max_open_for=20.0, in_a_row=1)
+        rig.open()
+        clock.advance(passed)
+        left = rig.seen("retry_after")[0]
+
+        rig.breaker.update(**lower)
+
+        assert rig.state() is BreakerState.OPEN
+        assert rig.refused().retry_after == left
+        clock.advance(left - 0.01)
+        assert rig.state() is BreakerState.OPEN
+        clock.advance(0.02)
+        assert rig.state() is BreakerState.HALF_OPEN
+
     def test_a_stale_row_does_not_open_it(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5)
         rig.run(*["failed"] * 9)
