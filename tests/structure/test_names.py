@@ -27,7 +27,7 @@ PARTS = {
     r"(?i)\bhedg": "Hedge",
     r"\bFallbacks?\b": "Fallback",
     r"\bStaleCache\b": "StaleCache",
-    r"\bRateLimit\b": "RateLimit",
+    r"(?<!X-)\bRateLimit\b(?!-| family)": "RateLimit",
     r"\bAdaptiveLimit\b": "AdaptiveLimit",
     r"\bCooldown\b": "Cooldown",
     r"\bPartition\b": "Partition",

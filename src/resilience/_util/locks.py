@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from operator import attrgetter, methodcaller
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
@@ -41,9 +41,8 @@ class UninterruptedLock:
         _ = [*map(self.acquire, (True,))]
 
 
-make_lock: Callable[[], threading.RLock] = (
-    cast("Any", UninterruptedLock) if sys.version_info[:2] == (3, 14) else threading.RLock
-)
+_make_lock: Any = UninterruptedLock if sys.version_info[:2] == (3, 14) else threading.RLock
+make_lock: Callable[[], threading.RLock] = _make_lock
 """Return a new reentrant lock that no signal leaves locked."""
 state_lock = make_lock()
 """Guards the state of all policies of the library.
