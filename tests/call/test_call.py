@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from resilience import Pipeline, Retry, Timeout
 from resilience._call.call import CallOptions
 
@@ -16,6 +18,7 @@ def test_a_binding_knows_its_site() -> None:
     assert binding.pipeline.name == "known"
 
 
+@pytest.mark.filterwarnings("ignore:.*leave one out")
 def test_a_policy_that_a_pipeline_contains_twice_has_its_last_name() -> None:
     twice = Retry(1)
     pipeline: Pipeline[Any] = Pipeline(twice, Timeout(1.0), twice)

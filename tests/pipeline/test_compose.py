@@ -100,6 +100,7 @@ def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_s
     assert wholes == [FOREVER, FOREVER, FOREVER], "an attempt's time is not that of the streamed result"
 
 
+@pytest.mark.filterwarnings("ignore:.*leave one out")
 def test_one_success_pays_a_budget_once() -> None:
     budget = RetryBudget(0.2, initial=0)
     inner = Pipeline(Retry(), budget=budget)

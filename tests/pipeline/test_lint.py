@@ -49,7 +49,7 @@ WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
         "other's permits for ever; leave one out",
     ),
     (
-        lambda: (lambda timeout: Pipeline(timeout, Pipeline(timeout)))(Timeout(1, share=0.5, name="half")),
+        lambda: (lambda timeout: Pipeline(timeout, Pipeline(timeout)))(Timeout(None, share=0.5, name="half")),
         "half is contained twice (as half, too): each call passes it twice; leave one out",
     ),
     (

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
 
 
 class TestNames:
+    @pytest.mark.filterwarnings("ignore:.*leave one out")
     def test_numbering(self) -> None:
         policies = [Retry(), Retry(name="mine"), Retry(), Retry(name="retry_3"), Retry()]
         pipeline = Pipeline(*policies)
@@ -40,6 +41,7 @@ class TestNames:
         with pytest.raises(TypeError, match="budget"):
             Pipeline(budget=0.2)  # type: ignore[arg-type]
 
+    @pytest.mark.filterwarnings("ignore:.*leave one out")
     def test_plain_data(self) -> None:
         pipeline = Pipeline(Retry(), Pipeline(Retry(budget=None), Noting()), failures=Allowlist(KeyError), name="plain")
         for data in (pipeline.describe(), pipeline.snapshot(), Pipeline(budget=None).snapshot()):
@@ -50,6 +52,7 @@ class TestNames:
         assert "plain" in repr(pipeline)
 
 
+@pytest.mark.filterwarnings("ignore:.*leave one out")
 def test_one_object_in_two_places_has_two_names() -> None:
     retry = Retry()
 
@@ -58,6 +61,7 @@ def test_one_object_in_two_places_has_two_names() -> None:
     assert [one["name"] for one in described] == ["retry", "retry_2"]
 
 
+@pytest.mark.filterwarnings("ignore:.*leave one out")
 def test_a_policy_is_found_in_a_pipeline_further_in() -> None:
     retry, other = Retry(name="deep"), Retry()
     pipeline = Pipeline(Pipeline(Timeout(1)), Pipeline(retry, other))

@@ -44,9 +44,10 @@ def test_a_generator_left_unfinished_does_not_leave_its_deadline_behind() -> Non
     def first() -> Any:
         generator = pages()
         next(generator)
-        return generator
+        return [generator]
 
-    generator = Pipeline(Timeout(100)).call(first)
-    generator.close()
+    generators = Pipeline(Timeout(100)).call(first)
+    assert current_deadline() is None
+    generators[0].close()
 
     assert current_deadline() is None

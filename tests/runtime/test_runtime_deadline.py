@@ -191,7 +191,7 @@ def test_context_variables_stay_set(run: Run) -> None:
 @each_loop
 def test_misuse_under_a_deadline_is_refused_when_awaited(run: Run) -> None:
     async def main() -> None:
-        with pytest.raises(TypeError, match="generator function"):
+        with pytest.raises(TypeError, match="returned a generator"):
             await Pipeline(Timeout(1)).acall(pages)
         assert await Pipeline(Timeout(1)).acall(int) == 0
 

@@ -43,11 +43,18 @@ def _repeated(name: str, policy: Policy[Any], inside: list[tuple[str, Policy[Any
                 + (", so that calls can wait for each other's permits for ever" if isinstance(policy, Gate) else "")
                 + "; leave one out"
             )
-        elif isinstance(policy, Retry) and isinstance(inner, Retry) and not policy.settings.nested:
+        elif _both_retry(policy, inner):
             yield (
                 f"{inner_name} is inside {name}, which does not repeat what an inner Retry has given up on; leave one "
                 "out, or set nested=True on the outer one, so that the attempts multiply"
             )
+
+
+def _both_retry(outer: Policy[Any], inner: Policy[Any]) -> bool:
+    """Return whether both are Retries with more than one attempt, which are not meant to multiply."""
+    if not (isinstance(outer, Retry) and isinstance(inner, Retry)):
+        return False
+    return 1 not in (outer.settings.attempts, inner.settings.attempts) and not outer.settings.nested
 
 
 def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:

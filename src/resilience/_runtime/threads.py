@@ -136,6 +136,8 @@ def call_with_deadline(call: RunningCall) -> Any:
             own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
             if own.followers is not None:
                 own.release()
+            if ambient.get() is not own:  # such as that of a generator which the function has left unfinished
+                ambient.set(own)
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
     if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():

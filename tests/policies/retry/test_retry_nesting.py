@@ -66,6 +66,7 @@ class TestNesting:
         asyncio.run(main())
         assert down.calls == 3
 
+    @pytest.mark.filterwarnings("ignore:.*leave one out")
     def test_pipelines_in_a_pipeline(self) -> None:
         down = Down(default=ConnectionError)
         with pytest.raises(ConnectionError):
