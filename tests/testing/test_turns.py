@@ -166,6 +166,15 @@ class TestPatience:
         (line,) = caplog.messages
         assert line.startswith("virtual time passes although a thread has been working for 0 real seconds")
 
+    def test_a_wait_does_not_hope_for_threads_that_are_not_known_for_ever(self, clock: JumpingClock) -> None:
+        clock.patience = 0.05
+        with clock.waiting(7.0) as end:
+            assert not clock.take_turn(end, grace=PATIENCE)
+            while not clock.take_turn(end, grace=PATIENCE):
+                threading.Event().wait(0.001)
+
+        assert clock.elapsed == 7.0
+
     def test_nothing_is_logged_about_a_job_whose_thread_has_not_started(
         self, clock: JumpingClock, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -74,7 +74,7 @@ class JumpingClock:
 
     That is when no other wait ends earlier, and no job runs on another thread. A job that has been running for
     `patience` real seconds without a wait in virtual time may hang, or wait for something that only time brings: it is
-    passed over when no wait has begun or ended, and no job ended, for GRACE.
+    passed over when no wait has begun or ended, and no job ended, for GRACE, at the latest after `patience`.
 
     Attributes:
         patience: the real seconds for which no time passes while a thread works.
@@ -87,7 +87,7 @@ class JumpingClock:
         self._elapsed = 0.0
         self._lock = new_lock()
         self._jobs: WeakSet[Job] = WeakSet()
-        self._waits: dict[int, float] = {}
+        self._waits: dict[int, tuple[float, float]] = {}
         self._changed = 0.0
         self._warned = False
         self.patience = 2.0
@@ -164,9 +164,12 @@ class JumpingClock:
         """Begin a wait of this thread, or go on with it, and return its end, as `waiting` does."""
         me = threading.get_ident()
         with self._lock:
+            end = self._elapsed + seconds
             if me not in self._waits:
                 self._changed = _real_time()
-            end = self._waits[me] = self._elapsed + seconds
+                self._waits[me] = end, self._changed
+            else:
+                self._waits[me] = end, self._waits[me][1]
         return end
 
     def leave(self) -> None:
@@ -191,9 +194,10 @@ class JumpingClock:
             if self._elapsed >= end:
                 return True
             jobs = self.running()
-            if end == FOREVER or end > min(self._waits.values()) or self.is_held_up(jobs):
+            if end == FOREVER or end > min(self._waits.values())[0] or self.is_held_up(jobs):
                 return False
-            if _real_time() - self._changed < (GRACE if jobs else grace):
+            now, began = _real_time(), self._waits[threading.get_ident()][1]
+            if now - self._changed < (GRACE if jobs else grace) and now - began < self.patience + GRACE:
                 return False
             self._elapsed = end
         self.warn_of(jobs)
