@@ -36,13 +36,11 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
 
 def _repeated(name: str, policy: Policy[Any], inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     """Yield a sentence for each policy inside that repeats what this one does."""
+    is_gate = issubclass(type(policy), Gate)
+    waits = ", so that calls can wait for each other's permits for ever" if is_gate else ""
     for inner_name, inner in inside:
         if inner is policy:
-            yield (
-                f"{name} is contained twice (as {inner_name}, too): each call passes it twice"
-                + (", so that calls can wait for each other's permits for ever" if isinstance(policy, Gate) else "")
-                + "; leave one out"
-            )
+            yield (f"{name} is contained twice (as {inner_name}, too): each call passes it twice{waits}; leave one out")
         elif _both_retry(policy, inner):
             yield (
                 f"{inner_name} is inside {name}, which does not repeat what an inner Retry has given up on; leave one "
