@@ -17,7 +17,9 @@ import trio
 from resilience import (
     DeadlineExceededError,
     Pipeline,
+    Retry,
     Timeout,
+    backoff,
     carry,
     deadline_after,
     detached,
@@ -26,6 +28,7 @@ from resilience import (
 from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient, ambient_deadline
 from resilience._util.clock import FOREVER
 from resilience.testing import VirtualClock, virtual_time
+from tests.support.functions import Failing
 from tests.support.loops import Run, each_loop
 
 
@@ -116,6 +119,32 @@ def test_a_call_that_it_has_begun_by_then_is_not_cut(run: Run) -> None:
     run(main)
 
     assert results == ["done", "done"]
+
+
+@each_loop
+def test_its_retries_go_on_too(run: Run) -> None:
+    results: list[str] = []
+    flaky = Failing(4)
+
+    async def fetch() -> str:
+        flaky()
+        return "fetched"
+
+    async def background() -> None:
+        results.append(await Pipeline(Retry(9, wait=backoff.fixed(0.1))).acall(fetch))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def start() -> None:
+                group.start_soon(background)
+                await anyio.sleep(0.05)
+
+            await Pipeline(Timeout(0.2)).acall(start)
+
+    run(main)
+
+    assert results == ["fetched"]
 
 
 @each_loop

@@ -149,3 +149,27 @@ def test_a_cut_of_a_transport_that_is_not_httpx_own_does_not_say_that_nothing_wa
         asyncio.run(main())
 
     assert server.answered["stall"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("retries", [(), (Retry(1),)])
+def test_a_request_that_the_deadline_of_the_function_around_it_cuts_is_a_timeout(
+    backend: str, retries: tuple[Retry, ...]
+) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    outer: Pipeline[Any] = Pipeline(*retries, Timeout(0.3))
+
+    async def main() -> None:
+        async with attach(httpx.AsyncClient(), Pipeline(breaker, Timeout(0.4))) as client:
+
+            async def fetch() -> None:
+                await client.get(f"{server.url}/stall")
+
+            with pytest.raises(DeadlineExceededError):
+                await outer.acall(fetch)
+
+    with Server() as server:
+        anyio.run(main, backend=backend)
+
+    assert breaker.snapshot()["opens"] == 1

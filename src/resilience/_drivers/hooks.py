@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from resilience._call import deadline_errors
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
-from resilience._call.running_call import RunningCall
+from resilience._call.running_call import INHERITED, RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import ABANDONED, OK, Ending
@@ -157,6 +157,8 @@ def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryStat
     state.attempt_number += 1
     if ending.error.__class__ is LateResult:
         return None  # the caller gets the late value
+    if call.deadline_source is INHERITED:
+        call.deadline = call.current_deadline()
     try:
         if call.retries_stopped and isinstance(ending.error, Exception):
             state.budget = None  # it paid for the attempt that has just ended, so it is not refunded

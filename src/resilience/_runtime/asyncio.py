@@ -13,7 +13,8 @@ from typing import Any
 from resilience._call import callables, deadline_errors
 from resilience._call.ambient import AmbientDeadline, ambient
 from resilience._call.callables import PLAIN_TYPES
-from resilience._call.running_call import RunningCall, Wakeable
+from resilience._call.running_call import INHERITED, RunningCall, Wakeable
+from resilience._outcome.failure import leaves
 from resilience._runtime.asyncio_timer import DeadlineCancel, timer_of
 from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, clock
 
@@ -142,6 +143,12 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
         if scope.cancel_called or (
             clock.monotonic() >= call.current_deadline() and call.caused_by_deadline(error)
         ):  # caused by the deadline
+            raise deadline_errors.cut_error(call, started) from error
+        raise
+    except BaseException as error:
+        # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
+        inherited = call.deadline_source is INHERITED and clock.monotonic() >= call.current_deadline()
+        if inherited and all(isinstance(leaf, asyncio.CancelledError | Exception) for leaf in leaves(error)):
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:

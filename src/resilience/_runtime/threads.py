@@ -87,8 +87,8 @@ class StopToken:
         """
         try:
             with self._mutex:
-                stopped = self.stopped
                 self._locks.add(lock)
+                stopped = self.stopped  # read last: a finalizer may call `stop` here
             if not stopped:
                 wait(lock, seconds)
         finally:

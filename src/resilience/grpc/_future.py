@@ -14,7 +14,7 @@ import grpc
 from resilience._call.running_call import RunningCall
 from resilience._runtime import threads
 from resilience._util.clock import FOREVER, clock
-from resilience._util.locks import new_lock
+from resilience._util.locks import make_lock
 from resilience._util.log_once import hook_failed
 from resilience.grpc._failures import code_of
 from resilience.grpc._guard import Guard
@@ -65,7 +65,7 @@ class RpcFuture(grpc.Call, Future):
 
     def __init__(self, attempts: AttemptMaker) -> None:
         self._attempts = attempts
-        self._mutex = new_lock()
+        self._mutex = make_lock()
         self._stop = threads.StopToken()
         self._state = FutureState.RUNNING
         self._ended = False
