@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "bench":
         flags = [flag for flag, given in (("--check", options.check), ("--quick", options.quick)) if given]
         return script("benchmarks/run.py", [*flags, *options.names], environment(group="bench"))
+    if options.command == "mutate":
+        return script("tests/mutation/run.py", rest, environment(group="mutate"))
     if options.command == "map":
         return script("docs/rooms.py", rest, Path(sys.executable))
     return script("docs/examples/demo.py", rest, environment())
@@ -63,6 +65,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("demo", help="see the library at work; arguments go to the demo", allow_abbrev=False)
     commands.add_parser("check", help="formatting, lint and types", allow_abbrev=False)
     commands.add_parser("map", help="the rooms, their lines, and their imports", allow_abbrev=False)
+    commands.add_parser(
+        "mutate", help="change the code at random, and print what the tests let pass", allow_abbrev=False
+    )
     tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
     tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")
     tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")
@@ -118,7 +123,7 @@ def environment(interpreter: str | None = None, *, group: str = "dev", lowest: b
     stamp.unlink(missing_ok=True)
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # The pip that comes with Python 3.11 is older than dependency groups.
-    packages = ["--group", group, "--editable", ".[all]" if group == "dev" else "."]
+    packages = ["--group", group, "--editable", "." if group == "bench" else ".[all]"]
     if lowest:
         constraints = venv / "lowest.txt"
         constraints.write_text("\n".join(lowest_versions()), "utf-8")

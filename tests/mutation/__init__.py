@@ -1,0 +1,1 @@
+"""Mutation testing: whether the tests notice changes to the decisions of the policies."""
