@@ -208,12 +208,11 @@ class Bus(_Subscribers):
         return topic
 
     def _update(self, topic: Topic) -> None:
-        """Set the listeners of a topic; again if they change meanwhile, so that no thread leaves an old value."""
-        while True:
-            common, own = everywhere.all, self.all
-            topic.listeners = tuple(one for one in (*common, *own) if one.wants(topic.kind))
-            if everywhere.all is common and self.all is own:
-                return
+        """Set the listeners of a topic. The lock is that of changes, so that no thread leaves an old value."""
+        with state_lock:
+            topic.listeners = tuple(one for one in (*everywhere.all, *self.all) if one.wants(topic.kind))
+        if pending:
+            run_pending()
 
     def listeners_for(self, kind: type[Event], key: object = None) -> Sequence[Subscription]:
         """Return the subscriptions that want an event now, which must then be delivered to them.
