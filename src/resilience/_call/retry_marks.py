@@ -40,20 +40,20 @@ class AttemptContext:
         given_up: the bad results that inner Retries have given up on, with the number of the attempt; None for none.
     """
 
-    __slots__ = ("enclosing", "ended", "given_up", "number")
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.enclosing: tuple[tuple[AttemptContext, int], ...] = ()
-        self.ended = False
-        self.given_up: deque[tuple[int, object]] | None = None
+    # Defaults of the class, not an `__init__`: each guarded call with a Retry makes one.
+    number: int = 1
+    enclosing: tuple[tuple[AttemptContext, int], ...] = ()
+    ended: bool = False
+    given_up: deque[tuple[int, object]] | None = None
 
     @classmethod
     def begin(cls) -> AttemptContext:
         """Return a new context, inside of the attempts that are known to this one, and set it."""
         new = cls()
         outer = attempt_context.get()
-        if not outer.ended:
+        if outer is NO_ATTEMPTS:
+            pass
+        elif not outer.ended:
             new.enclosing = (*outer.enclosing, (outer, outer.number))
         elif outer.enclosing:
             new.enclosing = tuple(one for one in outer.enclosing if not one[0].ended)

@@ -108,7 +108,8 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
         finally:
             last = None  # its traceback refers to this frame
             context.ended = True
-            context.given_up = None
+            if context.given_up is not None:
+                context.given_up = None
             if source is not None:
                 call.deadline = outer
                 call.deadline_source = outer_source

@@ -69,7 +69,8 @@ def cancellations() -> int:
     """Return how many cancellations of the running task are pending; 0 in trio, which raises them again itself."""
     if in_trio() or "asyncio" not in sys.modules:
         return 0
-    return int(current_backend().cancellations())
+    pending: int = (_Loops.asyncio or current_backend()).cancellations()
+    return pending
 
 
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
