@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 from weakref import WeakSet
 
@@ -39,11 +38,12 @@ class Held:
         self.thread = threading.Thread(target=self.hold)
 
     def hold(self) -> None:
-        with ExitStack() as stack:
-            for lock in self.locks:
-                stack.enter_context(lock)
-            self.is_held.set()
-            self.may_go.wait(PATIENCE)
+        for lock in self.locks:
+            lock.acquire()
+        self.is_held.set()
+        self.may_go.wait(PATIENCE)
+        for lock in self.locks:
+            lock.release()
 
     def __enter__(self) -> None:
         self.thread.start()
