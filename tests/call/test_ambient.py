@@ -25,7 +25,7 @@ from resilience import (
     detached,
     remaining,
 )
-from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient, ambient_deadline
+from resilience._call.ambient import NOTHING, Ambient, ambient, ambient_deadline
 from resilience._util.clock import FOREVER
 from resilience.testing import VirtualClock, virtual_time
 from tests.support.functions import Failing
@@ -37,20 +37,33 @@ async def sleeps(seconds: float) -> str:
     return "done"
 
 
-class TestAmbientDeadline:
+class TestAmbient:
     def test_the_innermost_that_is_not_void_holds(self) -> None:
-        outer = AmbientDeadline.make(9.0, NO_DEADLINE)
-        inner = AmbientDeadline.make(5.0, outer)
+        outer = Ambient.make(9.0, NOTHING)
+        inner = Ambient.make(5.0, outer)
 
         assert inner.holding() is inner
         inner.at = FOREVER
         assert inner.holding() is outer
         outer.at = FOREVER
-        assert inner.holding() is NO_DEADLINE
+        assert inner.holding().at == FOREVER
+
+    def test_the_innermost_that_is_live_is_what_a_new_one_is_inside_of(self) -> None:
+        outer = Ambient.make(9.0, NOTHING)
+        middle = Ambient.make(FOREVER, outer)
+        inner = Ambient.make(FOREVER, middle)
+
+        assert list(inner.around()) == [inner, middle, outer]
+        middle.live = False
+        assert list(inner.around()) == [inner, outer]
+        assert middle.innermost() is outer
+        assert Ambient.make(FOREVER, middle.innermost()).outer is outer
+        outer.live = False
+        assert Ambient.make(FOREVER, middle.innermost()).outer is None
 
     def test_followers_are_called_once_when_it_becomes_void(self) -> None:
         called: list[str] = []
-        deadline = AmbientDeadline.make(5.0, NO_DEADLINE)
+        deadline = Ambient.make(5.0, NOTHING)
         deadline.follow("a", lambda: called.append("a"))
         deadline.follow("b", lambda: called.append("b"))
         deadline.unfollow("b")
@@ -65,14 +78,14 @@ class TestAmbientDeadline:
         assert called == ["a", "late"]
 
     def test_calls_one_after_another_keep_none_of_the_earlier_ones(self) -> None:
-        def run() -> AmbientDeadline:
+        def run() -> Ambient:
             for _ in range(10):
                 Pipeline(Timeout(5)).call(str)
             return ambient.get()
 
         left = contextvars.copy_context().run(run)
 
-        assert (left.at, left.outer) == (FOREVER, NO_DEADLINE)
+        assert (left.at, left.live, left.outer) == (FOREVER, False, None)
 
 
 @each_loop
@@ -334,7 +347,7 @@ def test_what_is_carried_is_void_once_the_call_has_ended() -> None:
 
 
 def test_in_trio_a_scope_whose_run_has_ended_is_left_alone() -> None:
-    outer = AmbientDeadline.make(1e9, NO_DEADLINE)
+    outer = Ambient.make(1e9, NOTHING)
 
     async def main() -> None:
         ambient.set(outer)

@@ -14,7 +14,9 @@ import anyio
 import pytest
 
 from resilience import Allowlist, Pipeline, Retry, backoff, carry
-from resilience._call.retry_marks import NO_ATTEMPTS, AttemptContext, Mark, attempt_context
+from resilience._call.ambient import NOTHING, Ambient, ambient
+from resilience._call.retry_marks import Mark
+from resilience._util.clock import FOREVER
 from tests.support.functions import Failing
 from tests.support.loops import Run, each_loop
 
@@ -34,7 +36,7 @@ def test_what_a_task_that_outlives_the_call_gives_up_on_is_not_kept() -> None:
         await gone.wait()
         for _ in range(100):
             await inner.acall(returns_bad)
-        books.append(attempt_context.get())
+        books.append(ambient.get())
 
     async def main() -> None:
         gone = asyncio.Event()
@@ -48,8 +50,8 @@ def test_what_a_task_that_outlives_the_call_gives_up_on_is_not_kept() -> None:
 
     asyncio.run(main())
 
-    assert books[0] is not NO_ATTEMPTS
-    assert (books[0].enclosing, books[0].given_up) == ((), None)
+    assert books[0] is not NOTHING
+    assert (list(books[0].around()), books[0].given_up) == ([], None)
 
 
 class Falsy(ConnectionError):
@@ -260,31 +262,33 @@ def test_what_a_background_task_of_an_earlier_attempt_has_given_up_on_is_retried
     assert len(made) == 3
 
 
+def attempt() -> Ambient:
+    return Ambient.make(FOREVER, None)
+
+
 class TestMark:
     def test_it_names_the_attempts_that_it_was_set_inside_of(self) -> None:
-        one, other = AttemptContext(), AttemptContext()
+        own, outer, other = attempt(), attempt(), attempt()
         mark = Mark()
 
-        mark.add(((one, 1),))
+        mark.add(own, [outer])
 
-        assert mark.names(one)
+        assert mark.names(own)
+        assert mark.names(outer)
         assert not mark.names(other)
-        one.number = 2
-        assert not mark.names(one)
 
     def test_it_forgets_attempts_that_are_over(self) -> None:
-        ended, next_attempt, running = AttemptContext(), AttemptContext(), AttemptContext()
+        over, running, latest = attempt(), attempt(), attempt()
         mark = Mark()
-        mark.add(((ended, 1), (next_attempt, 1), (running, 1)))
-        ended.end()
-        next_attempt.number = 2
+        mark.add(over, [running])
+        over.live = False
 
-        mark.add(())
+        mark.add(latest, ())
 
-        assert mark._attempts == {(running, 1): None}
+        assert mark._attempts == {running: None, latest: None}
 
     def test_a_copy_is_the_same_and_a_pickled_one_names_all(self) -> None:
         mark = Mark()
 
         assert copy.deepcopy(mark) is mark
-        assert pickle.loads(pickle.dumps(mark)).names(AttemptContext())
+        assert pickle.loads(pickle.dumps(mark)).names(attempt())

@@ -24,7 +24,7 @@ from resilience import (
     Substitute,
     Ticket,
 )
-from resilience._call.retry_marks import NO_ATTEMPTS
+from resilience._call.ambient import NOTHING
 from resilience._outcome.ending import ABANDONED, OK
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import FOREVER, clock
@@ -87,7 +87,7 @@ def test_the_state_of_a_call_before_its_first_attempt() -> None:
     state = RetryState(12.5, lambda: FOREVER)
 
     assert (state.started, state.attempt_number, state.last_wait, state.budget) == (12.5, 0, None, None)
-    assert (state.context, state.shadow, state.strategy_state) == (NO_ATTEMPTS, False, None)
+    assert (state.inside, state.shadow, state.strategy_state) == (NOTHING, False, None)
     assert RetryState(12.5, lambda: FOREVER, shadow=True).shadow
 
 

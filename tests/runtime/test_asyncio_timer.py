@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
-from resilience._call.ambient import AmbientDeadline
+from resilience._call.ambient import Ambient
 from resilience._call.running_call import INHERITED
 from resilience._runtime import asyncio_timer
 from resilience._util.clock import clock
@@ -78,7 +78,7 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
 
     class Cut(asyncio_timer.DeadlineCancel):
         def __init__(self, task: asyncio.Task[Any], timer: asyncio_timer.DeadlineTimer, name: str) -> None:
-            super().__init__(task, AmbientDeadline.make(0.0, None))
+            super().__init__(task, Ambient.make(0.0, None))
             self.timer = timer
             self.name = name
             self.victim: Cut | None = None
@@ -91,7 +91,7 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
-        timer = asyncio_timer.timer_of(INHERITED)
+        timer = asyncio_timer.timer_of(INHERITED, asyncio.get_running_loop())
         cuts = [Cut(task, timer, name) for name in ("first", "second", "third")]
         for cut in cuts:
             timer.add(cut, clock.monotonic())

@@ -27,7 +27,7 @@ from resilience import (
     current_deadline,
     deadline_after,
 )
-from resilience._call.running_call import RunningCall
+from resilience._call.running_call import GIVEN, RunningCall
 from resilience._outcome.ending import OK
 from resilience._runtime import threads
 from resilience._runtime.threads import Stopped, StopToken, ThreadCall
@@ -184,10 +184,12 @@ class TestCalling:
             outside = current_deadline()
             call = running_call(None, look)
             call.deadline = clock.monotonic() + 1
+            call.deadline_source = GIVEN
             threads.call_with_deadline(call)
             look()
             call = running_call(None, fail)
             call.deadline = clock.monotonic() + 1
+            call.deadline_source = GIVEN
             with pytest.raises(KeyError):
                 threads.call_with_deadline(call)
             look()
@@ -198,6 +200,7 @@ class TestCalling:
         calls: list[int] = []
         call = running_call(None, calls.append, 1)
         call.deadline = clock.monotonic()
+        call.deadline_source = GIVEN
 
         with pytest.raises(DeadlineExceededError) as caught:
             threads.call_with_deadline(call)
@@ -217,6 +220,7 @@ class TestCalling:
 
         call = running_call(None, work)
         call.deadline = clock.monotonic() + 1
+        call.deadline_source = GIVEN
 
         with pytest.raises(expected) as caught:
             threads.call_with_deadline(call)

@@ -16,7 +16,7 @@ from resilience import (
     Substitute,
     backoff,
 )
-from resilience._util.clock import clock
+from resilience._policies.shapes import Scope
 from tests.support.turnstile import Turnstile
 
 
@@ -34,15 +34,16 @@ class Closed(Gate[None]):
         raise RejectedError("closed", reason=RejectReason.ISOLATED, retry_after=3.0)
 
 
-class Hurry(Gate[None]):
+class Hurry(Scope):
     """Gives each call so many seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.seconds = seconds
+        self._seconds = seconds
 
-    def admit(self, call: Call) -> None:
-        call.deadline = clock.monotonic() + self.seconds
+    def deadline(self, call: Call, now: float) -> float:
+        del call
+        return now + self._seconds
 
 
 class Noting(Gate[str]):

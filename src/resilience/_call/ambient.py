@@ -1,50 +1,75 @@
-"""The ambient deadline: by when the caller needs the result, for all that runs in its context."""
+"""What the code inside of a guarded call knows by its context: the deadline, and which attempts it is inside of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import ClassVar
 
 from resilience._util.clock import FOREVER
 from resilience._util.locks import members
 
 
-class AmbientDeadline:
-    """A deadline that holds as long as what has set it: a call, or a block with `deadline_after`.
+class Ambient:
+    """What holds in a context as long as what has set it: an attempt of a call, or a block such as `deadline_after`.
 
     Tasks and threads that inherit the context obey it. When what has set it ends, it is made void by setting `at` to
-    infinity, in all contexts at once, and the one around it holds again. It stays the value of the context variable,
-    which costs less than to restore the previous one, and is right in whichever context the end comes.
+    infinity and `live` to False, in all contexts at once, and the one around it holds again. It stays the value of the
+    context variable: that costs less than to restore the previous one, and is right in whichever context the end comes.
 
-    Deadlines only shrink on their way in, so the innermost that is not void is the earliest.
+    Deadlines only shrink on their way in, so that of the innermost that has one is the earliest.
 
     Attributes:
-        at: the time in seconds of the library's monotonic clock; infinity once it is void.
-        outer: the deadline around it; None for the outermost.
+        at: the deadline in seconds of the library's monotonic clock; infinity for that of `outer`, and once it is void.
+        live: whether what has set it has not ended.
+        outer: the one around it, which was live when this one was made; None if there was none.
         followers: called by `release`, by key; None if there have been none.
+        given_up: the bad results that Retries inside have given up on; None for none. See `retry_marks`.
     """
 
-    __slots__ = ("at", "followers", "outer")
+    __slots__ = ("at", "followers", "given_up", "live", "outer")
 
+    passes_deadlines: ClassVar[bool] = True
+    """Whether the deadlines around it hold inside it."""
     at: float
-    outer: AmbientDeadline | None
+    live: bool
+    outer: Ambient | None
     followers: dict[object, Callable[[], object]] | None
+    given_up: deque[object] | None
 
     @classmethod
-    def make(cls, at: float, outer: AmbientDeadline | None) -> AmbientDeadline:
-        """Return a new deadline; `outer` is one that holds. It is in force once it is the value of `ambient`."""
+    def make(cls, at: float, outer: Ambient | None) -> Ambient:
+        """Return a new one, which holds once it is the value of `ambient`; `outer` is what `innermost` returned."""
         new = cls()
         new.at = at
-        new.outer = outer
+        new.live = True
+        new.outer = outer if outer is None or outer.live else outer.outer
         new.followers = None
+        new.given_up = None
         return new
 
-    def holding(self) -> AmbientDeadline:
-        """Return the innermost deadline, from this one outwards, that is not void; else the outermost."""
+    def innermost(self) -> Ambient:
+        """Return the innermost, from this one outwards, that is live; if none is, the outermost."""
         one = self
-        while one.at == FOREVER and one.outer is not None:
+        while not one.live and one.outer is not None:
             one = one.outer
         return one
+
+    def holding(self) -> Ambient:
+        """Return the innermost, from this one outwards, that has a deadline; if none has one, the outermost."""
+        one = self
+        while one.at == FOREVER and one.outer is not None:
+            one = one.outer if one.passes_deadlines else NOTHING
+        return one
+
+    def around(self) -> Iterator[Ambient]:
+        """Yield the attempts and blocks that have not ended, from this one outwards."""
+        one: Ambient | None = self
+        while one is not None:
+            if one.live and one.passes_deadlines:
+                yield one
+            one = one.outer
 
     def follow(self, key: object, follower: Callable[[], object]) -> None:
         """Call `follower` when this deadline becomes void, to adapt what was scheduled for it."""
@@ -68,10 +93,19 @@ class AmbientDeadline:
                 follower()
 
 
-NO_DEADLINE = AmbientDeadline.make(FOREVER, None)
-"""The outermost deadline, which never holds."""
-ambient: ContextVar[AmbientDeadline] = ContextVar("resilience_deadline", default=NO_DEADLINE)
-"""The ambient deadline of this context, which may be void."""
+class Detached(Ambient):
+    """One that the deadlines around it do not reach, but that is inside of the same attempts. It is never void."""
+
+    __slots__ = ()
+
+    passes_deadlines = False
+
+
+NOTHING = Ambient.make(FOREVER, None)
+"""What holds where nothing has been set: no deadline, no attempt."""
+NOTHING.live = False
+ambient: ContextVar[Ambient] = ContextVar("resilience_ambient", default=NOTHING)
+"""That of this context, which may be void."""
 
 
 def ambient_deadline() -> float:

@@ -1,18 +1,18 @@
 """Marks on failures that a Retry has given up on, so that retries at several levels do not multiply.
 
 Three nested Retries with three attempts each would make 27 calls. With marks they make 3: a Retry that gives up marks
-the exception with the attempts that it is inside of, and an outer Retry does not retry after an exception whose mark
-names its own attempt. A mark that names other attempts means nothing to it: one exception object may be raised to many
-callers, such as that of a broken connection that they share.
+the exception with the attempts that it is inside of, which it knows by its context, and an outer Retry does not retry
+after an exception whose mark names its own attempt. A mark that names other attempts means nothing to it: one exception
+object may be raised to many callers, such as that of a broken connection that they share.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from resilience._call.ambient import Ambient
 from resilience._outcome.failure import leaves
 from resilience._util.locks import members
 from resilience.errors import BadResult
@@ -29,50 +29,6 @@ PREFIX = "resilience: "
 """The first part of the library's note on an exception."""
 
 
-class AttemptContext:
-    """The attempts that a Loop makes for one call, known to the code inside by its context.
-
-    Attributes:
-        number: the number of the current attempt of this Loop, from 1.
-        enclosing: the attempts around it, as pairs of their context and number, outermost first.
-        ended: whether the call has ended. The context then stays the value of the context variable, which costs less
-            than to restore the previous one.
-        given_up: the bad results that inner Retries have given up on, with the number of the attempt; None for none.
-    """
-
-    # Defaults of the class, not an `__init__`: each guarded call with a Retry makes one.
-    number: int = 1
-    enclosing: tuple[tuple[AttemptContext, int], ...] = ()
-    ended: bool = False
-    given_up: deque[tuple[int, object]] | None = None
-
-    @classmethod
-    def begin(cls) -> AttemptContext:
-        """Return a new context, inside of the attempts that are known to this one, and set it."""
-        new = cls()
-        outer = attempt_context.get()
-        if outer is NO_ATTEMPTS:
-            pass
-        elif not outer.ended:
-            new.enclosing = (*outer.enclosing, (outer, outer.number))
-        elif outer.enclosing:
-            new.enclosing = tuple(one for one in outer.enclosing if not one[0].ended)
-        attempt_context.set(new)
-        return new
-
-    def end(self) -> None:
-        """End the attempts. Tasks that were started inside may still have them in their context."""
-        self.ended = True
-        self.given_up = None
-
-
-NO_ATTEMPTS = AttemptContext()
-"""The context of code that is not inside of an attempt."""
-NO_ATTEMPTS.end()
-attempt_context: ContextVar[AttemptContext] = ContextVar("resilience_attempts", default=NO_ATTEMPTS)
-"""The innermost attempts that the running code is inside of, which may have ended."""
-
-
 class Mark:
     """The mark on an exception or a response that a Retry has given up on.
 
@@ -83,20 +39,21 @@ class Mark:
     __slots__ = ("_attempts",)
 
     def __init__(self, *, names_all: bool = False) -> None:
-        self._attempts: dict[tuple[AttemptContext, int], None] | None = None if names_all else {}
+        self._attempts: dict[Ambient, None] | None = None if names_all else {}
 
-    def add(self, enclosing: tuple[tuple[AttemptContext, int], ...]) -> None:
-        """Name more attempts, and forget those that are over."""
+    def add(self, own: Ambient, around: Iterable[Ambient]) -> None:
+        """Name the attempt that the Retry has given up after, and those around it; forget those that are over."""
         attempts = self._attempts
         if attempts is not None:
             for one in members(attempts):
-                if one[0].ended or one[0].number != one[1]:
+                if not one.live:
                     attempts.pop(one, None)
-            attempts.update(dict.fromkeys(enclosing))
+            attempts[own] = None
+            attempts.update(dict.fromkeys(around))
 
-    def names(self, context: AttemptContext) -> bool:
-        """Return whether it was set inside of the current attempt."""
-        return self._attempts is None or (context, context.number) in self._attempts
+    def names(self, attempt: Ambient) -> bool:
+        """Return whether it was set inside of an attempt, or after it by another Retry of the same call."""
+        return self._attempts is None or attempt in self._attempts
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickled_mark, ()
@@ -109,39 +66,43 @@ def _pickled_mark() -> Mark:
     return Mark(names_all=True)
 
 
-def mark(error: Exception, context: AttemptContext) -> None:
-    """Mark an exception or bad result that a Retry has given up on; `context` is that of its attempts."""
+def mark(error: Exception, inside: Ambient) -> None:
+    """Mark an exception or bad result that a Retry has given up on.
+
+    Args:
+        error: the exception, or the BadResult with the result.
+        inside: what the code inside of the last attempt knew by its context.
+    """
+    around = () if inside.outer is None else tuple(inside.outer.around())
+    error.__dict__.setdefault(MARK, Mark()).add(inside, around)
     if not isinstance(error, BadResult):
-        error.__dict__.setdefault(MARK, Mark()).add(context.enclosing)
         return
-    notes = _extensions(error.result)
-    if notes is not None:
-        notes.setdefault(MARK, Mark()).add(context.enclosing)
-    for outer, number in context.enclosing:
-        if not outer.ended:
-            given_up = outer.given_up
-            if given_up is None:
-                given_up = outer.given_up = deque(maxlen=DEPTH)
-            given_up.append((number, error.result))
+    extensions = _extensions(error.result)
+    if extensions is not None:
+        extensions.setdefault(MARK, Mark()).add(inside, around)
+    for one in around:
+        given_up = one.given_up
+        if given_up is None:
+            given_up = one.given_up = deque(maxlen=DEPTH)
+        given_up.append(error.result)
 
 
-def given_up_inside(error: BaseException, context: AttemptContext) -> bool:
-    """Return whether a Retry inside of the current attempt has given up on an exception or on one of its causes."""
+def given_up_inside(error: BaseException, inside: Ambient) -> bool:
+    """Return whether a Retry inside of an attempt has given up on an exception or on one of its causes."""
     alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, _Group)
     if alone and not error.__dict__:
         return False  # the usual case: there is nothing to search
     if isinstance(error, BadResult):
-        if _names(_mark_of_response(error.result), context):
+        if _names(_mark_of(error), inside) or _names(_mark_of_response(error.result), inside):
             return True
-        given_up = context.given_up or ()
-        return any(number == context.number and value is error.result for number, value in members(given_up))
+        return any(value is error.result for value in members(inside.given_up or ()))
     if alone:
-        return _names(_mark_of(error), context)
-    return any(_names(_mark_of(one), context) for one in _related(error))
+        return _names(_mark_of(error), inside)
+    return any(_names(_mark_of(one), inside) for one in _related(error))
 
 
-def _names(mark: Any, context: AttemptContext) -> bool:
-    return mark.__class__ is Mark and mark.names(context)
+def _names(mark: Any, inside: Ambient) -> bool:
+    return mark.__class__ is Mark and mark.names(inside)
 
 
 def _mark_of(error: BaseException) -> object:

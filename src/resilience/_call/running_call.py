@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient
+from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import Call, CallOptions, PipelineInfo
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending
 from resilience._outcome.failure import leaves
-from resilience._util.clock import FOREVER
 from resilience.errors import DeadlineExceededError
 from resilience.events._types import TimeoutScope
 
@@ -78,14 +77,18 @@ class RunningCall(Call):
         deferred: the settlement of work that continues after the call has returned; None if there is none.
         ending: the ending of the last attempt that raised, for `ending_of`. The entry clears it: otherwise the call
             would keep the exception, and so its frames, alive.
-        ambient: the ambient deadline that held when the call was made.
+        ambient: what held in the context when the call was made.
+        inside: what the latest attempt has set for the code inside of it; None if the function was not called since.
+        cancellations: the pending cancellations of the task at the start of the latest attempt, once one was made.
         retries_stopped: whether no further attempt may be made, since the pipeline is drained.
     """
 
     __slots__ = (
-        "_wake", "ambient", "calls_made", "deadline_source", "deferred", "ending", "retries_stopped", "total_deadline",
-        "total_deadline_source",
+        "_wake", "ambient", "calls_made", "cancellations", "deadline_source", "deferred", "ending", "inside",
+        "retries_stopped", "total_deadline", "total_deadline_source",
     )  # fmt: skip
+
+    cancellations: int
 
     cancel_via_anyio: ClassVar[bool] = False
     """Whether an anyio cancel scope cuts the call, for a client whose clean-up is shielded from cancellation by one."""
@@ -109,11 +112,15 @@ class RunningCall(Call):
         self.kwargs = kwargs
         self.attempt = 1
         self.calls_made = 0
-        held: AmbientDeadline = ambient.get()
-        if held.at == FOREVER and held.outer is not None:
-            held = held.holding()
-        self.ambient = held
-        self.deadline = self.total_deadline = held.at
+        around: Ambient = ambient.get()
+        if around.outer is None:
+            at = around.at
+        else:
+            around = around.innermost()
+            at = around.holding().at
+        self.ambient = around
+        self.inside: Ambient | None = None
+        self.deadline = self.total_deadline = at
         self.deadline_source = self.total_deadline_source = INHERITED
         self.deferred: DeferredSettlement | None = None
         self.ending: Ending | None = None
@@ -128,10 +135,7 @@ class RunningCall(Call):
         return self._unless_void(self.total_deadline, self.total_deadline_source)
 
     def _unless_void(self, deadline: float, source: DeadlineSource) -> float:
-        inherited = self.ambient
-        if source is INHERITED and inherited.at == FOREVER and inherited is not NO_DEADLINE:
-            return inherited.holding().at
-        return deadline
+        return self.ambient.holding().at if source is INHERITED else deadline
 
     @property
     def queued(self) -> bool:

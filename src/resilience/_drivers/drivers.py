@@ -23,6 +23,7 @@ class Drivers(NamedTuple):
     """One family of drivers. The modules `sync` and `async_`, and `sync_gate` and `async_gate`, describe each."""
 
     invoke: Step
+    invoke_attempt: Step
     invoke_with_deadline: Step
     gate: Callable[[Gate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
@@ -39,6 +40,7 @@ class Drivers(NamedTuple):
 
 SYNC = Drivers(
     invoke=sync.invoke,
+    invoke_attempt=sync.invoke_attempt,
     invoke_with_deadline=threads.call_with_deadline,
     gate=sync_gate.gate,
     gate_pair=sync_gate.gate_pair,
@@ -55,6 +57,7 @@ SYNC = Drivers(
 
 ASYNC = Drivers(
     invoke=async_.invoke,
+    invoke_attempt=async_.invoke_attempt,
     invoke_with_deadline=_runtime.call_with_deadline,
     gate=async_gate.gate,
     gate_pair=async_gate.gate_pair,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from resilience._call import deadline_errors
+from resilience._call.ambient import Ambient
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
 from resilience._call.running_call import INHERITED, RunningCall
@@ -159,6 +160,9 @@ def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryStat
         return None  # the caller gets the late value
     if call.deadline_source is INHERITED:
         call.deadline = call.current_deadline()
+    if call.inside is None:  # a policy further in has raised the exception
+        call.inside = Ambient.make(FOREVER, call.ambient)
+    state.inside = call.inside
     try:
         if call.retries_stopped and isinstance(ending.error, Exception):
             state.budget = None  # it paid for the attempt that has just ended, so it is not refunded
@@ -176,6 +180,22 @@ def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryStat
 def validated_delay(wait: Any) -> float | None:
     """Return a delay; raise an error if it is neither None nor a number >= 0."""
     return None if wait is None else validation.number("what delay returns", wait)
+
+
+def was_cancelled(call: RunningCall, state: RetryState, pending: int) -> bool:
+    """Return whether the task was cancelled since the call began; to be asked after each attempt that has failed.
+
+    Args:
+        call: the call.
+        state: its state in the loop.
+        pending: the pending cancellations of the task.
+    """
+    if pending == 0:
+        state.cancellations = 0
+        return False
+    if state.cancellations is None:
+        state.cancellations = call.cancellations
+    return pending > state.cancellations
 
 
 def is_rejected_attempt(call: RunningCall, error: Exception, calls_made: int) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilience._call import callables, deadline_errors
+from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import PipelineInfo
 from resilience._call.callables import PLAIN_TYPES
-from resilience._call.retry_marks import AttemptContext
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._drivers import hooks
@@ -41,6 +41,23 @@ def invoke(call: RunningCall) -> Any:
     return result
 
 
+def invoke_attempt(call: RunningCall) -> Any:
+    """Call the user's function as `invoke` does, for calls with a Loop: the code inside can ask for its attempt."""
+    if call.deadline != FOREVER:
+        return runtime.call_with_deadline(call)
+    own = call.inside = Ambient.make(FOREVER, call.ambient)
+    try:
+        ambient.set(own)
+        call.calls_made += 1
+        kwargs = call.kwargs  # an empty mapping would be copied
+        result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
+        if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
+            raise callables.unawaited(result, call.function)
+        return result
+    finally:
+        own.live = False
+
+
 def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: DeadlineSource | None) -> Step:
     """Drive a Loop: repeat the call while the policy returns a delay.
 
@@ -52,7 +69,6 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
 
     def attempts(call: RunningCall) -> Any:
         started = now.monotonic()
-        cancellations = runtime.cancellations()
         outer, outer_source = call.deadline, call.deadline_source
         if source is not None and started + seconds < outer:
             call.deadline = started + seconds
@@ -63,18 +79,17 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
         state: RetryState | None = None
         last: Exception | None = None
         running: DeferredSettlement | None = None
-        context = AttemptContext.begin()
         try:
             while True:
                 calls_made = call.calls_made
                 try:
                     result = inner(call)
                 except Exception as error:
-                    if runtime.cancellations() > cancellations:
-                        raise  # the function has turned a cancellation into an exception of its own
                     if state is None:
-                        state = RetryState(started, runtime.effective_deadline, context)
-                    elif last is not None and hooks.is_rejected_attempt(call, error, calls_made):
+                        state = RetryState(started, runtime.effective_deadline)
+                    if call.calls_made != calls_made and hooks.was_cancelled(call, state, runtime.cancellations()):
+                        raise  # the function has turned a cancellation into an exception of its own
+                    if last is not None and hooks.is_rejected_attempt(call, error, calls_made):
                         hooks.attempt_rejected(policy, call, call.ending_of(error), last, state)
                         break
                     wait = hooks.decide_delay(policy, call, call.ending_of(error), state)
@@ -102,15 +117,14 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                     hooks.attempt_rejected(policy, call, OK, last, state)
                     break
                 call.attempt += 1
-                context.number += 1
                 call.deferred = None
+                call.inside = None
                 call.ending = None  # the same exception may mean something else next time
             raise last
         finally:
             last = None  # its traceback refers to this frame
-            context.ended = True
-            if context.given_up is not None:
-                context.given_up = None
+            if call.inside is not None:
+                call.inside.given_up = None
             if source is not None:
                 call.deadline = outer
                 call.deadline_source = outer_source
@@ -130,8 +144,7 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
     """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
 
     def watched(call: RunningCall) -> Any:
-        context = AttemptContext.begin()
-        state = RetryState(clock.monotonic(), runtime.effective_deadline, context, shadow=True)
+        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
         try:
             result = inner(call)
         except Exception as error:
@@ -140,7 +153,8 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
                 await_delay(wait, policy, call)
             raise
         finally:
-            context.end()
+            if call.inside is not None:
+                call.inside.given_up = None
         if on_success is not None:
             try:
                 on_success()

@@ -139,8 +139,10 @@ class Composer:
 
     def chain(self, drivers: Drivers, mode: Mode) -> Step:
         """Return the chain of this pipeline as the outermost one; `mode` is that of the pipeline and the process."""
-        bounded = mode is Mode.ENFORCE and self.always_has_deadline()
-        step = drivers.invoke_with_deadline if bounded else drivers.invoke
+        if mode is Mode.ENFORCE and self.always_has_deadline():
+            step = drivers.invoke_with_deadline
+        else:
+            step = drivers.invoke_attempt if _has(Loop, self.policies) else drivers.invoke
         allowlists = self.result_lists()
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Never, Protocol, Self, TypeAlias, TypeVar
 
+from resilience._call.ambient import NOTHING, Ambient
 from resilience._call.block import Block
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
-from resilience._call.retry_marks import NO_ATTEMPTS, AttemptContext
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
@@ -92,20 +92,21 @@ class RetryState:
         attempt_number: the number of attempts that this loop has made, >= 1 when `delay` is called.
         last_wait: the seconds waited before the latest retry; None before the first retry.
         budget: the budget from which a token for the next attempt was withdrawn; None if none was.
-        context: the attempts of this loop, as the code inside knows them.
+        inside: what the code inside of the latest attempt knew by its context.
+        cancellations: the pending cancellations of the task at the start of the first attempt; None if not known yet.
         shadow: whether the loop only reports what it would do.
         strategy_state: free for use by the policy; None at first.
     """
 
     __slots__ = (
-        "_scope_deadline", "attempt_number", "budget", "context", "last_wait", "shadow", "started", "strategy_state",
+        "_scope_deadline", "attempt_number", "budget", "cancellations", "inside", "last_wait", "shadow", "started",
+        "strategy_state",
     )  # fmt: skip
 
     def __init__(
         self,
         started: float,
         scope_deadline: Callable[[], float],
-        context: AttemptContext = NO_ATTEMPTS,
         *,
         shadow: bool = False,
     ) -> None:
@@ -115,7 +116,8 @@ class RetryState:
         self.strategy_state: Any = None
         self.started = started
         self.attempt_number = 0
-        self.context = context
+        self.inside: Ambient = NOTHING
+        self.cancellations: int | None = None
         self.last_wait: float | None = None
 
     def fits(self, call: Call, wait: float) -> bool:

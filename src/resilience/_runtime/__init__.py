@@ -67,10 +67,14 @@ def task_starter() -> Callable[[Callable[[], Awaitable[object]]], object]:
 
 def cancellations() -> int:
     """Return how many cancellations of the running task are pending; 0 in trio, which raises them again itself."""
-    if in_trio() or "asyncio" not in sys.modules:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
         return 0
-    pending: int = (_Loops.asyncio or current_backend()).cancellations()
-    return pending
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return 0  # no event loop of asyncio runs
+    return 0 if task is None else task.cancelling()
 
 
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:

@@ -11,7 +11,7 @@ from types import CoroutineType, coroutine
 from typing import Any
 
 from resilience._call import callables, deadline_errors
-from resilience._call.ambient import AmbientDeadline, ambient
+from resilience._call.ambient import Ambient, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._outcome.failure import leaves
@@ -73,14 +73,15 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     deadline = call.deadline
     if started >= deadline and value is None:
         raise deadline_errors.expired_error(call)
-    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()  # on Python 3.11 it takes a system call
+    task = asyncio.current_task(loop)
     assert task is not None, "an asyncio coroutine runs in a task"
-    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
-    cancel = DeadlineCancel(task, call.ambient if own is None else own)
-    timer = timer_of(call.deadline_source)
+    own = call.inside = Ambient.make(FOREVER if call.deadline_source is INHERITED else deadline, call.ambient)
+    cancel = DeadlineCancel(task, own)
+    call.cancellations = cancel.before
+    timer = timer_of(call.deadline_source, loop)
     try:
-        if own is not None:
-            ambient.set(own)
+        ambient.set(own)
         timer.add(cancel, deadline)
         if value is None:
             call.calls_made += 1
@@ -105,10 +106,10 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise
     finally:
         timer.discard(cancel)
-        if own is not None:
-            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
-            if own.followers is not None:
-                own.release()
+        own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+        own.live = False
+        if own.followers is not None:
+            own.release()
     if cancel.fired:
         cancel.caused(None)
         raise deadline_errors.late_result(call, started, result)
@@ -125,14 +126,16 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
     deadline = call.deadline
     if started >= deadline and value is None:
         raise deadline_errors.expired_error(call)
-    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
+    inherited = call.ambient.holding() if call.deadline_source is INHERITED else None
+    own = call.inside = Ambient.make(deadline if inherited is None else FOREVER, call.ambient)
+    task = asyncio.current_task()
+    call.cancellations = 0 if task is None else task.cancelling()
     result: Any = None
     scope = anyio.CancelScope(deadline=anyio.current_time() + deadline - started)
-    if own is None:
-        call.ambient.follow(scope, partial(_extend, scope, call, asyncio.get_running_loop()))
     try:
-        if own is not None:
-            ambient.set(own)
+        if inherited is not None:
+            inherited.follow(scope, partial(_extend, scope, call, asyncio.get_running_loop()))
+        ambient.set(own)
         with scope:
             if value is None:
                 call.calls_made += 1
@@ -147,16 +150,17 @@ async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) 
         raise
     except BaseException as error:
         # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
-        inherited = call.deadline_source is INHERITED and clock.monotonic() >= call.current_deadline()
-        if inherited and all(isinstance(leaf, asyncio.CancelledError | Exception) for leaf in leaves(error)):
+        due = inherited is not None and clock.monotonic() >= call.current_deadline()
+        if due and all(isinstance(leaf, asyncio.CancelledError | Exception) for leaf in leaves(error)):
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        call.ambient.unfollow(scope)
-        if own is not None:
-            own.at = FOREVER
-            if own.followers is not None:
-                own.release()
+        own.at = FOREVER
+        own.live = False
+        if own.followers is not None:
+            own.release()
+        if inherited is not None:
+            inherited.unfollow(scope)
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
     if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
@@ -202,13 +206,6 @@ async def _quietly(function: Callable[[], Awaitable[object]]) -> None:
 
 _started: set[asyncio.Task[None]] = set()
 """The running tasks that `task_starter` has started: a loop keeps only weak references to its tasks."""
-
-
-def cancellations() -> int:
-    """Return how many cancellations of the running task are pending: `Task.cancelling`."""
-    loop = asyncio._get_running_loop()
-    task = None if loop is None else asyncio.current_task(loop)
-    return 0 if task is None else task.cancelling()
 
 
 async def await_until(until: float, value: Awaitable[Any]) -> Any:

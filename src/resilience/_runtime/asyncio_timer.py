@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from resilience._call.ambient import AmbientDeadline
+from resilience._call.ambient import Ambient
 from resilience._call.running_call import INHERITED, DeadlineSource
 from resilience._util.clock import FOREVER, TimerHandle, clock
 from resilience._util.locks import members
@@ -18,15 +18,19 @@ class DeadlineCancel:
 
     Args:
         task: the task that makes the attempt.
-        ambient: the ambient deadline during the attempt: its own, or the one that it has inherited.
+        ambient: what the attempt has set for the code inside of it.
+
+    Attributes:
+        before: the pending cancellations of the task before the attempt.
+        fired: whether `fire` has cancelled the task.
     """
 
-    __slots__ = ("_before", "_task", "ambient", "fired")
+    __slots__ = ("_task", "ambient", "before", "fired")
 
-    def __init__(self, task: asyncio.Task[Any], ambient: AmbientDeadline) -> None:
+    def __init__(self, task: asyncio.Task[Any], ambient: Ambient) -> None:
         self.ambient = ambient
         self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
-        self._before = task.cancelling()
+        self.before = task.cancelling()
         self.fired = False
 
     def fire(self) -> None:
@@ -34,7 +38,7 @@ class DeadlineCancel:
         task = self._task()
         if task is not None:
             self.fired = True
-            other = task.cancelling() > self._before
+            other = task.cancelling() > self.before
             task.cancel(getattr(task, "_cancel_message", None) if other else None)
 
     def caused(self, error: BaseException | None) -> bool:
@@ -42,7 +46,7 @@ class DeadlineCancel:
         task = self._task()
         left = 0 if task is None else task.uncancel()
         possible = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
-        return possible and left <= self._before
+        return possible and left <= self.before
 
 
 class DeadlineTimer:
@@ -105,7 +109,7 @@ class DeadlineTimer:
         self._armed = FOREVER
         self._alarm = _nothing
         now = clock.monotonic()
-        inner = timer_of(INHERITED)
+        inner = timer_of(INHERITED, asyncio.get_running_loop())
         inner.cancel_due(now)
         if inner is not self and not self._waited and now < inner.busy_until:
             self._arm(now + MOMENT)
@@ -161,9 +165,8 @@ _timers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Deadline
 )
 
 
-def timer_of(source: DeadlineSource) -> DeadlineTimer:
+def timer_of(source: DeadlineSource, loop: asyncio.AbstractEventLoop) -> DeadlineTimer:
     """Return the timer of the running loop for deadlines from this source; it is made when it is first needed."""
-    loop = asyncio.get_running_loop()
     known: ReferenceType[DeadlineTimer] | None = source.timer
     timer = None if known is None else known()
     if timer is None or timer.loop() is not loop:

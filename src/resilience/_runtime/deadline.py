@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar, overload
 
 from resilience import _runtime
-from resilience._call.ambient import NO_DEADLINE, AmbientDeadline, ambient, ambient_deadline
-from resilience._call.retry_marks import attempt_context
+from resilience._call.ambient import Ambient, Detached, ambient, ambient_deadline
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 
@@ -58,13 +57,15 @@ def deadline_after(seconds: float) -> Generator[float]:
     It cancels nothing by itself. Guarded calls in the block obey it, and `remaining()` returns the time left. Tasks and
     threads that are started in the block obey it as long as the block runs.
     """
-    around = ambient.get().holding()
-    own = AmbientDeadline.make(min(clock.monotonic() + validation.number("seconds", seconds), around.at), around)
+    around = ambient.get().innermost()
+    at = min(clock.monotonic() + validation.number("seconds", seconds), around.holding().at)
+    own = Ambient.make(at, around)
     try:
         ambient.set(own)
-        yield own.at
+        yield at
     finally:
         own.at = FOREVER
+        own.live = False
         own.release()
 
 
@@ -77,7 +78,7 @@ def detached() -> Generator[None]:
     """
     before = ambient.get()
     try:
-        ambient.set(NO_DEADLINE)
+        ambient.set(Detached.make(FOREVER, before.innermost()))
         yield
     finally:
         ambient.set(before)
@@ -92,19 +93,20 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     If an earlier deadline is in force where it is called, that one applies. Once the call that has set the deadline has
     ended, it is void.
     """
-    carried_deadline = ambient.get().holding()
-    carried_attempts = attempt_context.get()
+    here = ambient.get().innermost()
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before, attempts_before = ambient.get(), attempt_context.get()
+        before = ambient.get()
+        at = before.holding().at
+        own = Ambient.make(at if at < here.holding().at else FOREVER, here)
         try:
-            attempt_context.set(carried_attempts)
-            if carried_deadline.holding().at < before.holding().at:
-                ambient.set(carried_deadline)
+            ambient.set(own)
             return function(*args, **kwargs)
         finally:
-            attempt_context.set(attempts_before)
+            own.at = FOREVER
+            own.live = False
+            own.release()
             ambient.set(before)
 
     return carried

@@ -11,9 +11,9 @@ from typing import Any
 
 from resilience import _runtime
 from resilience._call import callables, deadline_errors
-from resilience._call.ambient import AmbientDeadline, ambient
+from resilience._call.ambient import Ambient, ambient
 from resilience._call.callables import PLAIN_TYPES
-from resilience._call.running_call import RunningCall, Wakeable
+from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._util.clock import FOREVER, clock
@@ -119,10 +119,9 @@ def call_with_deadline(call: RunningCall) -> Any:
     deadline = call.deadline
     if started >= deadline:
         raise deadline_errors.expired_error(call)
-    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
+    own = call.inside = Ambient.make(FOREVER if call.deadline_source is INHERITED else deadline, call.ambient)
     try:
-        if own is not None:
-            ambient.set(own)
+        ambient.set(own)
         call.calls_made += 1
         kwargs = call.kwargs  # an empty mapping would be copied
         result = call.function(*call.args, **kwargs) if kwargs else call.function(*call.args)
@@ -132,12 +131,12 @@ def call_with_deadline(call: RunningCall) -> Any:
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
-        if own is not None:
-            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
-            if own.followers is not None:
-                own.release()
-            if ambient.get() is not own:  # such as that of a generator which the function has left unfinished
-                ambient.set(own)
+        own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+        own.live = False
+        if own.followers is not None:
+            own.release()
+        if ambient.get() is not own:  # such as that of a generator which the function has left unfinished
+            ambient.set(own)
     if result.__class__ not in PLAIN_TYPES and callables.is_awaitable(result, call.function):
         raise callables.unawaited(result, call.function)
     if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
@@ -149,8 +148,9 @@ def checkpoint() -> None:
     """Do nothing: threads need not yield."""
 
 
-cancellations: Callable[[], int] = int
-"""Return 0: threads are not cancelled."""
+def cancellations() -> int:
+    """Return 0: threads are not cancelled."""
+    return 0
 
 
 def effective_deadline() -> float:
@@ -231,6 +231,7 @@ class ThreadCall:
         finally:
             self._abandon()
             self._call.calls_made = self._copy.calls_made
+            self._call.inside = self._copy.inside
         return self.abandoned is None
 
     def add_waker(self, wake: Callable[[], object]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from resilience._call import callables, deadline_errors
-from resilience._call.ambient import AmbientDeadline, ambient
+from resilience._call.ambient import Ambient, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._outcome.failure import leaves
@@ -63,13 +63,13 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     # The deadline is passed to the constructor, since setting it later costs as much as the scope itself.
     scope = trio.CancelScope(deadline=trio.current_time() + (deadline - started))
     alarm = None if clock.real or deadline == FOREVER else clock.alarm(deadline, partial(_cancel_if_due, scope, call))
-    own = None if call.ambient.at == deadline else AmbientDeadline.make(deadline, call.ambient)
-    if own is None:
-        call.ambient.follow(scope, partial(_extend, scope, call, trio.lowlevel.current_trio_token()))
+    inherited = call.ambient.holding() if call.deadline_source is INHERITED else None
+    own = call.inside = Ambient.make(deadline if inherited is None else FOREVER, call.ambient)
     result: Any = None
     try:
-        if own is not None:
-            ambient.set(own)
+        if inherited is not None:
+            inherited.follow(scope, partial(_extend, scope, call, trio.lowlevel.current_trio_token()))
+        ambient.set(own)
         with scope:
             if value is None:
                 call.calls_made += 1
@@ -95,12 +95,12 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     finally:
         if alarm is not None:
             alarm.cancel()
-        if own is None:
-            call.ambient.unfollow(scope)
-        else:
-            own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
-            if own.followers is not None:
-                own.release()
+        own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
+        own.live = False
+        if own.followers is not None:
+            own.release()
+        if inherited is not None:
+            inherited.unfollow(scope)
     if scope.cancelled_caught:
         raise deadline_errors.cut_error(call, started)
     if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():

@@ -156,7 +156,7 @@ class Retry(Loop):
         if unsent is not None and failure.unprocessed is not unsent:
             failure = replace(failure, unprocessed=unsent)
         settings = self.settings
-        if not settings.nested and retry_marks.given_up_inside(error, state.context):
+        if not settings.nested and retry_marks.given_up_inside(error, state.inside):
             self._respect_mark(call, error, state)
             return None
         if budget is not None and budget.counts_failures and failure.counted:
@@ -259,7 +259,7 @@ class Retry(Loop):
         elapsed = self._publish_given_up(call, error, state, reason)
         # A Retry with attempts=1 does not retry by configuration, so an outer Retry may.
         if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
-            retry_marks.mark(error, state.context)
+            retry_marks.mark(error, state.inside)
         made = "1 attempt" if state.attempt_number == 1 else f"{state.attempt_number} attempts"
         label = call.pipeline.label(self, self.name)
         retry_marks.note(error, f"{label} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}")
@@ -269,7 +269,7 @@ class Retry(Loop):
         if state.shadow:
             return
         self._publish_given_up(call, error, state, GiveUpReason.NESTED)
-        retry_marks.mark(error, state.context)
+        retry_marks.mark(error, state.inside)
         inner = retry_marks.noted(error).partition(retry_marks.NESTED_REASON)[0]
         first = inner or "an inner Retry had given up on the cause"
         label = call.pipeline.label(self, self.name)
