@@ -1,7 +1,7 @@
 """The page on gRPC, in real time, with its async part."""
 
-import asyncio
 import gc
+import inspect
 
 import pytest
 
@@ -17,6 +17,6 @@ def test_the_page_holds_in_real_time_and_its_async_part_too() -> None:
     source = "\n".join([*pieces[:-1], "import asyncio\nasyncio.run(main())\n", pieces[-1]])
     exec(compile(source, "docs/grpc.md", "exec", dont_inherit=True), program)
 
-    assert asyncio.iscoroutinefunction(program["main"])
+    assert inspect.iscoroutinefunction(program["main"])
     program.clear()
     gc.collect()  # the page is run elsewhere too, and two pipelines of one name are warned of

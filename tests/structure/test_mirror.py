@@ -9,8 +9,8 @@ import pytest
 
 DRIVERS = Path(__file__).parents[2] / "src" / "resilience" / "_drivers"
 PAIRS = {"sync": "async_", "sync_gate": "async_gate"}
-DIFFER = {"await_delay", "await_replacement", "invoke"}
-"""What a hook or function returns is awaited in one, and an error in the other."""
+DIFFER = {"await_delay", "await_replacement", "invoke", "invoke_attempt"}
+"""What a hook or function returns is awaited in one, and an error in the other; only tasks are cancelled."""
 
 
 class Unawaited(ast.NodeTransformer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -61,6 +62,30 @@ def test_a_lock_is_reentrant() -> None:
         assert locks.holds_any_lock()
 
     assert not locks.holds_any_lock()
+
+
+@pytest.mark.parametrize("make", [threading.RLock, locks.UninterruptedLock])
+def test_a_thread_knows_that_it_holds_a_lock_that_nothing_else_refers_to(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]
+) -> None:
+    monkeypatch.setattr(locks, "make_lock", make)
+
+    with locks.new_lock():
+        gc.collect()
+        assert locks.holds_any_lock()
+
+    assert not locks.holds_any_lock()
+
+
+@pytest.mark.parametrize("make", [locks.new_lock, locks.UninterruptedLock])
+def test_it_can_be_entered_by_an_exit_stack(make: Callable[[], Any]) -> None:
+    lock = make()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock)
+        assert lock._is_owned()
+
+    assert not lock._is_owned()
 
 
 @pytest.mark.parametrize("make", [locks.new_lock, locks.UninterruptedLock])
@@ -150,7 +175,7 @@ def test_a_lock_that_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     locks.new_lock()
     gc.collect()
 
-    assert list(locks._locks) == [kept]
+    assert list(locks._locks) == [getattr(kept, "inner", kept)]
 
 
 def test_locks_held_by_a_thread_of_the_parent_are_usable_in_the_child() -> None:

@@ -19,6 +19,23 @@ from weakref import WeakSet
 T = TypeVar("T")
 
 
+def _release(lock: UninterruptedLock, *exc_info: object) -> None:
+    """Leave a lock as `with` does, for those who call the `__exit__` of its class, such as contextlib.ExitStack."""
+    del exc_info
+    lock.release()
+
+
+class _Exit:
+    """The `__exit__` of UninterruptedLock: for `with`, the one of the lock inside, which no signal can interrupt.
+
+    Signals are handled when a function in Python begins, so `with` must not call one while it holds the lock.
+    """
+
+    def __get__(self, lock: UninterruptedLock | None, owner: object) -> Any:
+        exit_: Any = _release if lock is None else lock.inner.__exit__
+        return exit_
+
+
 class UninterruptedLock:
     """A reentrant lock for Python 3.14 that a signal handler which raises in a `with` statement leaves released.
 
@@ -26,19 +43,21 @@ class UninterruptedLock:
     (https://github.com/python/cpython/issues/148874). It does not if `__enter__` is written in Python.
     """
 
-    __slots__ = ("__exit__", "__weakref__", "_at_fork_reinit", "_is_owned", "acquire", "release")
+    __slots__ = ("__weakref__", "_at_fork_reinit", "_is_owned", "acquire", "inner", "release")
 
     def __init__(self) -> None:
         lock: Any = threading.RLock()
+        self.inner = lock
         self.acquire = lock.acquire
         self.release = lock.release
         self._is_owned = lock._is_owned
         self._at_fork_reinit = lock._at_fork_reinit
-        self.__exit__ = lock.__exit__  # signals are handled when a function in Python begins, so this must not be one
 
     def __enter__(self) -> None:
         # Signals are handled after a call in Python. This calls `acquire` without one.
         _ = [*map(self.acquire, (True,))]
+
+    __exit__ = _Exit()
 
 
 _make_lock: Any = UninterruptedLock if sys.version_info[:2] == (3, 14) else threading.RLock
@@ -67,7 +86,8 @@ def new_lock() -> threading.RLock:
     the methods of a `threading.RLock`.
     """
     lock = make_lock()
-    _locks.add(lock)
+    # The one inside: a `with` statement keeps that alive, not the lock that it was given.
+    _locks.add(getattr(lock, "inner", lock))
     return lock
 
 
