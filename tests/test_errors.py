@@ -79,7 +79,7 @@ def test_the_tree_of_errors() -> None:
 
 def test_the_reasons_are_fixed_words() -> None:
     assert [str(reason) for reason in RejectReason] == [
-        *["open", "isolated", "full", "queue_timeout", "abandoned_full", "rate", "draining", "deadline"]
+        *["open", "isolated", "full", "queue_timeout", "abandoned_full", "rate", "cooldown", "draining", "deadline"]
     ]
 
 

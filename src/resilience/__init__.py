@@ -18,7 +18,7 @@ from resilience._call.caller import Caller
 from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket, WaitQueue
 from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, FailureKind
-from resilience._outcome.ending import Ending, EndingKind
+from resilience._outcome.ending import Ending, EndingKind, Hint
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
@@ -67,6 +67,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "Gate",
+    "Hint",
     "Loop",
     "Mode",
     "Pipeline",

@@ -51,6 +51,8 @@ class RejectReason(StrEnum):
     """As many threads as `max_abandoned` allows were abandoned at their deadline and still run."""
     RATE = "rate"
     """The rate limit has no slot in time."""
+    COOLDOWN = "cooldown"
+    """The server asked for a pause, which does not end in time."""
     DRAINING = "draining"
     """The pipeline is drained, or the client was closed."""
     DEADLINE = "deadline"
@@ -112,7 +114,10 @@ class BulkheadFullError(RejectedError):
 
 
 class RateLimitedError(RejectedError):
-    """The rate limit has no slot in time. `retry_after` is the time in seconds until the next slot."""
+    """The rate limit has no slot in time, or the server asked for a pause that does not end in time.
+
+    `retry_after` is the time in seconds until the next slot, or until the end of the pause.
+    """
 
 
 class DeadlineExceededError(ResilienceError, TimeoutError):

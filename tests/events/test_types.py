@@ -24,6 +24,7 @@ from resilience.events import (
     RetryScheduled,
     TimedOut,
     TimeoutScope,
+    _policy_types,
     _types,
 )
 from resilience.events._types import ModeName, type_name
@@ -47,7 +48,7 @@ def facts(kind: type[Event]) -> dict[str, Any]:
 
 def test_all_types_are_public() -> None:
     assert KINDS
-    assert kinds(_types) == KINDS
+    assert {*kinds(_types), *kinds(_policy_types)} == set(KINDS)
     assert {kind.__name__ for kind in KINDS} <= set(events.__all__)
 
 

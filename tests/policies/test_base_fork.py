@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_a_call_that_goes_on_in_the_child_gives_no_permit_back_there() -> None:
     pipe_out, pipe_in = os.pipe()
 
     def forks() -> int:
-        return os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in `in_child`
+            return os.fork()
 
     child = bulkhead.call(forks)
     if child == 0:

@@ -18,8 +18,9 @@ TESTED_WITH = {
     "_policies/breaker/machine": "_policies/breaker/breaker",
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
+    "events/_policy_types": "events/_types",
 }
-"""Modules whose tests are those of another one: each of these tests makes plain calls, and awaited ones."""
+"""Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600
 
 Home = tuple[str, str]

@@ -186,6 +186,7 @@ REJECTIONS: Final[dict[str, str]] = {
     "queue_timeout": "waited in the queue too long",
     "abandoned_full": "too many abandoned threads",
     "rate": "rate limit reached",
+    "cooldown": "the server asked for a pause",
     "draining": "draining",
     "deadline": "deadline passed",
 }

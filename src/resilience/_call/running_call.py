@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import Call, CallOptions, PipelineInfo
 from resilience._call.settlement import DeferredSettlement
-from resilience._outcome.ending import Ending
+from resilience._outcome.ending import OK, Ending
 from resilience._outcome.failure import leaves
 from resilience.errors import DeadlineExceededError
 from resilience.events._types import TimeoutScope
@@ -92,6 +92,9 @@ class RunningCall(Call):
 
     cancel_via_anyio: ClassVar[bool] = False
     """Whether an anyio cancel scope cuts the call, for a client whose clean-up is shielded from cancellation by one."""
+
+    good: Ending = OK
+    """The ending of an attempt that has returned a good value. Integrations set one with a hint of the server."""
 
     single_attempt: ClassVar[bool] = False
     """Whether the function makes exactly one attempt and does nothing else, such as that of an integration."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from typing import Protocol
 
 from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
 from resilience._util.locks import inside_state, state_lock
@@ -27,6 +28,22 @@ class TicketState(Enum):
 WAITING, GRANTED, ACQUIRED, CANCELLED = TicketState
 
 
+class TicketQueue(Protocol):
+    """The part of a queue that its tickets use."""
+
+    def grant(self) -> None:
+        """Grant what is free to waiting tickets."""
+        ...
+
+    def release(self) -> object:
+        """Release a permit."""
+        ...
+
+    def remove(self, ticket: Ticket) -> None:
+        """Cancel a ticket, unless its permit was acquired."""
+        ...
+
+
 class Ticket:
     """A place in a WaitQueue. Its holder must call `acquire` once a permit is granted, or `leave`.
 
@@ -40,7 +57,7 @@ class Ticket:
 
     __slots__ = ("_queue", "_wake", "state", "until")
 
-    def __init__(self, queue: WaitQueue, until: float) -> None:
+    def __init__(self, queue: TicketQueue, until: float) -> None:
         self._queue = queue
         self._wake: Callable[[], object] | None = None
         self.state = WAITING
@@ -48,7 +65,7 @@ class Ticket:
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
         """Register a callback for the grant of a permit. Return False if the ticket does not wait any more."""
-        with self._queue.lock:
+        with state_lock:
             self._wake = wake
             waits = self.state is WAITING
         if pending:
@@ -62,6 +79,15 @@ class Ticket:
             return False
         self.state = ACQUIRED
         return True
+
+    def park_until(self) -> float:
+        """Return the time until which the holder now parks."""
+        return self.until
+
+    def parks_again(self, deadline: float) -> bool:
+        """Return whether a holder that has parked and could not `acquire` parks again, before that deadline."""
+        del deadline
+        return False
 
     def release(self) -> None:
         """Release the acquired permit. The gate then grants free permits to waiting tickets."""

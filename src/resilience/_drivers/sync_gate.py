@@ -8,7 +8,6 @@ from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
 from resilience._drivers.sync import Step
-from resilience._outcome.ending import OK
 from resilience._policies.shapes import Gate
 from resilience._runtime import threads as runtime
 from resilience._util.log_once import hook_failed
@@ -18,7 +17,7 @@ from resilience.events._types import Rejected
 
 def gate(policy: Gate[Any], inner: Step) -> Step:
     """Drive a Gate: admit the call, pass it on, settle the token exactly once."""
-    admit, settle = policy.admit, policy.settle
+    admit, settle, ticket_class = policy.admit, policy.settle, policy.ticket_class
 
     def gated(call: RunningCall) -> Any:
         try:
@@ -27,7 +26,7 @@ def gate(policy: Gate[Any], inner: Step) -> Step:
             if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
                 hooks.deliver_rejection(wanting, policy, call, error)
             raise
-        if token.__class__ is Ticket:
+        if token.__class__ is ticket_class:
             wait_for_ticket(policy, token, call)
         try:
             result = inner(call)
@@ -35,10 +34,10 @@ def gate(policy: Gate[Any], inner: Step) -> Step:
             hooks.settle_gate_after_error(policy, token, call, error)
             raise
         if call.deferred is not None:
-            call.deferred.settle_ok(policy, token, OK)
+            call.deferred.settle_ok(policy, token, call.good)
         else:
             try:
-                settle(token, OK)
+                settle(token, call.good)
             except Exception as error:
                 hook_failed("settle of a policy", settle, error)
         return result
@@ -48,8 +47,8 @@ def gate(policy: Gate[Any], inner: Step) -> Step:
 
 def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
     """Drive two adjacent Gates as `gate` drives one. One closure costs less than two."""
-    admit, settle = policy.admit, policy.settle
-    admit_outer, settle_outer = outer.admit, outer.settle
+    admit, settle, ticket_class = policy.admit, policy.settle, policy.ticket_class
+    admit_outer, settle_outer, outer_ticket_class = outer.admit, outer.settle, outer.ticket_class
 
     def gated(call: RunningCall) -> Any:
         try:
@@ -58,7 +57,7 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
             if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
                 hooks.deliver_rejection(wanting, outer, call, error)
             raise
-        if outer_token.__class__ is Ticket:
+        if outer_token.__class__ is outer_ticket_class:
             wait_for_ticket(outer, outer_token, call)
         try:
             try:
@@ -67,7 +66,7 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
                 if wanting := call.pipeline.bus.listeners_for(Rejected, error.__class__):
                     hooks.deliver_rejection(wanting, policy, call, error)
                 raise
-            if token.__class__ is Ticket:
+            if token.__class__ is ticket_class:
                 wait_for_ticket(policy, token, call)
         except BaseException as error:
             hooks.settle_gate_after_error(outer, outer_token, call, error)
@@ -79,16 +78,16 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
             raise
         if call.deferred is not None:
             try:
-                call.deferred.settle_ok(policy, token, OK)
+                call.deferred.settle_ok(policy, token, call.good)
             finally:
-                call.deferred.settle_ok(outer, outer_token, OK)
+                call.deferred.settle_ok(outer, outer_token, call.good)
             return result
         try:
-            settle(token, OK)
+            settle(token, call.good)
         except BaseException as error:
             hooks.settle_failed(policy, outer, outer_token, call, error)
         try:
-            settle_outer(outer_token, OK)
+            settle_outer(outer_token, call.good)
         except Exception as error:
             hook_failed("settle of a policy", settle_outer, error)
         return result
@@ -99,8 +98,11 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
 def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:
     """Wait until the ticket is granted; otherwise leave the queue, and raise the gate's rejection."""
     try:
-        runtime.park(ticket, min(ticket.until, call.deadline))
+        runtime.park(ticket, min(ticket.park_until(), call.deadline))
         acquired = ticket.acquire()
+        while not acquired and ticket.parks_again(call.deadline):
+            runtime.park(ticket, min(ticket.park_until(), call.deadline))
+            acquired = ticket.acquire()
     except BaseException as error:
         hooks.leave_after_error(ticket, error)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind
 from resilience._outcome.failure import leaves, merged
@@ -29,6 +29,18 @@ class EndingKind(StrEnum):
     """It was cancelled from outside, or ended before the dependency was called, such as rejected by an inner policy."""
 
 
+class Hint(NamedTuple):
+    """What a server said about a quota, with a response that is no failure.
+
+    Attributes:
+        remaining: how many more requests it admits before the quota is renewed, >= 0.
+        resets_in: the seconds until the quota is renewed, >= 0.
+    """
+
+    remaining: float
+    resets_in: float
+
+
 class Ending:
     """How a call or an attempt ended.
 
@@ -38,6 +50,7 @@ class Ending:
         allowlist: the allowlist of the pipeline, which classifies the error; None for an empty one.
         failure: the failure, if `kind` is given; None if it is not a failure.
         replaced: whether a Substitute replaced the outcome.
+        hint: what the server said about its quota; None for nothing.
 
     Attributes:
         kind: the kind.
@@ -48,7 +61,7 @@ class Ending:
     If `kind` is not given, the error is classified when `kind` or `failure` is first read.
     """
 
-    __slots__ = ("_judged", "allowlist", "error", "failure", "kind", "replaced")
+    __slots__ = ("_judged", "allowlist", "error", "failure", "hint", "kind", "replaced")
 
     kind: EndingKind
     failure: Failure | None
@@ -61,7 +74,9 @@ class Ending:
         failure: Failure | None = None,
         *,
         replaced: bool = False,
+        hint: Hint | None = None,
     ) -> None:
+        self.hint = hint
         self.allowlist = allowlist
         self.error = error
         self.replaced = replaced

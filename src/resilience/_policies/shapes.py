@@ -22,6 +22,7 @@ from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
 from resilience._call.settlement import DeferredSettlement
+from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
 from resilience._util.clock import FOREVER, clock
@@ -40,6 +41,8 @@ class Gate(Policy[Never], Generic[Token]):
     kind = "gate"
     holds_permit: bool = False
     """Whether a token is a resource that stays in use until the work has ended, such as a permit."""
+    ticket_class: type[Ticket] = Ticket
+    """The class of the tickets that `admit` returns."""
 
     def admit(self, call: Call) -> Token:
         """Admit the call and return a token, or return a `Ticket` on which the driver waits.

@@ -11,6 +11,7 @@ from resilience._outcome.failure import Failure
 from resilience._util.exports import set_public_module as _set_public_module
 from resilience.errors import RejectReason
 from resilience.events._bus import Listener, Subscription, subscribe
+from resilience.events._policy_types import CooldownEnded, CooldownStarted, HedgeEnded, HedgeResult, HedgeStarted
 from resilience.events._types import (
     AttemptEnded,
     BreakerChanged,
@@ -33,10 +34,15 @@ __all__ = [
     "BreakerChanged",
     "BreakerState",
     "CallEnded",
+    "CooldownEnded",
+    "CooldownStarted",
     "Event",
     "Failure",
     "FallbackUsed",
     "GiveUpReason",
+    "HedgeEnded",
+    "HedgeResult",
+    "HedgeStarted",
     "Listener",
     "Mode",
     "Outcome",

@@ -1,0 +1,77 @@
+"""The event classes of hedges and cooldowns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resilience.events._types import Event, Mode
+
+
+class HedgeResult(StrEnum):
+    """What came of the further attempts of a Hedge."""
+
+    WON = "won"
+    """The outcome of the call is that of a further attempt."""
+    LOST = "lost"
+    """The outcome of the call is that of the first attempt, or there is none."""
+    REFUSED = "refused"
+    """No further attempt was started, since the budget was empty or a breaker inside was not closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HedgeStarted(Event):
+    """A Hedge started another attempt, beside those that are running.
+
+    Attributes:
+        attempt: the number of the attempt that is started, from 2.
+        after: the seconds since the first attempt began.
+        mode: the mode of the Hedge; in shadow mode the attempt is not made.
+    """
+
+    attempt: int
+    after: float
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HedgeEnded(Event):
+    """A call for which a Hedge had started, or wanted to start, another attempt has ended.
+
+    Attributes:
+        result: what came of it.
+        attempts: the number of attempts that were made.
+        mode: the mode of the Hedge.
+    """
+
+    result: HedgeResult
+    attempts: int
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CooldownStarted(Event):
+    """A Cooldown holds calls back, since the server asked for a pause; or it does so for longer than before.
+
+    Attributes:
+        seconds: for how long from now, without the time over which the waiting calls are spread.
+        extended: whether it held calls back already.
+        mode: the mode of the Cooldown; in shadow mode no call is held back.
+    """
+
+    seconds: float
+    extended: bool
+    mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CooldownEnded(Event):
+    """A Cooldown does not hold calls back any more. It is noticed by the first call after the end.
+
+    Attributes:
+        seconds: for how long it has held calls back.
+        mode: the mode of the Cooldown.
+    """
+
+    seconds: float
+    mode: Mode = Mode.ENFORCE
