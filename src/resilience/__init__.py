@@ -26,8 +26,11 @@ from resilience._pipeline.pipeline import Pipeline, pipelines
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
+from resilience._policies.fallback import Fallback
+from resilience._policies.hedge import Hedge, quantile
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
+from resilience._policies.stale_cache import StaleCache
 from resilience._policies.timeout import Timeout
 from resilience._runtime.deadline import carry, current_deadline, deadline_after, detached, remaining
 from resilience._util.exports import set_public_module as _set_public_module
@@ -66,7 +69,9 @@ __all__ = [
     "EndingKind",
     "Failure",
     "FailureKind",
+    "Fallback",
     "Gate",
+    "Hedge",
     "Hint",
     "Loop",
     "Mode",
@@ -82,6 +87,7 @@ __all__ = [
     "RetryBudget",
     "RetryState",
     "Scope",
+    "StaleCache",
     "Subscription",
     "Substitute",
     "Ticket",
@@ -97,6 +103,7 @@ __all__ = [
     "logs",
     "new_lock",
     "pipelines",
+    "quantile",
     "remaining",
     "set_mode",
     "status_failures",

@@ -7,8 +7,9 @@ total: each retry takes a token, and only successes add tokens, so retries stop 
 from __future__ import annotations
 
 import itertools
+from enum import Enum
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from resilience._util import validation
 from resilience._util.finalizers import pending, put_off, run_pending
@@ -18,6 +19,19 @@ UNIT = 10**9
 """Tokens are counted in integer billionths, so that ten times 0.1 is exactly 1."""
 MAX_TOKENS = 1e12
 """The most tokens that are counted. A larger bucket is never empty in practice."""
+
+
+class Inherit(Enum):
+    """The default of `budget=` of a policy: use what the pipeline has."""
+
+    PIPELINE = "the pipeline's"
+    """The budget of the pipeline; a Pipeline makes one of its own."""
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+PIPELINE: Final = Inherit.PIPELINE
 
 
 class RetryBudget:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import Call, CallOptions, PipelineInfo
 from resilience._call.settlement import DeferredSettlement
+from resilience._call.unused import aclose_quietly, close_quietly
 from resilience._outcome.ending import OK, Ending
 from resilience._outcome.failure import leaves
 from resilience.errors import DeadlineExceededError
@@ -153,7 +154,12 @@ class RunningCall(Call):
         return all(isinstance(leaf, DeadlineExceededError) for leaf in leaves(error))
 
     def dispose(self, result: Any) -> None:
-        """Release the resources of a result that a thread returned after it was abandoned."""
+        """Release the resources of a result that is not used, such as one of a thread that was abandoned."""
+        close_quietly(result)
+
+    async def adispose(self, result: Any) -> None:
+        """Release the resources of a result that is not used, in a task."""
+        await aclose_quietly(result)
 
     def copy(self) -> RunningCall:
         """Return a copy, for an attempt that continues independently of the call."""

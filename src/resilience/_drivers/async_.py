@@ -218,19 +218,25 @@ def shadow_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
 
 def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
     """Drive a Substitute: replace the outcome of an ending that it handles."""
+    keeps_results = hooks.keeps_results(policy)
 
     async def replacing(call: RunningCall) -> Any:
         try:
-            return await inner(call)
+            result = await inner(call)
         except Exception as error:
             # Not in a local variable: the traceback holds this frame, and the ending holds the exception.
             if not hooks.should_handle(policy, call, call.ending_of(error)):
                 raise
+            age = hooks.age_of(policy, call)
             value = policy.replace(call, call.ending_of(error))
+        else:
+            if keeps_results:
+                hooks.keep_result(policy, call, result)
+            return result
         if hasattr(value.__class__, "__await__"):
             value = await await_replacement(value, call, policy.name)
         call.deferred = hooks.settlement_of_replacement(call.deferred)
-        hooks.publish_replacement(policy, call, info, Mode.ENFORCE)
+        hooks.publish_replacement(policy, call, info, Mode.ENFORCE, age)
         return value
 
     return replacing
@@ -244,14 +250,18 @@ async def await_replacement(value: Any, call: RunningCall, policy: str) -> Any:
 
 def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
     """Drive a Substitute in shadow mode: it reports a replacement, and the ending passes through."""
+    keeps_results = hooks.keeps_results(policy)
 
     async def watched(call: RunningCall) -> Any:
         try:
-            return await inner(call)
+            result = await inner(call)
         except Exception as error:
             if hooks.should_handle(policy, call, call.ending_of(error)):
-                hooks.publish_replacement(policy, call, info, Mode.SHADOW)
+                hooks.publish_replacement(policy, call, info, Mode.SHADOW, hooks.age_of(policy, call))
             raise
+        if keeps_results:
+            hooks.keep_result(policy, call, result)
+        return result
 
     return watched
 

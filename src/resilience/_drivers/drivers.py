@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 from resilience import _runtime
 from resilience._call.call import PipelineInfo
 from resilience._call.running_call import DeadlineSource, RunningCall
-from resilience._drivers import async_, async_gate, sync, sync_gate
+from resilience._drivers import async_, async_gate, async_race, sync, sync_gate, sync_race
 from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
-from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
+from resilience._policies.base import Policy
+from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._runtime import threads
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
@@ -32,6 +33,8 @@ class Drivers(NamedTuple):
     scope: Callable[[Scope, Step, DeadlineSource], Step]
     shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
     thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
+    race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
+    shadow_race: Callable[[Race, Step, OnSuccess | None], Step]
     substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     shadow_substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     raise_bad_results: Callable[[Step, tuple[Allowlist, ...]], Step]
@@ -49,6 +52,8 @@ SYNC = Drivers(
     scope=sync.scope,
     shadow_scope=sync.shadow_scope,
     thread_scope=thread_scope,
+    race=sync_race.race,
+    shadow_race=sync_race.shadow_race,
     substitute=sync.substitute,
     shadow_substitute=sync.shadow_substitute,
     raise_bad_results=sync.raise_bad_results,
@@ -66,6 +71,8 @@ ASYNC = Drivers(
     scope=async_.scope,
     shadow_scope=async_.shadow_scope,
     thread_scope=thread_scope_async,
+    race=async_race.race,
+    shadow_race=async_race.shadow_race,
     substitute=async_.substitute,
     shadow_substitute=async_.shadow_substitute,
     raise_bad_results=async_.raise_bad_results,

@@ -257,6 +257,32 @@ def settlement_of_replacement(left: DeferredSettlement | None) -> DeferredSettle
     return settlement
 
 
-def publish_replacement(substitute: Substitute[Any], call: RunningCall, info: PipelineInfo, mode: Mode) -> None:
+def publish_replacement(
+    substitute: Substitute[Any], call: RunningCall, info: PipelineInfo, mode: Mode, age: float | None
+) -> None:
     """Publish that a Substitute replaced an outcome, or would have in shadow mode."""
-    info.publish(FallbackUsed, substitute, call, mode=mode)
+    info.publish(FallbackUsed, substitute, call, mode=mode, age=age)
+
+
+def age_of(substitute: Substitute[Any], call: RunningCall) -> float | None:
+    """Return the age of a replacement, for the event. If the hook fails, log that once and return None."""
+    try:
+        return substitute.age(call)
+    except Exception as error:
+        hook_failed("age of a policy", substitute, error)
+        return None
+
+
+def keeps_results(substitute: Substitute[Any]) -> bool:
+    """Return whether a Substitute wants to know the good results."""
+    return type(substitute).on_result is not Substitute.on_result
+
+
+def keep_result(substitute: Substitute[Any], call: RunningCall, result: Any) -> None:
+    """Give a good result to a Substitute, unless it is a stream. If its hook fails, log that once."""
+    if call.deferred is not None:
+        return
+    try:
+        substitute.on_result(call, result)
+    except Exception as error:
+        hook_failed("on_result of a policy", substitute, error)

@@ -17,7 +17,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
-from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
+from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
 
@@ -36,11 +36,13 @@ class ChainBuild(NamedTuple):
         drivers: the family of drivers.
         lists_results: whether an allowlist in the chain classifies returned values.
         success_hooks: the `on_success` of the inner loops, so that two Retries with one budget deposit in it once.
+        inside: the policies in enforce mode that were composed so far, innermost first.
     """
 
     drivers: Drivers
     lists_results: bool
     success_hooks: list[OnSuccess]
+    inside: list[Policy[Any]]
 
 
 class Part(NamedTuple):
@@ -84,8 +86,8 @@ class Composer:
 
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
-                raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
+            if not isinstance(policy, Gate | Loop | Scope | Race | Substitute | Composite):
+                raise TypeError(f"{policy!r} is of no shape; subclass Gate, Loop, Scope, Race or Substitute")
         self.policies = policies
         self.info = info
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
@@ -146,7 +148,7 @@ class Composer:
         allowlists = self.result_lists()
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)
-        return self.compose(ChainBuild(drivers, bool(allowlists), []), step, mode, looped=False)
+        return self.compose(ChainBuild(drivers, bool(allowlists), [], []), step, mode, looped=False)
 
     def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
         """Return `step` wrapped in the drivers of all policies, the last one innermost.
@@ -160,6 +162,7 @@ class Composer:
         step = self.with_events(build.drivers, AttemptEnded, step)
         for link in fuse(self._resolve(mode, looped=looped)):
             step = self._fold(build, link, step)
+            build.inside.extend(policies_of(link))
         return self.with_events(build.drivers, CallEnded, step)
 
     def with_events(self, drivers: Drivers, event: type[Event], step: Step) -> Step:
@@ -200,13 +203,19 @@ class Composer:
             if shadow:
                 return drivers.shadow_scope(policy, step, source)
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
+        if isinstance(policy, Race):
+            on_success = self._on_success(build, policy)
+            if shadow:
+                return drivers.shadow_race(policy, step, on_success)
+            inside = tuple(one for one in build.inside if type(one).permits_hedge is not Policy.permits_hedge)
+            return drivers.race(policy, step, on_success, inside)
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
         return drivers.gate(ShadowGate(gate) if shadow else gate, step)
 
-    def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
-        """Return the loop's `on_success`; None if it has none, or if an inner loop calls the same one."""
+    def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
+        """Return the loop's `on_success`; None if it has none, or if an inner one calls the same one."""
         try:
             on_success = loop.on_success(self.info)
         except Exception as error:
@@ -234,6 +243,15 @@ class Composite(Policy[D_co]):
     @abstractmethod
     def in_flight(self) -> InFlight:
         """The calls in flight in this pipeline."""
+
+
+def policies_of(link: Link) -> list[Policy[Any]]:
+    """Return the policies of a link that are in enforce mode."""
+    if isinstance(link, GatePair):
+        return [link.inner, link.outer]
+    if isinstance(link, ScopedLoop):
+        return [link.loop, link.scope]
+    return [link.policy] if link.mode is Mode.ENFORCE else []
 
 
 def fuse(parts: Sequence[Part]) -> list[Link]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience._policies.hedge import Hedge
 from resilience._policies.retry.retry import Retry
-from resilience._policies.shapes import Gate
+from resilience._policies.shapes import Gate, Substitute
 from resilience._policies.timeout import Timeout
 
 
@@ -22,7 +23,7 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
         inside = policies[index + 1 :]
         yield from _repeated(name, policy, inside)
         listed = () if policy.failures is None else policy.failures.rejections
-        if listed:
+        if listed and not isinstance(policy, Substitute):
             names = ", ".join(kind.__name__ for kind in listed)
             yield (
                 f"{name} lists {names}, which has no effect: a rejection is no failure, since the dependency was not "
@@ -32,6 +33,8 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
             yield from _too_long_inside(name, policy, inside)
         elif isinstance(policy, CircuitBreaker):
             yield from _breaker(name, policy, policies[:index], inside)
+        elif isinstance(policy, Hedge):
+            yield from _hedge(name, policy, policies[:index], inside)
 
 
 def _repeated(name: str, policy: Policy[Any], inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
@@ -64,6 +67,29 @@ def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy
             yield (
                 f"{inner_name} ({seconds:g} s) is inside {name} ({total:g} s), which always ends first; "
                 "give the inner one less time"
+            )
+
+
+def _hedge(
+    name: str,
+    hedge: Hedge,
+    outside: list[tuple[str, Policy[Any]]],
+    inside: list[tuple[str, Policy[Any]]],
+) -> Iterator[str]:
+    """Yield a sentence for each contradiction between a hedge and other policies."""
+    after = hedge.settings.after
+    for inner_name, inner in inside:
+        if isinstance(inner, Retry) and inner.settings.attempts != 1:
+            yield (
+                f"{inner_name} is inside {name}, so that each of the attempts that race is repeated, and the load "
+                "multiplies; put it outside"
+            )
+    for other_name, other in (*outside, *inside):
+        seconds = other.settings.seconds if isinstance(other, Timeout) else None
+        if seconds is not None and isinstance(after, float) and after >= seconds:
+            yield (
+                f"{name} starts another attempt after {after:g} s, but {other_name} ends the call after {seconds:g} s; "
+                "set after to less than that"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Va
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from resilience._call.budget import RetryBudget
+from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import CallOptions
 from resilience._call.caller import D_co
 from resilience._call.entry import Entry
@@ -18,7 +18,6 @@ from resilience._pipeline.engine import Engine
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
 from resilience._policies.base import Policy, Standalone
-from resilience._policies.retry.settings import PIPELINE, Inherit
 from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription

@@ -9,7 +9,7 @@ from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, Protocol, SupportsIndex
 from weakref import ref
 
-from resilience._call.call import CallOptions, PipelineInfo
+from resilience._call.call import Call, CallOptions, PipelineInfo
 from resilience._call.caller import Caller, D_co
 from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist
@@ -101,6 +101,11 @@ class Policy(Caller[D_co]):
         """The policy's own allowlist, its setting `on`; None if it uses the pipeline's allowlist."""
         own: Allowlist | None = getattr(self.settings, "on", None)
         return own
+
+    def permits_hedge(self, call: Call) -> bool:
+        """Return whether a Hedge outside of this policy may start a further attempt of a call now."""
+        del call
+        return True
 
     @property
     def _expected_seconds(self) -> float | None:

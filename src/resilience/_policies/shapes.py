@@ -27,6 +27,7 @@ from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
 from resilience._util.clock import FOREVER, clock
 from resilience.errors import RejectedError, RejectReason, UsageError
+from resilience.events._policy_types import HedgeResult
 
 Token = TypeVar("Token")
 
@@ -205,7 +206,7 @@ class Scope(Policy[Never]):
 
 
 class RaceState(Protocol):
-    """The state of one race: the attempts that run, and the winner."""
+    """The state of one race: the attempts that run, and the winner. Attempts are numbered from 1."""
 
     def should_start(self, now: float) -> bool:
         """Return whether to start another attempt now; if True, it counts as started.
@@ -216,11 +217,7 @@ class RaceState(Protocol):
         ...
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until the next attempt is to be started; None if no other attempt is to be started.
-
-        Args:
-            now: the current time on the library's monotonic clock, in seconds.
-        """
+        """Return the seconds from `now` until the next attempt is due; None if no other attempt is to be started."""
         ...
 
     def settle(self, attempt: int, ending: Ending, now: float) -> None:
@@ -233,28 +230,45 @@ class RaceState(Protocol):
         """
         ...
 
+    def cancelled(self, attempt: int, now: float) -> None:
+        """Called when an attempt was cancelled, since another one has won.
+
+        Args:
+            attempt: the number of the attempt.
+            now: the current time on the library's monotonic clock, in seconds.
+        """
+        ...
+
     @property
     def winner(self) -> int | None:
         """The number of the attempt whose outcome is that of the call; None while the race goes on."""
         ...
 
+    @property
+    def result(self) -> HedgeResult | None:
+        """What came of the further attempts; None if none was due."""
+        ...
+
 
 class Race(Policy[Never]):
-    """A policy that may run what is inside it several times in parallel.
-
-    No driver exists yet: a Pipeline that contains a Race raises a TypeError.
-    """
+    """A policy that may run what is inside it several times in parallel."""
 
     kind = "race"
 
-    def begin(self, call: Call, now: float) -> RaceState:
-        """Return the state of a new race for one call.
+    def begin(self, call: Call, now: float, permitted: Callable[[], bool]) -> RaceState | None:
+        """Return the state of a new race for one call; None to make the call once, as without the policy.
 
         Args:
             call: the call.
             now: the time at which it begins, in seconds of the library's monotonic clock.
+            permitted: returns whether the policies inside permit a further attempt, such as an open breaker does not.
         """
         raise NotImplementedError
+
+    def on_success(self, info: PipelineInfo) -> OnSuccess | None:
+        """Return a function to call after each successful call in this pipeline; None for no function."""
+        del info
+        return None
 
 
 class Substitute(Policy[D_co]):
@@ -270,6 +284,14 @@ class Substitute(Policy[D_co]):
         del call
         rejected = ending.kind is EndingKind.ABANDONED and isinstance(ending.error, Exception)
         return rejected or ending.failure is not None
+
+    def on_result(self, call: Call, result: Any) -> None:
+        """Called with each good result that is not a stream."""
+
+    def age(self, call: Call) -> float | None:
+        """Return the age in seconds of the replacement for a call, for the event; None if it is no earlier result."""
+        del call
+        return None
 
     def replace(self, call: Call, ending: Ending) -> Any:
         """Return the replacement; for awaited calls it may be an awaitable. An exception is raised to the caller."""

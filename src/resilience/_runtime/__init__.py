@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilience._call.running_call import RunningCall, Wakeable
+from resilience._outcome.failure import leaves
+from resilience._runtime.racing import Racers
 from resilience._util.clock import FOREVER, clock
 
 
@@ -75,6 +77,30 @@ def cancellations() -> int:
     except RuntimeError:
         return 0  # no event loop of asyncio runs
     return 0 if task is None else task.cancelling()
+
+
+async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:
+    """Make attempts until a race is over; then cancel the others, and return when all have ended.
+
+    Args:
+        racers: the attempts.
+        first: the first attempt, which is made in this task.
+        via_anyio: whether the client shields its clean-up with cancel scopes of anyio; these cancel the others then.
+    """
+    if in_trio():
+        from resilience._runtime import trio_race
+
+        await trio_race.race(racers, first, via_anyio=via_anyio)
+    else:
+        from resilience._runtime import asyncio_race
+
+        await asyncio_race.race(racers, first, via_anyio=via_anyio)
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether an exception is the cancellation of a task, alone or in a group."""
+    cancelled: type[BaseException] = current_backend().CANCELLED
+    return any(isinstance(leaf, cancelled) for leaf in leaves(error))
 
 
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:

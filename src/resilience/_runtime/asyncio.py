@@ -18,6 +18,9 @@ from resilience._outcome.failure import leaves
 from resilience._runtime.asyncio_timer import DeadlineCancel, timer_of
 from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, clock
 
+CANCELLED = asyncio.CancelledError
+"""What a cancelled task raises."""
+
 
 class _Waiter:
     """A wait in an event loop, until woken from any thread, or until a time."""

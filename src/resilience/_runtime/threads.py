@@ -252,9 +252,21 @@ class ThreadCall:
             if not self._finished:
                 self._call.deferred = self.abandoned = abandoned
 
+    @property
+    def finished(self) -> bool:
+        """Whether the thread has finished, so that it has an outcome."""
+        return self._finished
+
+    @property
+    def calls_made(self) -> int:
+        """How often the function has been called so far."""
+        return self._copy.calls_made
+
     def outcome(self) -> Any:
         """Return the result of the thread, or raise its exception."""
         self._call.deferred = self._copy.deferred
+        self._call.calls_made = self._copy.calls_made
+        self._call.inside = self._copy.inside
         error = self._error
         if error is None:
             return self._result

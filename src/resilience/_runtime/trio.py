@@ -18,6 +18,9 @@ from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._outcome.failure import leaves
 from resilience._util.clock import FOREVER, TIMED_OUT, clock
 
+CANCELLED = trio.Cancelled
+"""What a cancelled task raises."""
+
 
 async def park(waiter: Wakeable, until: float) -> None:
     """Wait until woken, from any thread, or until that time."""

@@ -115,6 +115,11 @@ class HttpCall(RunningCall):
         """Close a response that arrived after its thread was abandoned."""
         close_quietly(result)
 
+    async def adispose(self, result: Any) -> None:
+        """Close the response of an attempt that has lost a race."""
+        with contextlib.suppress(Exception):
+            await result.aclose()
+
     def pop_opened(self) -> Iterator[Any]:
         """Remove and yield the responses in `opened` one by one. An abandoned thread may do so at the same time."""
         with contextlib.suppress(IndexError):

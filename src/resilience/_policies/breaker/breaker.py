@@ -117,6 +117,11 @@ class CircuitBreaker(Gate[Token]):
 
     # Calls
 
+    def permits_hedge(self, call: Call) -> bool:
+        """Return whether it is closed: a dependency that fails, or is probed, gets no further attempts."""
+        del call
+        return self.state is BreakerState.CLOSED
+
     def admit(self, call: Call) -> Token:
         """Admit the call while closed, or as a probe while half-open.
 

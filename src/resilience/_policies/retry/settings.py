@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from tenacity import RetryCallState
@@ -12,25 +11,13 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from resilience import backoff
-from resilience._call.budget import RetryBudget
+from resilience._call.budget import Inherit, RetryBudget
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
 from resilience._util.values import Value
 from resilience.backoff import Backoff
 
-
-class Inherit(Enum):
-    """The default of `budget=`: use what the pipeline has."""
-
-    PIPELINE = "the pipeline's"
-    """The budget of the pipeline; a Pipeline makes one of its own."""
-
-    def __repr__(self) -> str:
-        return self.value
-
-
-PIPELINE: Final = Inherit.PIPELINE
 AGAIN: Final = Failure(counted=False)
 """The failure that tenacity's TryAgain stands for: the function requests another attempt; breakers do not count it."""
 Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"

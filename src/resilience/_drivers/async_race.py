@@ -1,0 +1,84 @@
+"""The drivers of a Race for coroutine functions. The first attempt runs in the task of the caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilience import _runtime as runtime
+from resilience._call.running_call import RunningCall
+from resilience._drivers.async_ import Step
+from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, result_of
+from resilience._policies.base import Policy
+from resilience._policies.shapes import OnSuccess, Race
+from resilience._util.log_once import hook_failed
+
+
+def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
+    """Drive a Race: start attempts as the policy says, use the outcome of the winner, cancel and await the others."""
+
+    async def racing(call: RunningCall) -> Any:
+        state, now = begin(policy, call, inside)
+        if state is None:
+            result = await inner(call)
+        else:
+            contest = AsyncContest(policy, state, call, now, inner)
+            attempt = contest.start_next(copied=False)
+            if attempt is None:
+                result = await inner(call)
+            else:
+                await runtime.race(contest, attempt, via_anyio=call.cancel_via_anyio)
+                for one in contest.losers():
+                    if (lost := result_of(one.error, one.result)) is not None:
+                        await one.call.adispose(lost)
+                result = contest.finish()
+        if on_success is not None:
+            try:
+                on_success()
+            except Exception as error:
+                hook_failed("on_success of a policy", policy, error)
+        return result
+
+    return racing
+
+
+def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None) -> Step:
+    """Drive a Race in shadow mode: the call is made once; a further attempt that was due is reported at its end."""
+
+    async def watched(call: RunningCall) -> Any:
+        shadow = begin_shadow(policy, call)
+        try:
+            result = await inner(call)
+        except Exception as error:
+            if shadow is not None:
+                shadow.ended(call.ending_of(error))
+            raise
+        if shadow is not None:
+            shadow.ended(call.good)
+        if on_success is not None:
+            try:
+                on_success()
+            except Exception as error:
+                hook_failed("on_success of a policy", policy, error)
+        return result
+
+    return watched
+
+
+class AsyncContest(Contest):
+    """One call of a Race in tasks: the runtimes start the attempts, and this makes them."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, policy: Race, state: Any, call: RunningCall, begun: float, inner: Step) -> None:
+        super().__init__(policy, state, call, begun)
+        self._inner = inner
+
+    async def make(self, attempt: Attempt) -> None:
+        """Make an attempt, and take note of how it ended. Only a cancellation is raised, or a GeneratorExit."""
+        try:
+            attempt.result = await self._inner(attempt.call)
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) or runtime.is_cancellation(error):
+                raise
+            attempt.error = error
+        self.ended(attempt)

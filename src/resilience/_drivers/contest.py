@@ -1,0 +1,237 @@
+"""One call of a Race: its attempts, and what becomes of them. The drivers of both families make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from resilience._call.running_call import RunningCall
+from resilience._call.settlement import DeferredSettlement
+from resilience._outcome.ending import ABANDONED, Ending
+from resilience._policies.base import Policy
+from resilience._policies.shapes import Race, RaceState
+from resilience._util.clock import FOREVER, clock
+from resilience._util.log_once import hook_failed
+from resilience.errors import CarriedResult
+from resilience.events._policy_types import HedgeEnded, HedgeStarted
+from resilience.events._types import Mode
+
+
+class Attempt:
+    """One attempt of a race.
+
+    Attributes:
+        number: its number, from 1.
+        call: the call that it makes: a copy, or for the first attempt in a task the call itself.
+        calls_before: how often the function had been called when the copy was made.
+        ended: whether it has ended.
+        result: what it returned.
+        error: the exception that it raised; None if it returned.
+    """
+
+    __slots__ = ("call", "calls_before", "ended", "error", "number", "result")
+
+    def __init__(self, number: int, call: RunningCall) -> None:
+        self.number = number
+        self.call = call
+        self.calls_before = call.calls_made
+        self.ended = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Contest:
+    """One call of a Race.
+
+    Args:
+        race: the policy.
+        state: its state for this call.
+        call: the call.
+
+    Attributes:
+        attempts: the attempts that were started.
+        fatal: the exception that ended the race whatever the policy says, such as a KeyboardInterrupt; else None.
+    """
+
+    __slots__ = ("_begun", "_call", "_race", "_state", "attempts", "fatal")
+
+    def __init__(self, race: Race, state: RaceState, call: RunningCall, begun: float) -> None:
+        self._race = race
+        self._state = state
+        self._call = call
+        self._begun = begun
+        self.attempts: list[Attempt] = []
+        self.fatal: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the outcome of the call is known, or can only be that it was interrupted."""
+        return self._state.winner is not None or self.fatal is not None
+
+    def next_at(self) -> float:
+        """Return when the next attempt is due, in seconds of the library's monotonic clock; FOREVER for none."""
+        now = clock.monotonic()
+        wait = None if self.over else self._state.wait(now)
+        return FOREVER if wait is None else now + wait
+
+    def start_next(self, *, copied: bool = True) -> Attempt | None:
+        """Return the attempt to start now; None if none is due.
+
+        Args:
+            copied: whether the attempt gets a copy of the call; otherwise the call itself.
+        """
+        now = clock.monotonic()
+        if self.fatal is not None or not self._should_start(now):
+            return None
+        number = len(self.attempts) + 1
+        call = self._call.copy() if copied else self._call
+        attempt = Attempt(number, call)
+        call.attempt = self._call.attempt + number - 1
+        self.attempts.append(attempt)
+        if number > 1:
+            self._publish(HedgeStarted, attempt=number, after=now - self._begun, mode=Mode.ENFORCE)
+        return attempt
+
+    def ended(self, attempt: Attempt) -> None:
+        """Take note that an attempt has ended, by its `result` or `error`."""
+        attempt.ended = True
+        error = attempt.error
+        if error is not None and not isinstance(error, Exception):
+            self.fatal = error
+            return
+        ending = attempt.call.good if error is None else attempt.call.ending_of(error)
+        try:
+            self._state.settle(attempt.number, ending, clock.monotonic())
+        except Exception as failure:
+            hook_failed("settle of a policy", self._race, failure)
+            self.fatal = error or failure
+
+    def stand_in(self) -> Attempt:
+        """Return an attempt where the policy has started none: the call is made all the same."""
+        attempt = Attempt(1, self._call.copy())
+        self.attempts.append(attempt)
+        return attempt
+
+    def lost(self, attempt: Attempt) -> None:
+        """Take note that an attempt was cancelled, or is left to itself, since another one has won."""
+        self._state.cancelled(attempt.number, clock.monotonic())
+
+    def cancelled(self, attempt: Attempt) -> None:
+        """Take note that an attempt was cancelled by somebody else."""
+        attempt.ended = True
+        self._state.settle(attempt.number, ABANDONED, clock.monotonic())
+
+    def losers(self) -> list[Attempt]:
+        """Return the attempts that are not the outcome of the call."""
+        return [one for one in self.attempts if one.number != self._state.winner]
+
+    def finish(self) -> Any:
+        """Return the result of the call, or raise its exception; to be called once no attempt of a task runs."""
+        call = self._call
+        winner = self.attempts[(self._state.winner or 1) - 1]
+        for one in self.attempts:
+            if one.call is not call:
+                call.calls_made += one.call.calls_made - one.calls_before
+                one.call.ending = None  # it refers to the exception, whose frames refer to the call
+        call.attempt += len(self.attempts) - 1
+        call.inside = winner.call.inside
+        call.deferred = joined([winner, *self.losers()])
+        if (result := self._state.result) is not None:
+            self._publish(HedgeEnded, result=result, attempts=len(self.attempts), mode=Mode.ENFORCE)
+        error, winner.error = self.fatal or winner.error, None
+        for one in self.attempts:
+            one.error = None
+        if error is None:
+            return winner.result
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
+
+    def _should_start(self, now: float) -> bool:
+        try:
+            return self._state.should_start(now)
+        except Exception as error:
+            hook_failed("should_start of a policy", self._race, error)
+            return not self.attempts
+
+    def _publish(self, kind: Any, **facts: Any) -> None:
+        self._call.pipeline.publish(kind, self._race, self._call, **facts)
+
+
+def joined(attempts: Sequence[Attempt]) -> DeferredSettlement | None:
+    """Return the settlement of the first attempt, which also waits for the work that the others have left running."""
+    first, *others = attempts
+    deferred = first.call.deferred
+    for one in others:
+        left = one.call.deferred
+        if left is not None and not left.ended and left is not deferred:
+            deferred = left.join(deferred)
+    return deferred
+
+
+def result_of(error: BaseException | None, result: Any) -> Any:
+    """Return what an attempt returned, also if it travelled as an exception; None if it failed."""
+    if isinstance(error, CarriedResult):
+        return error.result
+    return result if error is None else None
+
+
+def begin(race: Race, call: RunningCall, inside: tuple[Policy[Any], ...]) -> tuple[RaceState | None, float]:
+    """Return the state of a race for a call, or None for a call to be made once; and the time now."""
+    now = clock.monotonic()
+    try:
+        return race.begin(call, now, partial(_permitted, inside, call)), now
+    except Exception as error:
+        hook_failed("begin of a policy", race, error)
+        return None, now
+
+
+def _permitted(inside: tuple[Policy[Any], ...], call: RunningCall) -> bool:
+    return all(policy.permits_hedge(call) for policy in inside)
+
+
+class ShadowContest:
+    """One call of a Race in shadow mode: it takes note of when a further attempt was due.
+
+    Args:
+        race: the policy.
+        state: its state for this call, of which the first attempt was started.
+        call: the call.
+        begun: when it began.
+    """
+
+    __slots__ = ("_begun", "_call", "_due", "_race", "_state")
+
+    def __init__(self, race: Race, state: RaceState, call: RunningCall, begun: float) -> None:
+        self._race = race
+        self._state = state
+        self._call = call
+        self._begun = begun
+        wait = state.wait(begun)
+        self._due = FOREVER if wait is None else wait
+
+    def ended(self, ending: Ending) -> None:
+        """Settle the race, and report an attempt that would have been started."""
+        now = clock.monotonic()
+        try:
+            self._state.settle(1, ending, now)
+        except Exception as error:
+            hook_failed("settle of a policy", self._race, error)
+        if now - self._begun >= self._due:
+            self._call.pipeline.publish(
+                HedgeStarted, self._race, self._call, attempt=2, after=self._due, mode=Mode.SHADOW
+            )
+
+
+def begin_shadow(race: Race, call: RunningCall) -> ShadowContest | None:
+    """Return a race in shadow mode; None for a call that the policy does not race."""
+    state, now = begin(race, call, ())
+    try:
+        if state is None or not state.should_start(now):
+            return None
+        return ShadowContest(race, state, call, now)
+    except Exception as error:
+        hook_failed("should_start of a policy", race, error)
+        return None

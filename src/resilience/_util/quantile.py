@@ -1,0 +1,99 @@
+"""An online estimator of quantiles of durations: a histogram of logarithmic buckets over the last 30 to 60 seconds."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from resilience._util.clock import clock
+from resilience._util.locks import make_lock
+
+WINDOW = 30.0
+"""Seconds of one of the two windows: the one that is filled, and the one before it."""
+FRESH = 100
+"""The estimate is computed again after so many durations, or after a second."""
+_GROWTH = math.log(1.02)
+"""Each bucket is 2 % wider than the one below, so that an estimate is off by at most 1 %."""
+_SHORTEST = 1e-9
+_PENDING = 1000
+
+
+class QuantileEstimator:
+    """Estimates quantiles of durations, exact in their number under threads, and forgets what is older than a minute.
+
+    Args:
+        p: the quantile that `estimate` returns, in (0, 1).
+    """
+
+    __slots__ = ("_at", "_before", "_buckets", "_cached", "_count", "_fresh_until", "_lock", "_p", "_pending", "_seen")
+
+    def __init__(self, p: float) -> None:
+        self._p = p
+        self._lock = make_lock()
+        # Durations are added without a lock, and sorted into buckets when an estimate is needed.
+        self._pending: deque[float] = deque(maxlen=_PENDING)
+        self._buckets: dict[int, int] = {}
+        self._before: dict[int, int] = {}
+        self._count = 0
+        self._at = clock.monotonic()
+        self._cached: float | None = None
+        self._seen = 0
+        self._fresh_until = -math.inf
+
+    def add(self, seconds: float) -> None:
+        """Add a duration in seconds, >= 0."""
+        self._pending.append(seconds)
+        if len(self._pending) >= FRESH:
+            self._refresh(clock.monotonic())
+
+    def estimate(self, least: int = 1) -> float | None:
+        """Return the quantile in seconds; None while fewer than `least` durations are known, or not one."""
+        now = clock.monotonic()
+        if now >= self._fresh_until or now < self._fresh_until - 1.0:
+            self._refresh(now)
+        return self._cached if self._seen >= least else None
+
+    @property
+    def count(self) -> int:
+        """The number of durations that are known."""
+        self._refresh(clock.monotonic())
+        return self._seen
+
+    def clear(self) -> None:
+        """Forget all durations."""
+        with self._lock:
+            self._pending.clear()
+            self._buckets, self._before = {}, {}
+            self._cached, self._seen, self._fresh_until = None, 0, -math.inf
+
+    def _refresh(self, now: float) -> None:
+        with self._lock:
+            if not 0.0 <= now - self._at < WINDOW:
+                # A time before means that the clock was set back, as at the end of virtual time.
+                self._before = self._buckets if 0.0 <= now - self._at < 2 * WINDOW else {}
+                self._buckets = {}
+                self._at = now
+            buckets = self._buckets
+            try:
+                while True:
+                    bucket = math.floor(math.log(max(self._pending.popleft(), _SHORTEST)) / _GROWTH)
+                    buckets[bucket] = buckets.get(bucket, 0) + 1
+            except IndexError:
+                pass
+            counts = dict(self._before)
+            for bucket, count in buckets.items():
+                counts[bucket] = counts.get(bucket, 0) + count
+            self._seen = sum(counts.values())
+            self._cached = _quantile(counts, self._p * self._seen) if counts else None
+            self._fresh_until = now + 1.0
+
+
+def _quantile(counts: dict[int, int], rank: float) -> float:
+    """Return the middle of the bucket in which the duration of that rank is."""
+    below = 0
+    bucket = 0
+    for bucket in sorted(counts):
+        below += counts[bucket]
+        if below >= rank:
+            break
+    return math.exp((bucket + 0.5) * _GROWTH)
