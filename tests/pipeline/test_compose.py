@@ -13,7 +13,6 @@ from resilience import (
     Mode,
     Pipeline,
     Policy,
-    Race,
     Retry,
     RetryBudget,
     Timeout,
@@ -52,9 +51,12 @@ def test_a_pipeline_in_a_pipeline() -> None:
         outer.call(down)
 
 
-def test_a_shape_without_a_driver() -> None:
-    with pytest.raises(TypeError, match="shape"):
-        Pipeline(Race())
+def test_a_policy_of_no_shape() -> None:
+    class Shapeless(Policy[Any]):
+        pass
+
+    with pytest.raises(TypeError, match="is of no shape"):
+        Pipeline(Shapeless())
 
 
 def test_an_integration_asks_by_the_allowlists_of_the_moment() -> None:

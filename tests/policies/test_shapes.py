@@ -152,7 +152,7 @@ def test_a_scope_has_no_thread_and_no_fixed_time() -> None:
         lambda: Gate[Any]().admit(running_call()),
         lambda: Loop().delay(running_call(), OK, RetryState(0.0, unasked)),
         lambda: Scope().deadline(running_call(), 0.0),
-        lambda: Race().begin(running_call(), 0.0),
+        lambda: Race().begin(running_call(), 0.0, lambda: True),
         lambda: Substitute[Any]().replace(running_call(), OK),
     ],
     ids=["gate", "loop", "scope", "race", "substitute"],

@@ -18,6 +18,8 @@ TESTED_WITH = {
     "_policies/breaker/machine": "_policies/breaker/breaker",
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
+    "_drivers/contest": "_drivers/sync_race",
+    "_runtime/racing": "_runtime/asyncio_race",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

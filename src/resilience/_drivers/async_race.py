@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from resilience import _runtime as runtime
@@ -26,10 +27,13 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
             if attempt is None:
                 result = await inner(call)
             else:
-                await runtime.race(contest, attempt, via_anyio=call.cancel_via_anyio)
-                for one in contest.losers():
-                    if (lost := result_of(one.error, one.result)) is not None:
-                        await one.call.adispose(lost)
+                try:
+                    await runtime.race(contest, attempt, via_anyio=call.cancel_via_anyio)
+                except BaseException as error:
+                    if not isinstance(error, GeneratorExit):  # after which nothing can be awaited
+                        await runtime.shielded(contest.dispose(contest.attempts))
+                    raise
+                await contest.dispose(contest.losers())
                 result = contest.finish()
         if on_success is not None:
             try:
@@ -72,6 +76,13 @@ class AsyncContest(Contest):
     def __init__(self, policy: Race, state: Any, call: RunningCall, begun: float, inner: Step) -> None:
         super().__init__(policy, state, call, begun)
         self._inner = inner
+
+    async def dispose(self, attempts: Sequence[Attempt]) -> None:
+        """Close what attempts have returned that nobody gets."""
+        for one in attempts:
+            unused = result_of(one.error, one.result)
+            if unused is not None:
+                await one.call.adispose(unused)
 
     async def make(self, attempt: Attempt) -> None:
         """Make an attempt, and take note of how it ended. Only a cancellation is raised, or a GeneratorExit."""

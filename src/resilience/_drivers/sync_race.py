@@ -121,8 +121,11 @@ class ThreadContest(Contest):
             thread.start()
         except RuntimeError as error:  # the system cannot start another thread
             del self._running[attempt]
-            attempt.error = error
-            self.ended(attempt)
+            if attempt.number > 1:
+                self.cancelled(attempt)
+            else:
+                attempt.error = error
+                self.ended(attempt)
 
     def _collect(self) -> None:
         """Take the outcomes of the threads that have ended."""

@@ -226,6 +226,13 @@ class Allowlist:
                 return failure
         return None
 
+    def lists(self, error: BaseException) -> bool:
+        """Return whether an exception is listed, rejections included, for a policy that replaces outcomes."""
+        if isinstance(error, RejectedError):
+            verdicts = (when(error) for types, when in self._error_rules if isinstance(error, types))
+            return isinstance(error, self._plain) or any(one and one is not ANSWER for one in verdicts)
+        return self.classify(error) is not None
+
     def is_by_type(self, error: Exception) -> bool:
         """Return whether all exceptions of the same type are classified like this one."""
         if self._error_rules or isinstance(error, ExceptionGroup | BadResult):

@@ -110,12 +110,13 @@ class Fallback(Substitute[D]):
         on = self.settings.on
         if on is None:
             return super().should_handle(call, ending)
-        return ending.error is not None and on.classify(ending.error) is not None
+        return ending.error is not None and on.lists(ending.error)
 
     def replace(self, call: Call, ending: Ending) -> Any:
         """Return the value, or what `compute` returns."""
         settings = self.settings
-        return settings.value if settings.compute is None else settings.compute(ending.error)  # type: ignore[arg-type]
+        error: Any = ending.error  # always an Exception: drivers call substitutes for nothing else
+        return settings.value if settings.compute is None else settings.compute(error)
 
     @property
     def _holds_state(self) -> bool:

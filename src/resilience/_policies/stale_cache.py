@@ -97,7 +97,7 @@ class StaleCache(Substitute[Never]):
         if on is None:
             handled = super().should_handle(call, ending)
         else:
-            handled = ending.error is not None and on.classify(ending.error) is not None
+            handled = ending.error is not None and on.lists(ending.error)
         return handled and self._kept(call) is not None
 
     def replace(self, call: Call, ending: Ending) -> Any:

@@ -97,6 +97,14 @@ async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:
         await asyncio_race.race(racers, first, via_anyio=via_anyio)
 
 
+async def shielded(value: Awaitable[Any]) -> Any:
+    """Await a value in a task that was cancelled."""
+    import anyio
+
+    with anyio.CancelScope(shield=True):
+        return await value
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an exception is the cancellation of a task, alone or in a group."""
     cancelled: type[BaseException] = current_backend().CANCELLED

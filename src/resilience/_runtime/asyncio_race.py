@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -76,7 +75,7 @@ class _Arena:
         racers = self._racers
         try:
             self._own = self._new_scope()
-            self._arm()
+            self._start_due()
             await self._make(first, self._own)
             self._own = None
             self._start_due()
@@ -152,13 +151,12 @@ class _Arena:
         interrupted: asyncio.CancelledError | None = None
         while self._tasks:
             try:
-                await asyncio.wait(self._tasks)
-                await asyncio.sleep(0)  # the callbacks of the tasks come after that
+                self._idle = self._loop.create_future()
+                await self._idle
             except asyncio.CancelledError as error:
                 interrupted = error
         if interrupted is not None:
-            with contextlib.suppress(ReferenceError):
-                raise interrupted
+            raise interrupted
 
 
 async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:

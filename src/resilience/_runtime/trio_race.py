@@ -70,3 +70,4 @@ async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:
         if not racers.over:
             await done.wait()
         nursery.cancel_scope.cancel()
+    await trio.lowlevel.checkpoint_if_cancelled()  # the nursery takes a cancellation from outside for its own

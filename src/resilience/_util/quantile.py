@@ -15,7 +15,6 @@ FRESH = 100
 _GROWTH = math.log(1.02)
 """Each bucket is 2 % wider than the one below, so that an estimate is off by at most 1 %."""
 _SHORTEST = 1e-9
-_PENDING = 1000
 
 
 class QuantileEstimator:
@@ -31,7 +30,7 @@ class QuantileEstimator:
         self._p = p
         self._lock = make_lock()
         # Durations are added without a lock, and sorted into buckets when an estimate is needed.
-        self._pending: deque[float] = deque(maxlen=_PENDING)
+        self._pending: deque[float] = deque()
         self._buckets: dict[int, int] = {}
         self._before: dict[int, int] = {}
         self._count = 0
