@@ -125,6 +125,13 @@ BARS = (
         4.8,
     ),
     Bar(
+        "Hedge, asyncio, the first attempt wins at once, to grit's",
+        "hedge-asyncio/resilience Hedge",
+        ("hedge-asyncio/grit-toolkit hedge",),
+        None,
+        1.2,
+    ),
+    Bar(
         "calls per second of 8 threads on one breaker, to one thread's",
         "threads/resilience CircuitBreaker, 1 thread",  # the one thread's first: what is measured is time per call
         ("threads/resilience CircuitBreaker, 8 threads",),

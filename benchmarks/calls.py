@@ -15,7 +15,7 @@ import trio
 
 from benchmarks import ours
 from benchmarks.peer_breakers import BREAKERS, WINDOWS
-from benchmarks.peer_pipelines import BULKHEADS, PIPELINES, TIMED_PIPELINES, TIMEOUTS
+from benchmarks.peer_pipelines import BULKHEADS, HEDGES, PIPELINES, TIMED_PIPELINES, TIMEOUTS
 from benchmarks.peer_retries import RETRIES
 from benchmarks.peers import ASYNCIO, SYNC, TRIO, BreakerPeer, Guard, Peer
 from benchmarks.rounds import ANSWER, Contender, OnAsyncio, OnThread, OnTrio, Subject
@@ -98,6 +98,17 @@ def success(runtime: str) -> Iterator[Contender]:
     yield from of_peers(TIMEOUTS, runtime, make)
     yield from of_peers(PIPELINES, runtime, make)
     yield from of_peers(TIMED_PIPELINES, runtime, make)
+
+
+def hedges(runtime: str) -> Iterator[Contender]:
+    """The first attempt of a hedged call wins at once."""
+
+    def make() -> Any:
+        return function(runtime)
+
+    for name, guard in ours.HEDGE.items():
+        yield guarded(name, guard, make)
+    yield from of_peers(HEDGES, runtime, make)
 
 
 def with_failures(peer: BreakerPeer, failures: int) -> Guard:

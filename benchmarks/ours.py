@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import resilience
-from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, RetryBudget, Timeout, backoff
+from resilience import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, RetryBudget, Timeout, backoff
 
 LIMIT = 50
 SECONDS = 30.0
 HOUR = 3600.0
+DELAY = 0.05
 
 Guard = Callable[[Any], Any]
 
@@ -39,6 +40,9 @@ SUCCESS: dict[str, Guard] = {
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),
+}
+HEDGE: dict[str, Guard] = {
+    "resilience Hedge": lambda function: Pipeline(Hedge(DELAY)).bind(idempotent=True)(function),
 }
 FAILURE: dict[str, Guard] = {
     "resilience Retry": lambda function: Pipeline(retry(), budget=evenly_paid())(function),

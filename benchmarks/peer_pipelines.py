@@ -9,6 +9,7 @@ from benchmarks.peers import ASYNCIO, Peer, load
 
 LIMIT = 50
 SECONDS = 30
+DELAY = 0.05
 RATE = 10**9
 """Calls per second: a rate limit that is never reached."""
 NEVER = 10**6
@@ -98,6 +99,7 @@ TIMEOUTS = (
     Peer("grit-toolkit", "timeout", lambda function: load("grit-toolkit").timeout(SECONDS)(function)),
     Peer("crashbytes-resilience", "timeout", lambda function: load("crashbytes-resilience").timeout(SECONDS)(function)),
 )
+HEDGES = (Peer("grit-toolkit", "hedge", lambda function: load("grit-toolkit").hedge(DELAY)(function), (ASYNCIO,)),)
 PIPELINES = (
     Peer("crashbytes-resilience", "pipeline", _crashbytes),
     Peer("grit-toolkit", "pipeline", _grit),

@@ -11,6 +11,7 @@ import pytest
 from resilience import (
     Allowlist,
     Bulkhead,
+    Call,
     CircuitBreaker,
     DeadlineExceededError,
     Hedge,
@@ -275,7 +276,7 @@ def test_in_shadow_mode_one_attempt_is_made_in_the_thread_of_the_caller() -> Non
 
 def test_a_policy_that_cannot_begin_is_as_if_it_were_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Hedge):
-        def begin(self, *_: object) -> Any:
+        def begin(self, call: Call, now: float, permitted: Callable[[], bool]) -> Any:
             raise ZeroDivisionError
 
     assert Pipeline(Broken(0)).bind(idempotent=True).call(lambda: "fine") == "fine"

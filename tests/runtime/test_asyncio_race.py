@@ -62,6 +62,7 @@ def test_a_cancellation_from_outside_passes(both: bool) -> None:
 def test_code_that_ends_all_the_same_leaves_no_cancellation_behind() -> None:
     async def main() -> tuple[Any, int]:
         scope = CancelScope()
+        value = "none"
         asyncio.get_running_loop().call_soon(scope.cancel)
         with scope:
             try:

@@ -17,10 +17,13 @@ from resilience import (
     Call,
     CircuitBreaker,
     Ending,
+    Fallback,
     Gate,
+    Hedge,
     Mode,
     Pipeline,
     Retry,
+    StaleCache,
     Substitute,
     Ticket,
     Timeout,
@@ -41,6 +44,43 @@ class Default(Substitute[None]):
 
 softened = Pipeline(Default(), Retry(), name="softened")
 nested = Pipeline(softened, Bulkhead(1), name="typed-nested")
+
+
+async def compute_async(error: Exception) -> int:
+    return len(str(error))
+
+
+valued = Pipeline(Fallback(value=None), Retry(), Hedge(), name="valued")
+computed = Pipeline(Retry(), Fallback(lambda error: str(error)), name="computed")
+awaited = Pipeline(Fallback(compute_async), StaleCache(), Retry(), name="awaited")
+
+
+@valued
+def fetch_valued(symbol: str) -> float:
+    return len(symbol)
+
+
+@computed.bind(idempotent=True)
+async def fetch_computed(symbol: str) -> float:
+    return len(symbol)
+
+
+@awaited
+async def fetch_awaited(symbol: str) -> float:
+    return len(symbol)
+
+
+@Pipeline(valued, Bulkhead(1), name="valued-nested")
+def fetch_valued_nested(symbol: str) -> float:
+    return len(symbol)
+
+
+def test_the_type_of_a_fallback_is_part_of_the_result() -> None:
+    assert_type(fetch_valued("a"), float | None)
+    assert_type(fetch_valued_nested("a"), float | None)
+    assert_type(asyncio.run(fetch_computed("a")), float | str)
+    assert_type(asyncio.run(fetch_awaited("a")), float | int)
+    assert_type(valued.call(len, "a"), int | None)
 
 
 @plain

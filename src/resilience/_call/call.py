@@ -149,6 +149,11 @@ class Call:
         return self.options.idempotent
 
     @property
+    def hedgeable(self) -> bool:
+        """Whether a second attempt may be made while the first one runs: only if the call is explicitly idempotent."""
+        return self.idempotent is True
+
+    @property
     def failures(self) -> Allowlist:
         """The allowlist of the pipeline that the call is in, or else that of its options."""
         own = self.pipeline.failures

@@ -10,26 +10,24 @@ from typing import Any
 from resilience._outcome.http_status import looks_like_response
 
 
-def close_quietly(result: object) -> None:
+def close_quietly(result: Any) -> None:
     """Close a generator or a response; ignore what that raises. Other results may be shared, and are left alone."""
-    if isinstance(result, Generator) or _is_open_response(result):
+    if issubclass(type(result), Generator) or _is_response(result):
         with contextlib.suppress(Exception):
-            closing: Any = result
-            closing.close()
+            result.close()
 
 
-async def aclose_quietly(result: object) -> None:
+async def aclose_quietly(result: Any) -> None:
     """Do as `close_quietly`, in a task."""
-    if not isinstance(result, Generator | AsyncGenerator) and not _is_open_response(result):
+    if not issubclass(type(result), Generator | AsyncGenerator) and not _is_response(result):
         return
     with contextlib.suppress(Exception):
-        closing: Any = result
-        closed = closing.aclose() if hasattr(result, "aclose") else closing.close()
+        closed = result.aclose() if hasattr(result, "aclose") else result.close()
         if inspect.isawaitable(closed):
             await closed
 
 
-def _is_open_response(result: object) -> bool:
+def _is_response(result: object) -> bool:
     try:
         return looks_like_response(result)
     except Exception:

@@ -35,8 +35,9 @@ class TicketQueue(Protocol):
         """Grant what is free to waiting tickets."""
         ...
 
-    def release(self) -> object:
-        """Release a permit."""
+    @property
+    def release(self) -> Callable[[], object]:
+        """Releases a permit."""
         ...
 
     def remove(self, ticket: Ticket) -> None:

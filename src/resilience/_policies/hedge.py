@@ -127,7 +127,7 @@ class Hedge(Race):
 
     def begin(self, call: Call, now: float, permitted: Callable[[], bool]) -> HedgeState | None:
         """Return the state of a new race; None for a call that is not explicitly idempotent."""
-        if call.idempotent is not True:
+        if not call.hedgeable:
             return None
         settings, budget = self.settings, self._budget(call.pipeline)
         after = settings.after

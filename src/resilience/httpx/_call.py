@@ -13,6 +13,8 @@ from resilience.httpx._modules import is_a
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """The idempotent methods of RFC 9110 9.2.2."""
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The safe methods of RFC 9110 9.2.1."""
 
 
 class HttpCall(RunningCall):
@@ -65,6 +67,11 @@ class HttpCall(RunningCall):
         if self.options.idempotent is not None:
             return self.options.idempotent
         return self.request.method in IDEMPOTENT or "idempotency-key" in self.request.headers
+
+    @property
+    def hedgeable(self) -> bool:
+        """What `bind` says, otherwise whether the method is safe (RFC 9110 9.2.1)."""
+        return self.request.method in SAFE if self.options.idempotent is None else self.options.idempotent
 
     @property
     def replayable(self) -> bool:
