@@ -81,13 +81,15 @@ class TimedQueue:
         schedule: says when the first ticket may go.
 
     Attributes:
+        release: does nothing: what came with time is used up.
         waiting: the waiting tickets, in order; read-only.
     """
 
-    __slots__ = ("_schedule", "waiting")
+    __slots__ = ("_schedule", "release", "waiting")
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
+        self.release: Callable[[], object] = _nothing
         self.waiting: OrderedDict[TimedTicket, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -96,9 +98,6 @@ class TimedQueue:
     def join(self, ticket: TimedTicket) -> None:
         """Add a ticket at the end. Lock held."""
         self.waiting[ticket] = None
-
-    def release(self) -> None:
-        """Do nothing: what came with time is used up."""
 
     def grant(self) -> None:
         """Grant what is due, in order, and have the first of the others look at the right time."""
@@ -149,3 +148,7 @@ class TimedQueue:
             ticket.state = GRANTED
             del self.waiting[ticket]
             to_wake.append(ticket)
+
+
+def _nothing() -> None:
+    return None

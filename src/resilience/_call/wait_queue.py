@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
 from resilience._util.locks import inside_state, state_lock
@@ -29,15 +29,16 @@ WAITING, GRANTED, ACQUIRED, CANCELLED = TicketState
 
 
 class TicketQueue(Protocol):
-    """The part of a queue that its tickets use."""
+    """The part of a queue that its tickets use.
+
+    Attributes:
+        release: releases a permit.
+    """
+
+    release: Any
 
     def grant(self) -> None:
         """Grant what is free to waiting tickets."""
-        ...
-
-    @property
-    def release(self) -> Callable[[], object]:
-        """Releases a permit."""
         ...
 
     def remove(self, ticket: Ticket) -> None:
@@ -134,7 +135,7 @@ class WaitQueue:
     def __init__(self, acquire: Callable[[], bool], release: Callable[[], object]) -> None:
         self.lock = state_lock
         self._acquire = acquire
-        self.release = release
+        self.release: Callable[[], object] = release
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
 
     def __len__(self) -> int:
