@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
 from resilience._util.locks import inside_state, state_lock
@@ -28,24 +28,6 @@ class TicketState(Enum):
 WAITING, GRANTED, ACQUIRED, CANCELLED = TicketState
 
 
-class TicketQueue(Protocol):
-    """The part of a queue that its tickets use.
-
-    Attributes:
-        release: releases a permit.
-    """
-
-    release: Any
-
-    def grant(self) -> None:
-        """Grant what is free to waiting tickets."""
-        ...
-
-    def remove(self, ticket: Ticket) -> None:
-        """Cancel a ticket, unless its permit was acquired."""
-        ...
-
-
 class Ticket:
     """A place in a WaitQueue. Its holder must call `acquire` once a permit is granted, or `leave`.
 
@@ -59,8 +41,8 @@ class Ticket:
 
     __slots__ = ("_queue", "_wake", "state", "until")
 
-    def __init__(self, queue: TicketQueue, until: float) -> None:
-        self._queue = queue
+    def __init__(self, queue: WaitQueue | Any, until: float) -> None:
+        self._queue: Any = queue
         self._wake: Callable[[], object] | None = None
         self.state = WAITING
         self.until = until
