@@ -15,6 +15,7 @@ from resilience import backoff, events, logs
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call
 from resilience._call.caller import Caller
+from resilience._call.retry_state import RetryState
 from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket, WaitQueue
 from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, FailureKind
@@ -26,10 +27,11 @@ from resilience._pipeline.pipeline import Pipeline, pipelines
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
+from resilience._policies.chaos import Chaos
 from resilience._policies.fallback import Fallback
 from resilience._policies.hedge import Hedge, quantile
 from resilience._policies.retry.retry import Retry
-from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
+from resilience._policies.shapes import Gate, Loop, Race, Scope, Substitute
 from resilience._policies.stale_cache import StaleCache
 from resilience._policies.timeout import Timeout
 from resilience._runtime.deadline import carry, current_deadline, deadline_after, detached, remaining
@@ -61,6 +63,7 @@ __all__ = [
     "BulkheadFullError",
     "Call",
     "Caller",
+    "Chaos",
     "CircuitBreaker",
     "CircuitOpenError",
     "DeadlineExceededError",

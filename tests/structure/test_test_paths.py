@@ -19,6 +19,7 @@ TESTED_WITH = {
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
     "_drivers/contest": "_drivers/sync_race",
+    "_drivers/fault": "_policies/chaos",
     "_runtime/racing": "_runtime/asyncio_race",
     "events/_policy_types": "events/_types",
 }

@@ -11,13 +11,14 @@ from resilience._call import callables, deadline_errors
 from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import PipelineInfo
 from resilience._call.callables import PLAIN_TYPES
+from resilience._call.retry_state import RetryState
 from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._drivers import hooks
 from resilience._drivers.hooks import CountCall
 from resilience._outcome.allowlist import Allowlist, is_bad
 from resilience._outcome.ending import OK
-from resilience._policies.shapes import Loop, OnSuccess, RetryState, Scope, Substitute
+from resilience._policies.shapes import Loop, OnSuccess, Scope, Substitute
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import hook_failed
 from resilience.errors import BadResult, DeadlineExceededError

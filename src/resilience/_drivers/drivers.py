@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 from resilience import _runtime
 from resilience._call.call import PipelineInfo
 from resilience._call.running_call import DeadlineSource, RunningCall
-from resilience._drivers import async_, async_gate, async_race, sync, sync_gate, sync_race
+from resilience._drivers import async_, async_gate, async_race, fault, sync, sync_gate, sync_race
 from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
-from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
+from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._runtime import threads
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
@@ -33,6 +33,7 @@ class Drivers(NamedTuple):
     scope: Callable[[Scope, Step, DeadlineSource], Step]
     shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
     thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
+    inject: Callable[[Injector, Step], Step]
     race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
     shadow_race: Callable[[Race, Step, OnSuccess | None], Step]
     substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
@@ -52,6 +53,7 @@ SYNC = Drivers(
     scope=sync.scope,
     shadow_scope=sync.shadow_scope,
     thread_scope=thread_scope,
+    inject=fault.inject,
     race=sync_race.race,
     shadow_race=sync_race.shadow_race,
     substitute=sync.substitute,
@@ -71,6 +73,7 @@ ASYNC = Drivers(
     scope=async_.scope,
     shadow_scope=async_.shadow_scope,
     thread_scope=thread_scope_async,
+    inject=fault.inject_async,
     race=async_race.race,
     shadow_race=async_race.shadow_race,
     substitute=async_.substitute,

@@ -10,11 +10,12 @@ from resilience._call import deadline_errors
 from resilience._call.ambient import Ambient
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
+from resilience._call.retry_state import RetryState
 from resilience._call.running_call import INHERITED, RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import ABANDONED, OK, Ending
-from resilience._policies.shapes import Gate, Loop, RetryState, Substitute
+from resilience._policies.shapes import Gate, Loop, Substitute
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import run_pending, settle_from_finalizer

@@ -11,13 +11,14 @@ from resilience._call.caller import D_co
 from resilience._call.running_call import DeadlineSource
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
+from resilience._drivers.fault import shadow_inject
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
-from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
+from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
 
@@ -34,13 +35,13 @@ class ChainBuild(NamedTuple):
 
     Attributes:
         drivers: the family of drivers.
-        lists_results: whether an allowlist in the chain classifies returned values.
+        result_lists: the allowlists that classify returned values.
         success_hooks: the `on_success` of the inner loops, so that two Retries with one budget deposit in it once.
         inside: the policies in enforce mode that were composed so far, innermost first.
     """
 
     drivers: Drivers
-    lists_results: bool
+    result_lists: tuple[Allowlist, ...]
     success_hooks: list[OnSuccess]
     inside: list[Policy[Any]]
 
@@ -86,7 +87,7 @@ class Composer:
 
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Scope | Race | Substitute | Composite):
+            if not isinstance(policy, Gate | Loop | Scope | Race | Injector | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of no shape; subclass Gate, Loop, Scope, Race or Substitute")
         self.policies = policies
         self.info = info
@@ -148,7 +149,7 @@ class Composer:
         allowlists = self.result_lists()
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)
-        return self.compose(ChainBuild(drivers, bool(allowlists), [], []), step, mode, looped=False)
+        return self.compose(ChainBuild(drivers, allowlists, [], []), step, mode, looped=False)
 
     def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
         """Return `step` wrapped in the drivers of all policies, the last one innermost.
@@ -203,6 +204,11 @@ class Composer:
             if shadow:
                 return drivers.shadow_scope(policy, step, source)
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
+        if isinstance(policy, Injector):
+            if shadow:
+                return shadow_inject(policy, step)
+            step = drivers.inject(policy, step)
+            return drivers.raise_bad_results(step, build.result_lists) if build.result_lists else step
         if isinstance(policy, Race):
             on_success = self._on_success(build, policy)
             if shadow:

@@ -14,18 +14,16 @@ To write a policy, subclass a shape and override its hooks. Hooks must not block
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Never, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Never, Protocol, Self, TypeAlias, TypeVar
 
-from resilience._call.ambient import NOTHING, Ambient
 from resilience._call.block import Block
-from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.retry_state import RetryState
 from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.base import Policy
-from resilience._util.clock import FOREVER, clock
 from resilience.errors import RejectedError, RejectReason, UsageError
 from resilience.events._policy_types import HedgeResult
 
@@ -86,50 +84,6 @@ class Gate(Policy[Never], Generic[Token]):
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Never called: `__aenter__` raises."""
-
-
-class RetryState:
-    """The state of one call in a Loop, comparable to tenacity's RetryCallState.
-
-    Attributes:
-        started: the time at which the first attempt began, in seconds of the library's monotonic clock.
-        attempt_number: the number of attempts that this loop has made, >= 1 when `delay` is called.
-        last_wait: the seconds waited before the latest retry; None before the first retry.
-        budget: the budget from which a token for the next attempt was withdrawn; None if none was.
-        inside: what the code inside of the latest attempt knew by its context.
-        cancellations: the pending cancellations of the task at the start of the first attempt; None if not known yet.
-        shadow: whether the loop only reports what it would do.
-        strategy_state: free for use by the policy; None at first.
-    """
-
-    __slots__ = (
-        "_scope_deadline", "attempt_number", "budget", "cancellations", "inside", "last_wait", "shadow", "started",
-        "strategy_state",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        started: float,
-        scope_deadline: Callable[[], float],
-        *,
-        shadow: bool = False,
-    ) -> None:
-        self._scope_deadline = scope_deadline
-        self.shadow = shadow
-        self.budget: RetryBudget | None = None
-        self.strategy_state: Any = None
-        self.started = started
-        self.attempt_number = 0
-        self.inside: Ambient = NOTHING
-        self.cancellations: int | None = None
-        self.last_wait: float | None = None
-
-    def fits(self, call: Call, wait: float) -> bool:
-        """Return whether a wait of `wait` seconds ends before all deadlines, those of cancel scopes included."""
-        if wait == 0 and call.deadline == FOREVER:
-            return True
-        end = clock.monotonic() + wait
-        return end < call.deadline and (wait == 0 or end < self._scope_deadline())
 
 
 OnSuccess: TypeAlias = "Callable[[], object]"
@@ -269,6 +223,32 @@ class Race(Policy[Never]):
         """Return a function to call after each successful call in this pipeline; None for no function."""
         del info
         return None
+
+
+class Fault(NamedTuple):
+    """A fault that an Injector injects.
+
+    Attributes:
+        latency: the delay before it, in seconds, >= 0.
+        error: the exception to raise; None to raise none.
+        has_result: whether `result` is returned in place of what is inside.
+        result: the value to return.
+    """
+
+    latency: float = 0.0
+    error: Exception | None = None
+    has_result: bool = False
+    result: Any = None
+
+
+class Injector(Policy[Never]):
+    """A policy that injects faults in place of what is inside it; for tests and drills, see `Chaos`."""
+
+    kind = "injector"
+
+    def inject(self, call: Call) -> Fault | None:
+        """Return the fault for a call; None for none."""
+        raise NotImplementedError
 
 
 class Substitute(Policy[D_co]):

@@ -115,6 +115,11 @@ class ProcessClock:
 clock = ProcessClock()
 
 
+def seeded(seed: int) -> Callable[[], float]:
+    """Return a random source of its own, in [0, 1), which is the same in each run."""
+    return random.Random(seed).random
+
+
 def _reseed_in_child() -> None:
     """Reseed the random source in a forked child: the same jitter in many workers would not spread their retries."""
     clock.random.seed()

@@ -11,7 +11,14 @@ from resilience._outcome.failure import Failure
 from resilience._util.exports import set_public_module as _set_public_module
 from resilience.errors import RejectReason
 from resilience.events._bus import Listener, Subscription, subscribe
-from resilience.events._policy_types import CooldownEnded, CooldownStarted, HedgeEnded, HedgeResult, HedgeStarted
+from resilience.events._policy_types import (
+    CooldownEnded,
+    CooldownStarted,
+    FaultInjected,
+    HedgeEnded,
+    HedgeResult,
+    HedgeStarted,
+)
 from resilience.events._types import (
     AttemptEnded,
     BreakerChanged,
@@ -39,6 +46,7 @@ __all__ = [
     "Event",
     "Failure",
     "FallbackUsed",
+    "FaultInjected",
     "GiveUpReason",
     "HedgeEnded",
     "HedgeResult",

@@ -75,3 +75,20 @@ class CooldownEnded(Event):
 
     seconds: float
     mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FaultInjected(Event):
+    """A Chaos injected a fault.
+
+    Attributes:
+        latency: the delay, in seconds.
+        error_type: the type of the exception, such as "ConnectionError"; empty if none is raised.
+        result: whether a value is returned in place of what is inside.
+        mode: the mode of the Chaos; in shadow mode nothing is injected.
+    """
+
+    latency: float
+    error_type: str
+    result: bool
+    mode: Mode = Mode.ENFORCE

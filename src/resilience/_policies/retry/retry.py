@@ -11,13 +11,14 @@ from tenacity import TryAgain
 from resilience._call import retry_marks
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
+from resilience._call.retry_state import RetryState
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.tenacity_adapter import CallState
 from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, On, RetrySettings, Stop, Wait
-from resilience._policies.shapes import Loop, OnSuccess, RetryState
+from resilience._policies.shapes import Loop, OnSuccess
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience.backoff import Backoff
