@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -29,12 +28,6 @@ from resilience.events import CallEnded, FallbackUsed, Outcome
 from resilience.testing import Recorder, VirtualClock
 from tests.support.functions import AppError, down
 from tests.support.ways import each_way
-
-
-@pytest.fixture(autouse=True)
-def no_pipeline_of_before() -> None:
-    """Collect those that a traceback has kept, which have the same names."""
-    gc.collect()
 
 
 def mistake() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -25,7 +26,7 @@ def decorated(pipeline: Pipeline[Any], function: Callable[..., Any]) -> Any:
     def plain() -> Any:
         return function()
 
-    guarded: Any = pipeline(plain)
+    guarded: Any = pipeline(_named(plain))
     return guarded()
 
 
@@ -33,8 +34,17 @@ def decorated_async(pipeline: Pipeline[Any], function: Callable[..., Any]) -> An
     async def coroutine() -> Any:
         return function()
 
-    guarded: Any = pipeline(coroutine)
+    guarded: Any = pipeline(_named(coroutine))
     return asyncio.run(guarded())
+
+
+def _named(function: Any) -> Any:
+    """Give a function a name of its own: an unnamed pipeline is called after it, and two of one name are warned of."""
+    function.__name__ = function.__qualname__ = f"{function.__name__}_{next(_numbers)}"
+    return function
+
+
+_numbers = itertools.count(1)
 
 
 each_way = pytest.mark.parametrize("make", [plainly, awaited, decorated, decorated_async])

@@ -34,6 +34,7 @@ class Drivers(NamedTuple):
     shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
     thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
     inject: Callable[[Injector, Step], Step]
+    shadow_inject: Callable[[Injector, Step], Step]
     race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
     shadow_race: Callable[[Race, Step, OnSuccess | None], Step]
     substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
@@ -54,6 +55,7 @@ SYNC = Drivers(
     shadow_scope=sync.shadow_scope,
     thread_scope=thread_scope,
     inject=fault.inject,
+    shadow_inject=fault.shadow_inject,
     race=sync_race.race,
     shadow_race=sync_race.shadow_race,
     substitute=sync.substitute,
@@ -74,6 +76,7 @@ ASYNC = Drivers(
     shadow_scope=async_.shadow_scope,
     thread_scope=thread_scope_async,
     inject=fault.inject_async,
+    shadow_inject=fault.shadow_inject,
     race=async_race.race,
     shadow_race=async_race.shadow_race,
     substitute=async_.substitute,

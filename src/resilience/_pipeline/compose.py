@@ -11,7 +11,6 @@ from resilience._call.caller import D_co
 from resilience._call.running_call import DeadlineSource
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
-from resilience._drivers.fault import shadow_inject
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
@@ -206,9 +205,9 @@ class Composer:
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
         if isinstance(policy, Injector):
             if shadow:
-                return shadow_inject(policy, step)
-            step = drivers.inject(policy, step)
-            return drivers.raise_bad_results(step, build.result_lists) if build.result_lists else step
+                return drivers.shadow_inject(policy, step)
+            faulty = drivers.inject(policy, step)
+            return drivers.raise_bad_results(faulty, build.result_lists) if build.result_lists else faulty
         if isinstance(policy, Race):
             on_success = self._on_success(build, policy)
             if shadow:
