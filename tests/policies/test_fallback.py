@@ -146,9 +146,9 @@ def test_what_the_function_raises_is_raised(make: Callable[..., Any]) -> None:
 class TestOn:
     @each_way
     def test_it_replaces_what_it_lists_and_nothing_else(self, make: Callable[..., Any]) -> None:
-        assert make(Pipeline(Fallback(value="other", on=AppError), name="mistakes"), mistake) == "other"
+        assert make(Pipeline(Fallback(value="other", on=AppError)), mistake) == "other"
         with pytest.raises(ConnectionError):
-            make(Pipeline(Fallback(value="other", on=AppError), name="failures"), down)
+            make(Pipeline(Fallback(value="other", on=AppError)), down)
 
     @each_way
     def test_it_may_list_rejections(self, make: Callable[..., Any]) -> None:
@@ -157,9 +157,9 @@ class TestOn:
         full = Bulkhead(1)
         fallback = Fallback(value="other", on=CircuitOpenError)
 
-        assert make(Pipeline(fallback, breaker, name="open"), lambda: "good") == "other"
+        assert make(Pipeline(fallback, breaker), lambda: "good") == "other"
         with full, pytest.raises(BulkheadFullError):
-            make(Pipeline(fallback, full, name="full"), lambda: "good")
+            make(Pipeline(fallback, full), lambda: "good")
 
     @each_way
     def test_a_base_class_lists_rejections_and_so_does_a_predicate(self, make: Callable[..., Any]) -> None:
@@ -169,10 +169,10 @@ class TestOn:
         asked = Fallback(value="other", on=lambda error: isinstance(error, CircuitOpenError))
         declined = Fallback(value="other", on=lambda error: False)
 
-        assert make(Pipeline(by_type, breaker, name="by type"), lambda: "good") == "other"
-        assert make(Pipeline(asked, breaker, name="asked"), lambda: "good") == "other"
+        assert make(Pipeline(by_type, breaker), lambda: "good") == "other"
+        assert make(Pipeline(asked, breaker), lambda: "good") == "other"
         with pytest.raises(CircuitOpenError):
-            make(Pipeline(declined, breaker, name="declined"), lambda: "good")
+            make(Pipeline(declined, breaker), lambda: "good")
 
 
 class TestEvents:
