@@ -68,6 +68,7 @@ BARS = (
         0.19,
         0.3,
     ),
+    Bar("AdaptiveLimit to Bulkhead", "sync/resilience AdaptiveLimit", ("sync/resilience Bulkhead",), None, 1.3),
     Bar(
         "two Timeouts to one, asyncio",
         "asyncio/resilience pipeline with two Timeouts",

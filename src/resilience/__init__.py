@@ -23,6 +23,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
 from resilience._pipeline.pipeline import Pipeline, pipelines
+from resilience._policies.adaptive_limit import AdaptiveLimit
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
@@ -51,6 +52,7 @@ __all__ = [
     "ANSWER",
     "HTTP_FAILURES",
     "NETWORK_ERRORS",
+    "AdaptiveLimit",
     "Allowlist",
     "BadResult",
     "BreakerState",

@@ -33,7 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "_policies/breaker/window.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
     "_policies/retry/retry.py": ("tests/policies/retry", "tests/call/test_retry_marks.py"),
     "_policies/retry/settings.py": ("tests/policies/retry",),
-    "_policies/bulkhead.py": ("tests/policies", "tests/property/test_bulkhead_model.py"),
+    "_policies/permits.py": ("tests/policies", "tests/property/test_bulkhead_model.py"),
     "_policies/timeout.py": ("tests/policies/test_timeout.py", "tests/runtime", "tests/drivers/test_thread.py"),
     "_call/budget.py": ("tests/call/test_budget.py", "tests/policies/retry"),
     "_call/wait_queue.py": ("tests/call/test_wait_queue.py", "tests/policies/test_bulkhead.py"),
