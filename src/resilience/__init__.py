@@ -27,6 +27,7 @@ from resilience._policies.adaptive_limit import AdaptiveLimit
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
+from resilience._policies.cooldown.cooldown import Cooldown
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
 from resilience._policies.timeout import Timeout
@@ -62,6 +63,7 @@ __all__ = [
     "Caller",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Cooldown",
     "DeadlineExceededError",
     "DeferredSettlement",
     "Ending",
