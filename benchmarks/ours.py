@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import resilience
-from resilience import AdaptiveLimit, Bulkhead, CircuitBreaker, Pipeline, Retry, RetryBudget, Timeout, backoff
+from resilience import AdaptiveLimit, Bulkhead, CircuitBreaker, Cooldown, Pipeline, Retry, RetryBudget, Timeout, backoff
 
 LIMIT = 50
 SECONDS = 30.0
@@ -37,6 +37,7 @@ SUCCESS: dict[str, Guard] = {
     "resilience Bulkhead": lambda function: Bulkhead(LIMIT)(function),
     "resilience AdaptiveLimit": lambda function: AdaptiveLimit(LIMIT)(function),
     "resilience CircuitBreaker": lambda function: CircuitBreaker()(function),
+    "resilience Cooldown and CircuitBreaker": lambda function: Pipeline(Cooldown(), CircuitBreaker())(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),

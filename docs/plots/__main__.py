@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.plots import adaptive_limit
+from docs.plots import adaptive_limit, cooldown
 from docs.plots.chart import Chart
 
 PAGES = Path(__file__).resolve().parents[1]
-PLOTS: dict[str, Callable[[], Chart]] = {"adaptive-limit.svg": adaptive_limit.chart}
+PLOTS: dict[str, Callable[[], Chart]] = {"adaptive-limit.svg": adaptive_limit.chart, "cooldown.svg": cooldown.chart}
 
 if __name__ == "__main__":
     for name, chart in PLOTS.items():

@@ -79,10 +79,11 @@ class Model:
         """Grant what is due, in order."""
         while self.line and now >= self.ends:
             first = self.line[0]
-            if first.slot is None:
+            slot = first.slot
+            if slot is None:
                 share = 1.0 - Chance.drawn ** (1 / len(self.line))
-                first.slot = min(now + max(0.0, self.spread_end - now) * share, self.spread_end)
-            if first.slot > now:
+                slot = first.slot = min(now + max(0.0, self.spread_end - now) * share, self.spread_end)
+            if slot > now:
                 return
             self.granted.append(self.line.pop(0))
 

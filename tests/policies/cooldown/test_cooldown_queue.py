@@ -114,9 +114,12 @@ def test_threads_asyncio_and_trio_wait_in_one_queue() -> None:
     cooldown.settle(None, asked(0.1))
 
     async def tasks(name: str) -> None:
+        async def one() -> None:
+            await pipeline.acall(served.append, name)
+
         async with anyio.create_task_group() as group:
             for _ in range(30):
-                group.start_soon(pipeline.acall, served.append, name)
+                group.start_soon(one)
 
     def thread() -> None:
         pipeline.call(served.append, "thread")

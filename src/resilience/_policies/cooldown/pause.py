@@ -146,11 +146,11 @@ class Pause:
         now = clock.monotonic()
         if self.closed(now):
             return self.ends
-        slot: float | None = ticket.slot
-        if slot is None:
+        if ticket.slot is None:
             left = max(0.0, self.spread_end - now)
             share = 1.0 - clock.random.random() ** (1 / len(self.queue.waiting))
-            slot = ticket.slot = min(now + left * share, self.spread_end)
+            ticket.slot = min(now + left * share, self.spread_end)
+        slot: float = ticket.slot
         return slot
 
     def take(self, ticket: TimedTicket, at: float) -> None:
