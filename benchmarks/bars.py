@@ -69,6 +69,14 @@ BARS = (
         0.3,
     ),
     Bar(
+        "Cooldown and CircuitBreaker to CircuitBreaker alone",
+        "sync/resilience Cooldown and CircuitBreaker",
+        ("sync/resilience CircuitBreaker",),
+        None,
+        1.25,
+    ),
+    Bar("AdaptiveLimit to Bulkhead", "sync/resilience AdaptiveLimit", ("sync/resilience Bulkhead",), None, 1.3),
+    Bar(
         "two Timeouts to one, asyncio",
         "asyncio/resilience pipeline with two Timeouts",
         ("asyncio/resilience pipeline",),

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import resilience
-from resilience import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, RetryBudget, Timeout, backoff
+from resilience import (
+    AdaptiveLimit,
+    Bulkhead,
+    CircuitBreaker,
+    Cooldown,
+    Hedge,
+    Pipeline,
+    Retry,
+    RetryBudget,
+    Timeout,
+    backoff,
+)
 
 LIMIT = 50
 SECONDS = 30.0
@@ -36,7 +47,9 @@ SUCCESS: dict[str, Guard] = {
     "resilience Timeout": lambda function: Timeout(SECONDS)(function),
     "resilience Retry": lambda function: retry()(function),
     "resilience Bulkhead": lambda function: Bulkhead(LIMIT)(function),
+    "resilience AdaptiveLimit": lambda function: AdaptiveLimit(LIMIT)(function),
     "resilience CircuitBreaker": lambda function: CircuitBreaker()(function),
+    "resilience Cooldown and CircuitBreaker": lambda function: Pipeline(Cooldown(), CircuitBreaker())(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),

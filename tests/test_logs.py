@@ -20,6 +20,8 @@ from resilience import (
     BulkheadFullError,
     Caller,
     CircuitBreaker,
+    Cooldown,
+    Failure,
     Pipeline,
     RejectedError,
     Retry,
@@ -165,6 +167,20 @@ class TestLines:
             ("INFO", "logged breaker/breaker: the circuit breaker is closed"),
             ("WARNING", "logged breaker/breaker: the circuit breaker is isolated (manually)"),
         ]
+
+    @pytest.mark.usefixtures("virtual_clock")
+    def test_a_cooldown(self, caplog: pytest.LogCaptureFixture) -> None:
+        busy = Allowlist(ConnectionError, when=lambda error: Failure(retry_after=30.0))
+        pipeline: Pipeline[Any] = Pipeline(Cooldown(mode="shadow"), failures=busy, name="cooled")
+        with caplog.at_level(logging.INFO, "resilience"), pytest.raises(ConnectionError):
+            pipeline.call(down)
+
+        (line,) = caplog.records
+        assert (line.levelname, line.getMessage()) == (
+            "INFO",
+            "cooled/cooldown: calls would be held back for 30 s: the server has asked for a pause",
+        )
+        assert vars(line)["resilience_seconds"] == 30.0
 
     def test_an_attempt_without_a_limit(self, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
         import tenacity

@@ -24,10 +24,12 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
 from resilience._pipeline.pipeline import Pipeline, pipelines
+from resilience._policies.adaptive_limit import AdaptiveLimit
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
 from resilience._policies.chaos import Chaos
+from resilience._policies.cooldown.cooldown import Cooldown
 from resilience._policies.fallback import Fallback
 from resilience._policies.hedge import Hedge, quantile
 from resilience._policies.retry.retry import Retry
@@ -56,6 +58,7 @@ __all__ = [
     "ANSWER",
     "HTTP_FAILURES",
     "NETWORK_ERRORS",
+    "AdaptiveLimit",
     "Allowlist",
     "BadResult",
     "BreakerState",
@@ -66,6 +69,7 @@ __all__ = [
     "Chaos",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Cooldown",
     "DeadlineExceededError",
     "DeferredSettlement",
     "Ending",

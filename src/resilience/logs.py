@@ -3,8 +3,9 @@
     resilience.logs.configure(interval=60.0)
 
 For each pipeline and kind of event, at most one line is logged in an interval, by default 10 s. It includes the number
-of events of that kind that were held back since the last line. Retries and give-ups are one kind each; rejections by
-each type of error, such as BulkheadFullError, and changes of a breaker to each state are kinds of their own.
+of events of that kind that were held back since the last line. Retries, give-ups and pauses are one kind each;
+rejections by each type of error, such as BulkheadFullError, and changes of a breaker to each state are kinds of their
+own.
 
 The details of an event are also in the `extra` of its record, with keys that begin with `resilience_`. Records never
 contain arguments, results, messages of exceptions, bodies, headers, or the user info and query of URLs.
@@ -20,7 +21,16 @@ from typing import Any, Final
 from resilience._util import validation
 from resilience._util.locks import members
 from resilience._util.throttle import Throttle
-from resilience.events import BreakerChanged, BreakerState, Event, Mode, Rejected, RetryGivenUp, RetryScheduled
+from resilience.events import (
+    BreakerChanged,
+    BreakerState,
+    CooldownStarted,
+    Event,
+    Mode,
+    Rejected,
+    RetryGivenUp,
+    RetryScheduled,
+)
 from resilience.events._bus import Topic, everywhere
 
 __all__ = ["configure", "logger"]
@@ -133,6 +143,20 @@ def _log_breaker(level: int, held_back: int, event: BreakerChanged) -> None:
     )
 
 
+def _log_cooldown(level: int, held_back: int, event: CooldownStarted) -> None:
+    """Log that calls are held back, since the server has asked for a pause."""
+    _log(
+        *(level, held_back, event, None),
+        "calls %s held back for %.3g s%s: the server has asked for a pause",
+        "are" if event.mode is Mode.ENFORCE else "would be",
+        event.seconds,
+        " from now" if event.extended else "",
+        seconds=event.seconds,
+        extended=event.extended,
+        mode=str(event.mode),
+    )
+
+
 def _target(event: Event) -> str | None:
     """Return the target without credentials: `bind` takes any string, so it may be a URL."""
     return None if event.target is None else _CREDENTIALS.sub("", event.target)
@@ -183,6 +207,7 @@ _KINDS: Final[dict[type[Event], tuple[int, Callable[[int, int, Any], None]]]] = 
     RetryGivenUp: (logging.WARNING, _log_given_up),
     Rejected: (logging.WARNING, _log_rejection),
     BreakerChanged: (logging.WARNING, _log_breaker),
+    CooldownStarted: (logging.INFO, _log_cooldown),
 }
 """The events that are logged: the level, and the function that logs one."""
 

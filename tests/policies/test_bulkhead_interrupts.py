@@ -57,9 +57,8 @@ def test_a_permit_comes_back_whatever_the_function_raises(error: type[BaseExcept
 
 SIGNALLED = """
 import gc, signal
-from resilience import Call, Pipeline
+from resilience import AdaptiveLimit, Bulkhead, Call, Pipeline
 from resilience._outcome.ending import OK
-from resilience._policies.bulkhead import Bulkhead
 
 class Signalled(BaseException):
     pass
@@ -74,7 +73,7 @@ def hear(*_):
         raise Signalled
 
 gc.disable()  # an exception in a finaliser is swallowed
-bulkhead = Bulkhead(1)
+bulkhead = MAKE
 _, binding = Pipeline(bulkhead).entry()
 call = Call.make(binding, int, (), {})
 admit, settle = bulkhead.admit, bulkhead.settle
@@ -99,9 +98,11 @@ print("lost", lost, bulkhead.snapshot())
 """
 
 
-def test_a_signal_during_admit_loses_no_permit() -> None:
+@pytest.mark.parametrize("make", ["Bulkhead(1)", "AdaptiveLimit(1, max_limit=1)"])
+def test_a_signal_during_admit_loses_no_permit(make: str) -> None:
     """Either `admit` came back, or nothing was taken: Python hears signals between its steps, wherever it calls."""
-    child = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=PATIENCE)
+    code = SIGNALLED.replace("MAKE", make)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
 
     assert child.stderr == ""
     assert child.stdout == "lost 0 {'in_flight': 0, 'queued': 0, 'limit': 1, 'peak': 1}\n"

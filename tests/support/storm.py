@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import trio
 
-from resilience import Bulkhead, Pipeline, RejectedError
+from resilience import AdaptiveLimit, Bulkhead, Pipeline, RejectedError
 
 ENOUGH = 10_000
 OF_EACH = 500
@@ -26,7 +26,7 @@ ROOM = 12
 class Storm:
     """Calls that end in every way, from everywhere, until there were enough cancellations and timeouts."""
 
-    def __init__(self, bulkhead: Bulkhead) -> None:
+    def __init__(self, bulkhead: Bulkhead | AdaptiveLimit) -> None:
         self.bulkhead = bulkhead
         self.pipeline: Pipeline[Any] = Pipeline(bulkhead)
         self.lock = threading.Lock()

@@ -12,10 +12,12 @@ import pytest
 
 from resilience import (
     HTTP_FAILURES,
+    AdaptiveLimit,
     Allowlist,
     Bulkhead,
     Call,
     CircuitBreaker,
+    Cooldown,
     Ending,
     Fallback,
     Gate,
@@ -205,6 +207,12 @@ def test_recorded_events_have_their_type() -> None:
     assert_type(recorder.of(RetryScheduled), list[RetryScheduled])
     assert_type(recorder.of(Event), list[Event])
     assert_type(recorder.events, list[Event])
+    assert_type(AdaptiveLimit().limit, int)
+    assert_type(Pipeline(Cooldown()).get(Cooldown), Cooldown)
+    with Cooldown().calling() as cooldown:
+        assert_type(cooldown.active, bool)
+    with AdaptiveLimit() as limit:
+        assert_type(limit, AdaptiveLimit)
     (ended,) = assert_type(recorder.of(CallEnded), list[CallEnded])
     assert assert_type(ended.attempts, int) == 1
 

@@ -102,9 +102,10 @@ class WaitQueue:
     Args:
         acquire: acquires a free permit without waiting; returns whether there was one.
         release: releases a permit.
+        ticket_class: the class of the tickets.
 
-    Both are called with the lock of the queue held. They must not block, and must not call the queue. If `release` is a
-    built-in function, a Ctrl-C cannot prevent it from running.
+    The first two are called with the lock of the queue held. They must not block, and must not call the queue. If
+    `release` is a built-in function, a Ctrl-C cannot prevent it from running.
 
     Attributes:
         lock: the lock that guards the queue.
@@ -112,9 +113,12 @@ class WaitQueue:
         waiting: the waiting tickets, in order; read-only.
     """
 
-    __slots__ = ("_acquire", "lock", "release", "waiting")
+    __slots__ = ("_acquire", "_ticket_class", "lock", "release", "waiting")
 
-    def __init__(self, acquire: Callable[[], bool], release: Callable[[], object]) -> None:
+    def __init__(
+        self, acquire: Callable[[], bool], release: Callable[[], object], ticket_class: type[Ticket] = Ticket
+    ) -> None:
+        self._ticket_class = ticket_class
         self.lock = state_lock
         self._acquire = acquire
         self.release: Callable[[], object] = release
@@ -136,7 +140,7 @@ class WaitQueue:
         """
         if inside_state():
             return None
-        ticket = Ticket(self, until)
+        ticket = self._ticket_class(self, until)
         granted: list[Ticket] = []
         try:
             with self.lock:

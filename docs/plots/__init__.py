@@ -1,0 +1,1 @@
+"""The plots of the documentation. `python3 -m docs.plots` runs the simulations and writes them beside the pages."""

@@ -1,0 +1,1 @@
+"""The cooldown: policy, and the pause that calls wait for."""
