@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from docs.plots import adaptive_limit, cooldown
-from docs.plots.chart import Chart
+from docs.plots import adaptive_limit, cooldown, hedge
 
 PAGES = Path(__file__).resolve().parents[1]
-PLOTS: dict[str, Callable[[], Chart]] = {"adaptive-limit.svg": adaptive_limit.chart, "cooldown.svg": cooldown.chart}
+
+
+class Picture(Protocol):
+    """A picture that can be written."""
+
+    def svg(self) -> str:
+        """Return it as SVG."""
+        ...
+
+
+PLOTS: dict[str, Callable[[], Picture]] = {
+    "adaptive-limit.svg": adaptive_limit.chart,
+    "cooldown.svg": cooldown.chart,
+    "hedge.svg": hedge.chart,
+}
 
 if __name__ == "__main__":
     for name, chart in PLOTS.items():

@@ -7,6 +7,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from resilience import _runtime
@@ -36,7 +37,7 @@ def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until
     """Wait by the clock's function `wait`; a StopToken of this context may end it."""
     lock = threading.Lock()
     lock.acquire()
-    if waiter.add_waker(lock.release):
+    if waiter.add_waker(partial(_release, lock)):
         _tell_if_it_blocks_a_loop(waiter)
         seconds = FOREVER if until == FOREVER else until - clock.monotonic()
         stop = stopping.get()
@@ -44,6 +45,12 @@ def _wait(wait: Callable[[threading.Lock, float], bool], waiter: Wakeable, until
             wait(lock, seconds)
         else:
             stop.wait(wait, lock, seconds)
+
+
+def _release(lock: threading.Lock) -> None:
+    """Release the lock that a thread waits for, also if it was released already: a waker may be called twice."""
+    with contextlib.suppress(RuntimeError):
+        lock.release()
 
 
 def _tell_if_it_blocks_a_loop(waiter: object) -> None:

@@ -21,7 +21,8 @@ from resilience import (
     RateLimitedError,
     Timeout,
 )
-from resilience._util.clock import clock
+from resilience._runtime import threads
+from resilience._util.clock import FOREVER, clock
 from resilience.testing import seeded, virtual_time
 from tests.policies.cooldown.helpers import Busy, asked, paused, queued
 from tests.support.loops import LOOPS, Run, each_loop, on_trio, uvloop_too
@@ -164,19 +165,24 @@ def test_who_waits_in_vain(run: Run) -> None:
 
 
 def test_a_ticket_that_is_woken_twice_before_it_parks_again_is_not_lost() -> None:
-    """A thread's waker raises when it is called twice; the queue would take its event loop for closed."""
+    """A lock that is released twice raises an error, which the queue would take for a closed event loop."""
     with virtual_time() as virtual, seeded(1):
         cooldown = paused(10.0)
         first, second = queued(cooldown), queued(cooldown)
-        lock = threading.Lock()
-        lock.acquire()
-        assert second.add_waker(lock.release)
-        virtual.advance(10.0)
-        first.leave()  # the second is the first now, and is to look earlier
-        virtual.advance(2.0)
-        assert not lock.locked()
-        queued(cooldown)  # it grants what is due: the second may go
+        woken: list[bool] = []
 
+        def wait(lock: threading.Lock, seconds: float) -> bool:
+            virtual.advance(10.0)
+            first.leave()  # the second is the first now, and is to look earlier
+            virtual.advance(2.0)
+            assert not lock.locked()
+            queued(cooldown)  # it grants what is due: the second may go
+            woken.append(lock.locked())
+            return True
+
+        threads._wait(wait, second, FOREVER)
+
+        assert woken == [False]
         assert second.acquire()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from resilience._call.timed_queue import TimedQueue, TimedTicket
@@ -27,19 +26,6 @@ class CooldownTicket(TimedTicket):
     __slots__ = ("slot",)
 
     slot: float | None
-
-    def add_waker(self, wake: Callable[[], object]) -> bool:
-        # It may be woken twice before it parks again, to look earlier and since it may go. A waker is called once.
-        wakers = [wake]
-
-        def wake_once() -> None:
-            try:
-                one = wakers.pop()
-            except IndexError:
-                return
-            one()
-
-        return super().add_waker(wake_once)
 
 
 class Pause:

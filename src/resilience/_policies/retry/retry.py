@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tenacity import TryAgain
 
@@ -27,6 +27,10 @@ from resilience.events._bus import Subscription
 from resilience.events._types import Event, GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled, type_name
 
 _ABANDONED = EndingKind.ABANDONED
+HINT_SPREAD: Final = 0.2
+"""The share of a server's hint that is added to it at most."""
+MAX_HINT_SPREAD: Final = 5.0
+"""The most seconds that are added to a server's hint."""
 
 
 class Retry(Loop):
@@ -43,8 +47,9 @@ class Retry(Loop):
             that takes a `tenacity.RetryCallState`. Its times are on the library's clock.
         budget: the retry budget; by default that of the pipeline, None for no limit.
         max_retry_after: the longest retry-after hint of a server to wait for, in seconds, >= 0. A hint is a lower bound
-            of the wait. With a longer hint the Retry gives up at once, since an earlier attempt would be rejected by
-            the server. 0 ignores all hints, also those that permit to repeat a call that is not idempotent.
+            of the wait; up to a fifth of it, at most 5 s, is added at random, so that calls with the same hint do not
+            come back together. With a longer hint the Retry gives up at once, since the server would reject an earlier
+            attempt. 0 ignores all hints, also those that permit to repeat a call that is not idempotent.
         nested: True to retry also failures that an inner Retry has given up on; the attempts then multiply.
         name: see `Policy`.
         mode: see `Policy`. In shadow mode, a retry is reported but not made.
@@ -224,12 +229,16 @@ class Retry(Loop):
             retried.forget()
 
     def _with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
-        """Return the validated wait of a strategy, or the server's hint if that is longer."""
+        """Return the validated wait of a strategy, or that which the server's hint asks for if it is longer.
+
+        Up to a fifth is added to a hint, so that calls that were given the same one do not come back together.
+        """
         wait: float = seconds
         if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
             wait = validation.number(f"what {strategy!r} returns", seconds)
-        if failure.retry_after is not None and self.settings.max_retry_after > 0:
-            wait = max(wait, failure.retry_after)
+        hint = failure.retry_after
+        if hint is not None and self.settings.max_retry_after > 0:
+            wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
         return wait
 
     def _reason(
