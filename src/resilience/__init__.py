@@ -26,6 +26,7 @@ from resilience._pipeline.pipeline import Pipeline, pipelines
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
+from resilience._policies.partition import Partition
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
 from resilience._policies.timeout import Timeout
@@ -70,6 +71,7 @@ __all__ = [
     "Hint",
     "Loop",
     "Mode",
+    "Partition",
     "Pipeline",
     "Policy",
     "Race",

@@ -17,6 +17,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience._policies.partition import Partition
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
@@ -35,12 +36,13 @@ class ChainBuild(NamedTuple):
     Attributes:
         drivers: the family of drivers.
         lists_results: whether an allowlist in the chain classifies returned values.
-        success_hooks: the `on_success` of the inner loops, so that two Retries with one budget deposit in it once.
+        success_hooks: the `on_success` of the inner loops, or their budgets by key, so that two Retries with one budget
+            deposit in it once.
     """
 
     drivers: Drivers
     lists_results: bool
-    success_hooks: list[OnSuccess]
+    success_hooks: list[object]
 
 
 class Part(NamedTuple):
@@ -84,7 +86,7 @@ class Composer:
 
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Scope | Substitute | Composite):
+            if not isinstance(sample(policy), Gate | Loop | Scope | Substitute | Composite):
                 raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
         self.policies = policies
         self.info = info
@@ -185,7 +187,8 @@ class Composer:
             return drivers.gate_pair(link.outer, link.inner, step)
         if isinstance(link, ScopedLoop):
             source = self._source(link.scope, looped=link.looped)
-            return drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
+            step = drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
+            return self._with_budgets(build, link.loop, step)
         policy, shadow = link.policy, link.mode is Mode.SHADOW
         if isinstance(policy, Composite):
             step = policy.composer.compose(build, step, link.mode, looped=link.looped)
@@ -193,8 +196,10 @@ class Composer:
         if isinstance(policy, Loop):
             on_success = self._on_success(build, policy)
             if shadow:
-                return drivers.shadow_loop(policy, step, on_success)
-            return drivers.loop(policy, step, on_success, None)
+                step = drivers.shadow_loop(policy, step, on_success)
+            else:
+                step = drivers.loop(policy, step, on_success, None)
+            return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
             source = self._source(policy, looped=link.looped)
             if shadow:
@@ -202,6 +207,8 @@ class Composer:
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
+        if isinstance(policy, Partition):
+            return drivers.keyed_gate(policy, step, shadow)
         gate: Any = policy
         return drivers.gate(ShadowGate(gate) if shadow else gate, step)
 
@@ -216,6 +223,19 @@ class Composer:
             return None
         build.success_hooks.append(on_success)
         return on_success
+
+    def _with_budgets(self, build: ChainBuild, loop: Loop, step: Step) -> Step:
+        """Return the step of a loop, wrapped to deposit each success in the budget of its key if there are such."""
+        budgets = loop._budgets(self.info)
+        if budgets is None or budgets in build.success_hooks:
+            return step
+        build.success_hooks.append(budgets)
+        return build.drivers.keyed_budget(budgets, step)
+
+    def budget_partitions(self) -> list[Policy[Any]]:
+        """Return the Partitions of retry budgets that its loops withdraw from."""
+        found = (policy._budgets(self.info) for policy in self.policies if isinstance(policy, Loop))
+        return [budgets for budgets in found if isinstance(budgets, Partition)]
 
     def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
         """Return the source of the deadlines that a Scope sets."""
@@ -268,6 +288,11 @@ def _joined(outer: Part, inner: Part) -> Link | None:
 def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
     """Return whether there is a policy of one of these kinds among the policies, or in a nested pipeline."""
     return any(
-        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, kinds)
+        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(sample(policy), kinds)
         for policy in policies
     )
+
+
+def sample(policy: Policy[Any]) -> object:
+    """Return the policy; for a Partition, one of its policies, which are all made alike."""
+    return policy.overflow if isinstance(policy, Partition) else policy

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary, ref
 
 from resilience._call.budget import RetryBudget
-from resilience._call.call import CallOptions
+from resilience._call.call import AnyBudget, CallOptions
 from resilience._call.caller import D_co
 from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist, Failures
@@ -18,7 +18,8 @@ from resilience._pipeline.engine import Engine
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
 from resilience._policies.base import Policy, Standalone
-from resilience._policies.retry.settings import PIPELINE, Inherit
+from resilience._policies.partition import Partition
+from resilience._policies.retry.settings import PIPELINE, Inherit, check_budget
 from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription
@@ -74,7 +75,7 @@ class Pipeline(Composite[D_co]):
         failures: which outcomes are failures of the dependency; None for those of an integration, or NETWORK_ERRORS.
             Functions that use HTTP need `HTTP_FAILURES`.
         budget: the retry budget of all retries in it; by default a `RetryBudget()` of its own, None for no limit, as
-            for batch jobs. Several pipelines may share one budget.
+            for batch jobs. Several pipelines may share one budget. A `Partition(RetryBudget)` is a budget for each key.
         mode: "enforce"; "shadow", in which its policies only decide and report; or "off", which leaves them out.
 
     Raises:
@@ -93,17 +94,17 @@ class Pipeline(Composite[D_co]):
         *policies: Policy[D_co],
         name: str | None = None,
         failures: Failures | None = None,
-        budget: RetryBudget | Inherit | None = PIPELINE,
+        budget: RetryBudget | Partition[RetryBudget] | Inherit | None = PIPELINE,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(name=name, mode=mode)
         given: tuple[Any, ...] = policies
-        given_budget: Any = budget
         for policy in given:
             if not isinstance(policy, Policy):
                 raise TypeError(f"a Pipeline is made of policies such as Retry(), not {policy!r}")
-        if not (given_budget is None or isinstance(given_budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
+            if isinstance(policy, Partition) and isinstance(policy.overflow, RetryBudget):
+                raise TypeError("a Partition of RetryBudgets is no policy: give it as budget=")
+        check_budget(budget)
         self._by_name = self._names(policies)
         self._engine: Engine[Pipeline[Any]] = Engine(
             policies,
@@ -133,11 +134,11 @@ class Pipeline(Composite[D_co]):
                 raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
         found: dict[str, Policy[Any]] = {}
         for policy in policies:
-            name = policy.name if policy._has_name else policy.kind
+            name = policy.name
             number = 1
             while not policy._has_name and (name in named or name in found):
                 number += 1
-                name = f"{policy.kind}_{number}"
+                name = f"{policy.name}_{number}"
             found[name] = policy
         return found
 
@@ -167,8 +168,8 @@ class Pipeline(Composite[D_co]):
         return self._engine.composer.policies
 
     @property
-    def budget(self) -> RetryBudget | None:
-        """The retry budget; None for no limit."""
+    def budget(self) -> AnyBudget:
+        """The retry budget, or a Partition with one for each key; None for no limit."""
         return self._engine.info.budget
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:

@@ -21,6 +21,7 @@ from resilience._call.block import Block
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.keyed import Keyed
 from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import Ending, EndingKind
@@ -165,6 +166,11 @@ class Loop(Policy[Never]):
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return a function to call after each successful attempt in this pipeline; None for no function."""
+        del info
+        return None
+
+    def _budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the budgets in which each success is deposited, if there is one for each key."""
         del info
         return None
 

@@ -27,14 +27,17 @@ def publish_change(
     """
     if change.previous is change.state:
         return
-    facts = {**change._asdict(), "mode": breaker.mode, "key": change.state}  # the log distinguishes the states
+    facts = {**change._asdict(), "mode": breaker.mode, "partition_key": breaker._key}
+    facts["key"] = change.state  # the log distinguishes the states
     if call is not None:
         call.pipeline.publish(BreakerChanged, breaker, call, **facts)
     for pipeline in pipelines:
         info = pipeline.info
         if call is None or info is not call.pipeline:
             name = info.name_of(breaker) or breaker.name
-            info.bus.publish(BreakerChanged, pipeline=info.name, policy=name, operation="", target=None, **facts)
+            info.bus.publish(
+                BreakerChanged, pipeline=info.name, policy=name, operation="", target=breaker._target, **facts
+            )
 
 
 def log_if_unlisted(

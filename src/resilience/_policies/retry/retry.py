@@ -11,6 +11,7 @@ from tenacity import TryAgain
 from resilience._call import retry_marks
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
+from resilience._call.keyed import Keyed
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
 from resilience._outcome.ending import Ending, EndingKind
@@ -40,7 +41,7 @@ class Retry(Loop):
             an async predicate of exceptions, or an async `retry_if_*` of tenacity.
         stop: another condition on which to give up: a `stop_*` of tenacity (their `|` and `&` included), or a callable
             that takes a `tenacity.RetryCallState`. Its times are on the library's clock.
-        budget: the retry budget; by default that of the pipeline, None for no limit.
+        budget: the retry budget, or a Partition of budgets; by default that of the pipeline, None for no limit.
         max_retry_after: the longest retry-after hint of a server to wait for, in seconds, >= 0. A hint is a lower bound
             of the wait. With a longer hint the Retry gives up at once, since an earlier attempt would be rejected by
             the server. 0 ignores all hints, also those that permit to repeat a call that is not idempotent.
@@ -71,7 +72,7 @@ class Retry(Loop):
         wait: Wait | Mapping[FailureKind, Wait] | None = None,
         on: On | None = None,
         stop: Stop | None = None,
-        budget: RetryBudget | Inherit | None = PIPELINE,
+        budget: RetryBudget | Keyed[RetryBudget] | Inherit | None = PIPELINE,
         max_retry_after: float = 60.0,
         nested: bool = False,
         name: str | None = None,
@@ -95,7 +96,11 @@ class Retry(Loop):
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
         budget = info.budget if self._inherits else self._own_budget
-        return None if budget is None else budget.deposit
+        return budget.deposit if isinstance(budget, RetryBudget) else None
+
+    def _budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        budget = info.budget if self._inherits else self._own_budget
+        return budget if isinstance(budget, Keyed) else None
 
     def reset(self) -> None:
         """Reset the budget, if this Retry has a budget of its own."""
@@ -147,6 +152,8 @@ class Retry(Loop):
         error: Any = ending.error  # always an Exception: drivers call loops for nothing else
         info = call.pipeline
         budget = info.budget if self._inherits else self._own_budget
+        if isinstance(budget, Keyed):
+            budget = budget.policy_of(call)
         if failure is None:
             if not isinstance(error, TryAgain):
                 self._let_through(info, ending, error, budget)

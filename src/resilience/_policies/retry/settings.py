@@ -13,6 +13,7 @@ from tenacity.wait import wait_base
 
 from resilience import backoff
 from resilience._call.budget import RetryBudget
+from resilience._call.keyed import Keyed
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
@@ -46,7 +47,7 @@ class RetrySettings(Value):
     wait: Wait | Mapping[FailureKind, Wait] | None
     on: Any
     stop: Stop | None
-    budget: RetryBudget | Inherit | None
+    budget: RetryBudget | Keyed[RetryBudget] | Inherit | None
     max_retry_after: float
     nested: bool
     waits: Mapping[FailureKind, Wait] | None = field(init=False)
@@ -69,11 +70,16 @@ class RetrySettings(Value):
             object.__setattr__(self, "on", Allowlist.of(self.on))
         elif tenacity_adapter.asks_about_results(self.on):
             raise TypeError("on: an async predicate of returned values is not supported; use a plain one")
-        budget: Any = self.budget
-        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
+        check_budget(self.budget)
         validation.number("max_retry_after", self.max_retry_after)
         validation.flag("nested", self.nested)
+
+
+def check_budget(budget: Any) -> None:
+    """Raise a TypeError for what is no `budget=`."""
+    one = budget.overflow if isinstance(budget, Keyed) else budget
+    if not (one is None or isinstance(one, RetryBudget | Inherit)):
+        raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
 
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
