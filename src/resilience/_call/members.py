@@ -74,7 +74,7 @@ class Member(Generic[T]):
     def use(self, policy: T) -> None:
         """Set the policy."""
         self.policy = policy
-        self.ticket_class: type | None = getattr(policy, "ticket_class", None)
+        self.ticket_class: Any = getattr(policy, "ticket_class", None)
 
     def leave(self, users: list[None], ending: object = None) -> None:
         """Count a call out; `users` is the list in which it is counted, which a fork replaces."""
