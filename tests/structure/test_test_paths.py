@@ -18,6 +18,8 @@ TESTED_WITH = {
     "_policies/breaker/machine": "_policies/breaker/breaker",
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
+    "_drivers/async_keyed": "_drivers/sync_keyed",
+    "_call/members": "_call/keyed",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

@@ -39,8 +39,7 @@ class Keyed(Generic[T]):
 
     def _configure(self, by: str | Callable[[Any], Hashable], max_keys: int, idle: float) -> None:
         """Use other settings from now on."""
-        self._members.max_keys = max_keys
-        self._members.idle = idle
+        self._members.configure(max_keys, idle)
         self.key_of = None if isinstance(by, str) else by
 
     @property

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from resilience._call.settlement import DeferredSettlement
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import holds_any_lock, members, new_lock
 
 
@@ -107,14 +107,19 @@ class Members(Generic[T]):
         self, kept_until: Callable[[T, float], float], failed: Callable[[Exception], object], max_keys: int, idle: float
     ) -> None:
         self.found: dict[Hashable, Member[T]] = {}
-        self.max_keys = max_keys
-        self.idle = idle
+        self.configure(max_keys, idle)
         self._kept_until = kept_until
         self._failed = failed
         self._lock = new_lock()
         self._due: list[tuple[float, int, Member[T]]] = []
         self._numbers = itertools.count()
         self._places_taken = 0
+
+    def configure(self, max_keys: int, idle: float) -> None:
+        """Use other settings from now on."""
+        self.max_keys = max_keys
+        self.idle = idle
+        self._looked_at = FOREVER  # so that the next look determines anew what is due
 
     def __iter__(self) -> Any:
         """Iterate over the members that are there now."""
@@ -169,18 +174,28 @@ class Members(Generic[T]):
                 self._places_taken -= 1
 
     def _nothing_due(self, now: float) -> bool:
-        """Return whether no member is to be checked. All are if the clock was set back, as by virtual time."""
+        """Return whether no member is to be checked."""
         first = self._due[:1]
-        return bool(first) and now < first[0][0] <= now + self.idle
+        return bool(first) and now < first[0][0] and not self._is_outdated(now)
+
+    def _is_outdated(self, now: float) -> bool:
+        """Return whether all is to be checked anew: the settings were changed, or the clock was set back.
+
+        A clock that was set back by less than `idle` makes members stay by no more than that longer.
+        """
+        return now < self._looked_at - self.idle
 
     def evict(self, now: float) -> None:
         """Evict the members that are idle. One that is not is checked again when it may be."""
         if holds_any_lock():
             return
-        due = self._due
         for _ in range(CHECKS):
             with self._lock:
-                if not due or self._nothing_due(now):
+                if self._is_outdated(now):
+                    self._schedule(now)
+                self._looked_at = now
+                due = self._due
+                if not due or now < due[0][0]:
                     return
                 member = due[0][2]
                 if not member.holds_place:
@@ -191,6 +206,14 @@ class Members(Generic[T]):
                     heappop(due)
                 else:
                     heapreplace(due, (at if at > now else now + self.idle, next(self._numbers), member))
+
+    def _schedule(self, now: float) -> None:
+        """Determine anew when each member is to be checked. The lock is held."""
+        found = members(self.found.values())
+        for member in found:
+            member.used_at = min(member.used_at, now)  # it is later if the clock was set back
+        self._due = [(member.used_at + self.idle, next(self._numbers), member) for member in found]
+        heapify(self._due)
 
     def _idle_at(self, member: Member[T], now: float) -> float:
         """Return the time at which a member may be idle; a time until `now` if it is. The lock is held."""
@@ -225,5 +248,4 @@ class Members(Generic[T]):
             member.users = []
             member.live = member.holds_place = True
         self._places_taken = len(found)
-        self._due = [(member.used_at + self.idle, next(self._numbers), member) for member in found]
-        heapify(self._due)
+        self._looked_at = FOREVER

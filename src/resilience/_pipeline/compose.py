@@ -87,7 +87,8 @@ class Composer:
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
             if not isinstance(sample(policy), Gate | Loop | Scope | Substitute | Composite):
-                raise TypeError(f"{policy!r} is of a shape without a driver; subclass Gate, Loop, Scope or Substitute")
+                does = "subclass Gate, Loop, Scope or Substitute; a Partition of RetryBudgets is given as budget="
+                raise TypeError(f"{policy!r} is of a shape without a driver; {does}")
         self.policies = policies
         self.info = info
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}

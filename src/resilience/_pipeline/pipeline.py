@@ -13,7 +13,7 @@ from resilience._call.caller import D_co
 from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._pipeline.compose import Composer, Composite
+from resilience._pipeline.compose import Composer, Composite, sample
 from resilience._pipeline.engine import Engine
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
@@ -102,8 +102,6 @@ class Pipeline(Composite[D_co]):
         for policy in given:
             if not isinstance(policy, Policy):
                 raise TypeError(f"a Pipeline is made of policies such as Retry(), not {policy!r}")
-            if isinstance(policy, Partition) and isinstance(policy.overflow, RetryBudget):
-                raise TypeError("a Partition of RetryBudgets is no policy: give it as budget=")
         check_budget(budget)
         self._by_name = self._names(policies)
         self._engine: Engine[Pipeline[Any]] = Engine(
@@ -134,11 +132,12 @@ class Pipeline(Composite[D_co]):
                 raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
         found: dict[str, Policy[Any]] = {}
         for policy in policies:
-            name = policy.name
+            kind = policy._default_name
+            name = policy.name if policy._has_name else kind
             number = 1
             while not policy._has_name and (name in named or name in found):
                 number += 1
-                name = f"{policy.name}_{number}"
+                name = f"{kind}_{number}"
             found[name] = policy
         return found
 
@@ -221,7 +220,9 @@ class Pipeline(Composite[D_co]):
         names = ", ".join(name for name, _ in found or self.flattened()) or "no policies"
         if found:
             raise LookupError(f"there are {len(found)} policies of type {kind.__name__}: {names}; use pipeline[name]")
-        raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}")
+        inside = [name for name, policy in self.flattened() if isinstance(sample(policy), kind)]
+        hint = f"; {inside[0]} is a Partition with one for each key: use its of(key)" if inside else ""
+        raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}{hint}")
 
     def subscribe(
         self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None

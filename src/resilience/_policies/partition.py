@@ -94,7 +94,7 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
         name: str | None = None,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
-        if not callable(factory):
+        if not callable(factory) or isinstance(factory, Policy):
             raise TypeError(f"factory must be a callable that makes a policy, such as CircuitBreaker, not {factory!r}")
         Policy.__init__(self, PartitionSettings(by=by, max_keys=max_keys, idle=idle), name=name, mode=mode)
         self._updates: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from resilience._outcome.allowlist import Failure
 from resilience._util.values import Value
@@ -206,7 +206,7 @@ class Rejected(Event):
     retry_after: float | None
     mode: Mode = Mode.ENFORCE
     error_type: str = ""
-    partition_key: Any = None
+    partition_key: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -259,7 +259,7 @@ class BreakerChanged(Event):
     failure_rate: float
     why: str = ""
     mode: Mode = Mode.ENFORCE
-    partition_key: Any = None
+    partition_key: object = None
 
 
 def type_name(error: Exception) -> str:
