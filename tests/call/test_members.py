@@ -117,6 +117,30 @@ def test_one_in_use_is_not_evicted_however_long_that_lasts(clock: VirtualClock) 
     assert (own.in_flight, partition.overflow.peak) == (0, 1)
 
 
+def test_a_call_that_comes_in_at_the_moment_of_the_eviction_keeps_it(clock: VirtualClock) -> None:
+    class Arriving(list[None]):
+        """Is empty when it is looked at first."""
+
+        looked = 0
+
+        def __len__(self) -> int:
+            self.looked += 1
+            return self.looked - 1
+
+    partition = partition_of(1)
+    own = partition.of("a")
+    (member,) = partition._members
+    member.users = Arriving()
+    clock.advance(IDLE)
+
+    assert keys(partition) == ["a"]
+    assert member.live
+    member.users = []
+    assert partition.of("a") is own
+    clock.advance(IDLE)
+    assert keys(partition) == []
+
+
 def test_the_next_one_moves_up_behind_one_in_use(clock: VirtualClock) -> None:
     partition = partition_of(3)
     pipeline = Pipeline(partition)

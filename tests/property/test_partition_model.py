@@ -46,9 +46,16 @@ class Model:
     overflow_users: int = 0
 
     def evict(self, now: float) -> None:
-        """Forget whatever is idle: a call with a new key does so, and whoever asks for the state."""
+        """Forget whatever is idle: a call with a new key does so, and whoever asks for the state.
+
+        An isolated breaker that is found then counts as used.
+        """
         for key, one in list(self.own.items()):
-            if not one.users and not one.isolated and now - one.used_at >= self.idle:
+            if one.users or now - one.used_at < self.idle:
+                continue
+            if one.isolated:
+                one.used_at = now
+            else:
                 del self.own[key]
 
 

@@ -19,7 +19,6 @@ TESTED_WITH = {
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
     "_drivers/async_keyed": "_drivers/sync_keyed",
-    "_call/members": "_call/keyed",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

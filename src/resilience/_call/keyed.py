@@ -51,7 +51,7 @@ class Keyed(Generic[T]):
         """Return the member for a call, and count the call in. It must be counted out with `leave`."""
         key: Any = _UNKNOWN
         try:
-            key = call.options.target if self.key_of is None else self.key_of(call)
+            key = call.target if self.key_of is None else self.key_of(call)
         except Exception as error:
             hook_failed("by= of a Partition", self.key_of, error)
         return self.enter_key(key)

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from resilience._call.settlement import DeferredSettlement
 from resilience._util.clock import FOREVER, clock
+from resilience._util.finalizers import pending, run_pending
 from resilience._util.locks import holds_any_lock, members, new_lock
 
 
@@ -166,6 +167,8 @@ class Members(Generic[T]):
         finally:
             if member.holds_place and not member.live:
                 self._free_place(member)
+            if pending:  # what a finalizer has deferred that interrupted a locked region
+                run_pending()
 
     def _free_place(self, member: Member[T]) -> None:
         with self._lock:
@@ -191,21 +194,28 @@ class Members(Generic[T]):
             return
         for _ in range(CHECKS):
             with self._lock:
-                if self._is_outdated(now):
-                    self._schedule(now)
-                self._looked_at = now
-                due = self._due
-                if not due or now < due[0][0]:
-                    return
-                member = due[0][2]
-                if not member.holds_place:
-                    heappop(due)
-                    continue
-                at = self._idle_at(member, now)
-                if at <= now and self._remove(member):
-                    heappop(due)
-                else:
-                    heapreplace(due, (at if at > now else now + self.idle, next(self._numbers), member))
+                done = self._check_next(now)
+            if done:
+                break
+        if pending:
+            run_pending()
+
+    def _check_next(self, now: float) -> bool:
+        """Check the member that is due next; return whether there is none. The lock is held."""
+        if self._is_outdated(now):
+            self._schedule(now)
+        self._looked_at = now
+        due = self._due
+        if not due or now < due[0][0]:
+            return True
+        member = due[0][2]
+        if member.holds_place:
+            at = self._idle_at(member, now)
+            if at > now or not self._remove(member):
+                heapreplace(due, (at if at > now else now + self.idle, next(self._numbers), member))
+                return False
+        heappop(due)
+        return False
 
     def _schedule(self, now: float) -> None:
         """Determine anew when each member is to be checked. The lock is held."""
@@ -220,7 +230,11 @@ class Members(Generic[T]):
         latest = now + self.idle
         if member.users:
             return latest
-        return min(max(member.used_at + self.idle, self._kept_until(member.policy, now)), latest)
+        at = max(member.used_at + self.idle, self._kept_until(member.policy, now))
+        if at > latest:  # its state must last for an unknown or a long time
+            member.used_at = now
+            return latest
+        return at
 
     def _remove(self, member: Member[T]) -> bool:
         """Evict a member; return whether that succeeded. The lock is held."""

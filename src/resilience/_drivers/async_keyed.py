@@ -24,7 +24,7 @@ def keyed_gate(keyed: Keyed[Any], inner: Step, shadow: bool) -> Step:
 
     async def gated(call: RunningCall) -> Any:
         try:
-            member = found[call.options.target if key_of is None else key_of(call)]
+            member = found[(call.options.target or call.target) if key_of is None else key_of(call)]
             users = member.users
             users += ONE  # from here to the `try` there is no call, so that no Ctrl-C can come between
         except Exception:  # there is no such key yet, or no usable one
