@@ -213,7 +213,7 @@ class TestBudgets:
         class Broken(RetryBudget):
             def __init__(self) -> None:
                 super().__init__()
-                self.deposit = self.fail  # type: ignore[method-assign,assignment]
+                self.deposit = self.fail  # type: ignore[assignment]
 
             def fail(self) -> None:
                 raise ValueError("broken")

@@ -17,7 +17,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
-from resilience._policies.partition import Partition
+from resilience._policies.partition import Partition, sample
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
@@ -208,9 +208,9 @@ class Composer:
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
-        if isinstance(policy, Partition):
-            return drivers.keyed_gate(policy, step, shadow)
         gate: Any = policy
+        if isinstance(policy, Partition):
+            return drivers.keyed_gate(gate, step, shadow)
         return drivers.gate(ShadowGate(gate) if shadow else gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop) -> OnSuccess | None:
@@ -227,7 +227,7 @@ class Composer:
 
     def _with_budgets(self, build: ChainBuild, loop: Loop, step: Step) -> Step:
         """Return the step of a loop, wrapped to deposit each success in the budget of its key if there are such."""
-        budgets = loop._budgets(self.info)
+        budgets = loop.budgets(self.info)
         if budgets is None or budgets in build.success_hooks:
             return step
         build.success_hooks.append(budgets)
@@ -235,7 +235,7 @@ class Composer:
 
     def budget_partitions(self) -> list[Policy[Any]]:
         """Return the Partitions of retry budgets that its loops withdraw from."""
-        found = (policy._budgets(self.info) for policy in self.policies if isinstance(policy, Loop))
+        found = (policy.budgets(self.info) for policy in self.policies if isinstance(policy, Loop))
         return [budgets for budgets in found if isinstance(budgets, Partition)]
 
     def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
@@ -292,8 +292,3 @@ def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> boo
         _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(sample(policy), kinds)
         for policy in policies
     )
-
-
-def sample(policy: Policy[Any]) -> object:
-    """Return the policy; for a Partition, one of its policies, which are all made alike."""
-    return policy.overflow if isinstance(policy, Partition) else policy

@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
-from resilience._policies.partition import Partition
+from resilience._policies.partition import sample
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate
 from resilience._policies.timeout import Timeout
@@ -19,7 +19,7 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     Args:
         policies: the policies with their names, outermost first. A Partition is judged by one of its policies.
     """
-    policies = [(name, _sample(policy)) for name, policy in policies]
+    policies = [(name, sample(policy)) for name, policy in policies]
     for index, (name, policy) in enumerate(policies):
         inside = policies[index + 1 :]
         yield from _repeated(name, policy, inside)
@@ -34,11 +34,6 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
             yield from _too_long_inside(name, policy, inside)
         elif isinstance(policy, CircuitBreaker):
             yield from _breaker(name, policy, policies[:index], inside)
-
-
-def _sample(policy: Policy[Any]) -> Policy[Any]:
-    one = policy.overflow if isinstance(policy, Partition) else policy
-    return one if isinstance(one, Policy) else policy
 
 
 def _repeated(name: str, policy: Policy[Any], inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:

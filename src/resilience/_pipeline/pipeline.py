@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary, ref
 
 from resilience._call.budget import RetryBudget
-from resilience._call.call import AnyBudget, CallOptions
+from resilience._call.call import CallOptions
 from resilience._call.caller import D_co
 from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
-from resilience._pipeline.compose import Composer, Composite, sample
+from resilience._pipeline.compose import Composer, Composite
 from resilience._pipeline.engine import Engine
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
 from resilience._policies.base import Policy, Standalone
-from resilience._policies.partition import Partition
+from resilience._policies.partition import Partition, partition_hint
 from resilience._policies.retry.settings import PIPELINE, Inherit, check_budget
 from resilience._util.locks import members
 from resilience._util.log_once import warn
@@ -167,9 +167,10 @@ class Pipeline(Composite[D_co]):
         return self._engine.composer.policies
 
     @property
-    def budget(self) -> AnyBudget:
+    def budget(self) -> RetryBudget | Partition[RetryBudget] | None:
         """The retry budget, or a Partition with one for each key; None for no limit."""
-        return self._engine.info.budget
+        budget = self._engine.info.budget
+        return budget if budget is None or isinstance(budget, RetryBudget | Partition) else None
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
         """Return the policies with their names, those of nested pipelines included, outermost first."""
@@ -220,8 +221,7 @@ class Pipeline(Composite[D_co]):
         names = ", ".join(name for name, _ in found or self.flattened()) or "no policies"
         if found:
             raise LookupError(f"there are {len(found)} policies of type {kind.__name__}: {names}; use pipeline[name]")
-        inside = [name for name, policy in self.flattened() if isinstance(sample(policy), kind)]
-        hint = f"; {inside[0]} is a Partition with one for each key: use its of(key)" if inside else ""
+        hint = partition_hint(kind, self.flattened())
         raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}{hint}")
 
     def subscribe(

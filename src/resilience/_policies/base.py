@@ -261,5 +261,9 @@ def _plain_items(mapping: Any) -> dict[str, Any]:
 
 forget_calls: Callable[[Policy[Any]], object] = methodcaller("_forget_calls")
 """Free what the calls in flight hold in a policy; in a forked child."""
+key_in_partition: Callable[[Policy[Any]], object] = attrgetter("_key")
+"""Return the key of a policy in its Partition; None if it has none."""
+target_by_key: Callable[[Policy[Any]], str | None] = attrgetter("_target")
+"""Return the target of the calls of a policy, if it is known from its key."""
 expected_seconds: Callable[[Policy[Any]], float | None] = attrgetter("_expected_seconds")
 """Return the seconds that an answer may take by a policy; None if it does not say."""

@@ -94,12 +94,14 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
         name: str | None = None,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
-        if not callable(factory) or isinstance(factory, Policy):
+        given: Any = factory
+        if not callable(given) or isinstance(given, Policy):
             raise TypeError(f"factory must be a callable that makes a policy, such as CircuitBreaker, not {factory!r}")
         Policy.__init__(self, PartitionSettings(by=by, max_keys=max_keys, idle=idle), name=name, mode=mode)
         self._updates: dict[str, Any] = {}
-        Keyed.__init__(self, factory, max_keys, idle)
-        if not isinstance(self.overflow, Gate | RetryBudget):
+        super().__init__(factory, max_keys, idle)
+        made: Any = self.overflow
+        if not isinstance(made, Gate | RetryBudget):
             raise TypeError(
                 f"factory must return a gate, such as a CircuitBreaker, or a RetryBudget, not {self.overflow!r}"
             )
@@ -156,7 +158,7 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
 
     def describe(self) -> dict[str, Any]:
         """Return kind, name, mode and settings as plain data, and the description of its policies as `policy`."""
-        return {**Policy.describe(self), **Keyed.describe(self)}
+        return {**Policy.describe(self), **super().describe()}
 
     def _settings_changed(self) -> None:
         self._configure(self.settings.by, self.settings.max_keys, self.settings.idle)
@@ -262,3 +264,14 @@ class _KeyBlock(Block[Any]):
         member, self._member = self._member, None
         if member is not None:
             member.leave(self._users)
+
+
+def sample(policy: Policy[Any]) -> Any:
+    """Return the policy; for a Partition, one of its policies or budgets, which are all made alike."""
+    return getattr(policy, "overflow", policy) if issubclass(type(policy), Partition) else policy
+
+
+def partition_hint(kind: type, policies: list[tuple[str, Policy[Any]]]) -> str:
+    """Return what to add to an error about a missing policy of a type, if there is a Partition of such; else ""."""
+    names = [name for name, policy in policies if isinstance(sample(policy), kind)]
+    return f"; {names[0]} is a Partition with one for each key: use its of(key)" if names else ""

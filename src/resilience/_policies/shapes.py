@@ -169,8 +169,8 @@ class Loop(Policy[Never]):
         del info
         return None
 
-    def _budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
-        """Return the budgets in which each success is deposited, if there is one for each key."""
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the Partition of budgets in which each success is deposited; None if there is none."""
         del info
         return None
 

@@ -98,7 +98,8 @@ class Retry(Loop):
         budget = info.budget if self._inherits else self._own_budget
         return budget.deposit if isinstance(budget, RetryBudget) else None
 
-    def _budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
         budget = info.budget if self._inherits else self._own_budget
         return budget if isinstance(budget, Keyed) else None
 

@@ -77,7 +77,7 @@ class RetrySettings(Value):
 
 def check_budget(budget: Any) -> None:
     """Raise a TypeError for what is no `budget=`."""
-    one = budget.overflow if isinstance(budget, Keyed) else budget
+    one = getattr(budget, "overflow", budget) if issubclass(type(budget), Keyed) else budget
     if not (one is None or isinstance(one, RetryBudget | Inherit)):
         raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
