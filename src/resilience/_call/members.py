@@ -80,8 +80,10 @@ class Member(Generic[T]):
     def leave(self, users: list[None], ending: object = None) -> None:
         """Count a call out; `users` is the list in which it is counted, which a fork replaces."""
         del ending
-        self.used_at = clock.monotonic()
-        del users[-1]
+        try:
+            self.used_at = clock.monotonic()
+        finally:  # also if a Ctrl-C arrives
+            del users[-1]
 
     def leave_after(self, work: DeferredSettlement, users: list[None]) -> None:
         """Count a call out when the work that it has left running has ended."""

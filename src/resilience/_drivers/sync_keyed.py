@@ -60,9 +60,11 @@ def keyed_gate(keyed: Keyed[Any], inner: Step, shadow: bool) -> Step:
             return result
         finally:
             if call.deferred is None:
-                monotonic = now.monotonic  # calls of local variables are faster
-                member.used_at = monotonic()
-                del users[-1]
+                try:
+                    monotonic = now.monotonic  # calls of local variables are faster
+                    member.used_at = monotonic()
+                finally:
+                    del users[-1]
             else:
                 member.leave_after(call.deferred, users)
 
@@ -83,6 +85,9 @@ def keyed_budget(keyed: Keyed[Any], inner: Step) -> Step:
                 hook_failed("deposit of a budget", member.policy, error)
             return result
         finally:
-            member.leave(users)
+            try:
+                member.used_at = clock.monotonic()
+            finally:
+                del users[-1]
 
     return paying
