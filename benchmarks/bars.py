@@ -50,6 +50,11 @@ _OPEN_RIVALS = (
     "pyresilience", "resilient-circuit",
 )  # fmt: skip
 _CRASHBYTES = "crashbytes-resilience pipeline"
+_PARTITIONED = {
+    "Bulkheads": "Bulkhead",
+    "CircuitBreakers": "CircuitBreaker",
+    "CircuitBreakers, callable": "CircuitBreaker",
+}
 
 BARS = (
     Bar("full pipeline, sync, to crashbytes", "sync/resilience pipeline", (f"sync/{_CRASHBYTES}",), 0.43, 0.6),
@@ -146,6 +151,17 @@ BARS = (
         0.99,
         0.9,
         at_most=False,
+    ),
+    *(
+        Bar(
+            f"Partition to the policy alone, {section}: {kind}",
+            f"{section}/resilience Partition of {kind}",
+            (f"{section}/resilience {alone}",),
+            None,
+            1.3,
+        )
+        for section in ("sync", "asyncio")
+        for kind, alone in _PARTITIONED.items()
     ),
     Bar(
         "a window of 1,000 s to one of 1 s, success",

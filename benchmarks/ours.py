@@ -9,9 +9,11 @@ import resilience
 from resilience import (
     AdaptiveLimit,
     Bulkhead,
+    Caller,
     CircuitBreaker,
     Cooldown,
     Hedge,
+    Partition,
     Pipeline,
     Retry,
     RetryBudget,
@@ -43,6 +45,16 @@ def pipeline(outer: bool = True, inner: bool = False, **more: Any) -> Pipeline[A
     return Pipeline(*head, retry(), Bulkhead(LIMIT), CircuitBreaker(), *tail, **more)
 
 
+def by_target(factory: Callable[[], Any]) -> Caller[Any]:
+    """A policy for each target, of which one is called."""
+    return Pipeline(Partition(factory)).bind(target="api.example.com")
+
+
+def by_arguments(factory: Callable[[], Any]) -> Caller[Any]:
+    """A policy for each tuple of arguments, which a callable returns."""
+    return Pipeline(Partition(factory, by=lambda call: call.args))
+
+
 SUCCESS: dict[str, Guard] = {
     "resilience Timeout": lambda function: Timeout(SECONDS)(function),
     "resilience Retry": lambda function: retry()(function),
@@ -50,6 +62,9 @@ SUCCESS: dict[str, Guard] = {
     "resilience AdaptiveLimit": lambda function: AdaptiveLimit(LIMIT)(function),
     "resilience CircuitBreaker": lambda function: CircuitBreaker()(function),
     "resilience Cooldown and CircuitBreaker": lambda function: Pipeline(Cooldown(), CircuitBreaker())(function),
+    "resilience Partition of Bulkheads": lambda function: by_target(lambda: Bulkhead(LIMIT))(function),
+    "resilience Partition of CircuitBreakers": lambda function: by_target(CircuitBreaker)(function),
+    "resilience Partition of CircuitBreakers, callable": lambda function: by_arguments(CircuitBreaker)(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),

@@ -32,6 +32,7 @@ from resilience._policies.chaos import Chaos
 from resilience._policies.cooldown.cooldown import Cooldown
 from resilience._policies.fallback import Fallback
 from resilience._policies.hedge import Hedge, quantile
+from resilience._policies.partition import Partition
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, Scope, Substitute
 from resilience._policies.stale_cache import StaleCache
@@ -82,6 +83,7 @@ __all__ = [
     "Hint",
     "Loop",
     "Mode",
+    "Partition",
     "Pipeline",
     "Policy",
     "Race",

@@ -14,12 +14,12 @@ contain arguments, results, messages of exceptions, bodies, headers, or the user
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from resilience._util import validation
 from resilience._util.locks import members
+from resilience._util.redaction import without_credentials
 from resilience._util.throttle import Throttle
 from resilience.events import (
     BreakerChanged,
@@ -44,8 +44,6 @@ _STATE_LEVELS: Final[dict[object, int]] = {
     BreakerState.CLOSED: logging.INFO,
     BreakerState.HALF_OPEN: logging.DEBUG,
 }
-_CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#]*@|^[^/?#@]*:[^/?#]*@|[?#].*", re.DOTALL)
-"""The user info of a URL, with or without a scheme, and its query and fragment."""
 
 
 def configure(interval: float = 10.0) -> None:
@@ -158,8 +156,7 @@ def _log_cooldown(level: int, held_back: int, event: CooldownStarted) -> None:
 
 
 def _target(event: Event) -> str | None:
-    """Return the target without credentials: `bind` takes any string, so it may be a URL."""
-    return None if event.target is None else _CREDENTIALS.sub("", event.target)
+    return None if event.target is None else without_credentials(event.target)
 
 
 def _phrase(target: str | None) -> str:

@@ -315,7 +315,7 @@ def test_in_shadow_mode_one_attempt_is_made_and_a_further_one_reported(run: Run)
     (started,) = recorder.of(HedgeStarted)
     assert (started.attempt, str(started.mode)) == (2, "shadow")
     assert started.after == pytest.approx(0.1)
-    assert pipeline.budget is not None
+    assert isinstance(pipeline.budget, RetryBudget)
     assert pipeline.budget.tokens == pytest.approx(1.2)
 
 

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from resilience import Mode, Pipeline, Retry, Timeout, remaining
+from resilience import Mode, Pipeline, Retry, RetryBudget, Timeout, remaining
 from resilience.events import CallEnded, Event, FallbackUsed, Outcome, TimedOut
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.functions import down
@@ -87,7 +87,7 @@ def test_a_shadow_substitute_reports_what_it_covers_only(make: Make) -> None:
 @each_way
 def test_a_retry_in_shadow_pays_for_successes(make: Make) -> None:
     pipeline = Pipeline(Retry(mode="shadow"))
-    assert pipeline.budget is not None
+    assert isinstance(pipeline.budget, RetryBudget)
     while pipeline.budget.withdraw():
         pass
 

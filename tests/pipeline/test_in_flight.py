@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resilience import DeferredSettlement, Pipeline, RejectedError, RejectReason, Retry, backoff
+from resilience import DeferredSettlement, Pipeline, RejectedError, RejectReason, Retry, RetryBudget, backoff
 from resilience._call.caller import options_of
 from resilience._call.entry import execute
 from resilience._call.running_call import RunningCall
@@ -177,7 +177,7 @@ class TestDraining:
         pipeline.call(Flaky())
         pipeline.drain(0)
         pipeline.reset()
-        assert pipeline.budget is not None
+        assert isinstance(pipeline.budget, RetryBudget)
         assert pipeline.budget.tokens == 10
         assert pipeline.call(int) == 0
 

@@ -238,7 +238,7 @@ class TestRefusals:
 
         assert state.should_start(0.1)
 
-        assert pipeline.budget is not None
+        assert isinstance(pipeline.budget, RetryBudget)
         assert pipeline.budget.tokens == 0
 
     def test_without_a_budget_there_is_no_limit(self) -> None:

@@ -59,7 +59,7 @@ DOORS = {
         "_util.exports",
         "_util.extras",
     },
-    "logs": {"_util.locks", "_util.throttle", "_util.validation"},
+    "logs": {"_util.locks", "_util.redaction", "_util.throttle", "_util.validation"},
     "pytest_plugin": set[str](),
     "testing": {
         "_pipeline.engine",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DRIVERS = Path(__file__).parents[2] / "src" / "resilience" / "_drivers"
-PAIRS = {"sync": "async_", "sync_gate": "async_gate"}
+PAIRS = {"sync": "async_", "sync_gate": "async_gate", "sync_keyed": "async_keyed"}
 DIFFER = {"await_delay", "await_replacement", "invoke", "invoke_attempt"}
 """What a hook or function returns is awaited in one, and an error in the other; only tasks are cancelled."""
 

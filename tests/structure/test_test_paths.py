@@ -22,6 +22,7 @@ TESTED_WITH = {
     "_drivers/contest": "_drivers/sync_race",
     "_drivers/fault": "_policies/chaos",
     "_runtime/racing": "_runtime/asyncio_race",
+    "_drivers/async_keyed": "_drivers/sync_keyed",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

@@ -23,8 +23,10 @@ from resilience import (
     Gate,
     Hedge,
     Mode,
+    Partition,
     Pipeline,
     Retry,
+    RetryBudget,
     StaleCache,
     Substitute,
     Ticket,
@@ -198,6 +200,29 @@ def test_a_policy_is_found_by_its_type() -> None:
 
     assert breaker.state == "closed"
     assert isinstance(nested.get(Default), Default)
+
+
+def test_a_partition_is_typed_by_its_policies() -> None:
+    breakers = assert_type(Partition(CircuitBreaker), Partition[CircuitBreaker])
+    bulkheads = assert_type(Partition(lambda: Bulkhead(1), by=lambda call: call.args), Partition[Bulkhead])
+    budgets = assert_type(Partition(RetryBudget), Partition[RetryBudget])
+    pipeline = Pipeline(Retry(budget=budgets), breakers, bulkheads, budget=budgets)
+
+    assert_type(breakers.of("a"), CircuitBreaker)
+    assert_type(bulkheads.policies(), list[Bulkhead])
+    assert_type(budgets.overflow, RetryBudget)
+    assert_type(pipeline.call(fetch, "a"), float)
+
+
+def test_a_wrong_partition_is_an_error() -> None:
+    with pytest.raises(TypeError, match="factory"):
+        Partition(Retry)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="budget"):
+        Pipeline(budget=Partition(CircuitBreaker))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="budget"):
+        Retry(budget=Partition(CircuitBreaker))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="by"):
+        Partition(CircuitBreaker, by="host")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_recorded_events_have_their_type() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from resilience._call.ambient import ambient_deadline
 from resilience._call.budget import RetryBudget
 from resilience._call.callables import name_of
+from resilience._call.keyed import Keyed
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import clock
 from resilience.events._bus import Bus, Subscription, deliver
 from resilience.events._types import Event
+
+AnyBudget: TypeAlias = "RetryBudget | Keyed[RetryBudget] | None"
+"""A retry budget, or one for each key; None for no limit."""
 
 
 class PipelineInfo:
@@ -21,13 +25,13 @@ class PipelineInfo:
     Args:
         name: the name of the pipeline; empty if it has none.
         failures: its allowlist; None if none was given, in which case the allowlist of the CallOptions applies.
-        budget: its retry budget; None for no limit.
+        budget: its retry budget, or one for each key; None for no limit.
         bus: the subscriptions to its events.
     """
 
     __slots__ = ("__weakref__", "budget", "bus", "failures", "ignores_results", "name", "policies", "shortest_timeout")
 
-    def __init__(self, name: str, failures: Allowlist | None, budget: RetryBudget | None, bus: Bus) -> None:
+    def __init__(self, name: str, failures: Allowlist | None, budget: AnyBudget, bus: Bus) -> None:
         self.name = name
         self.failures = failures
         self.budget = budget
@@ -40,13 +44,20 @@ class PipelineInfo:
 
     def name_of(self, policy: object) -> str:
         """Return the name of a policy in this pipeline; empty if the policy is not part of it."""
-        names = [name for name, one in self.policies.items() if one is policy]
+        whole = getattr(policy, "_partition", None) or policy
+        names = [name for name, one in self.policies.items() if one is policy or one is whole]
         return names[-1] if names else ""
 
     def label(self, policy: object, default: str) -> str:
         """Return a name for messages, such as "breaker of quotes"; `default` replaces the name of an unknown policy."""
         name = self.name_of(policy) or default
-        return f"{name} of {self.name}" if self.name else name
+        suffix: str = getattr(policy, "_label_suffix", "")
+        return f"{name} of {self.name}{suffix}" if self.name else name + suffix
+
+    def budget_for(self, call: Call) -> RetryBudget | None:
+        """Return the retry budget of a call; None for no limit."""
+        budget = self.budget
+        return budget.policy_of(call) if isinstance(budget, Keyed) else budget
 
     def publish(self, kind: type[Event], policy: object, call: Call, key: object = None, **facts: Any) -> None:
         """Publish an event of type `kind` about a policy and a call, if a listener wants it; see `listeners_for`."""

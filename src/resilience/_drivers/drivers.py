@@ -7,8 +7,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 from resilience import _runtime
 from resilience._call.call import PipelineInfo
+from resilience._call.keyed import Keyed
 from resilience._call.running_call import DeadlineSource, RunningCall
-from resilience._drivers import async_, async_gate, async_race, fault, sync, sync_gate, sync_race
+from resilience._drivers import (
+    async_,
+    async_gate,
+    async_keyed,
+    async_race,
+    fault,
+    sync,
+    sync_gate,
+    sync_keyed,
+    sync_race,
+)
 from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
@@ -28,6 +39,8 @@ class Drivers(NamedTuple):
     invoke_with_deadline: Step
     gate: Callable[[Gate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
+    keyed_gate: Callable[[Keyed[Any], Step, bool], Step]
+    keyed_budget: Callable[[Keyed[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
     shadow_loop: Callable[[Loop, Step, OnSuccess | None], Step]
     scope: Callable[[Scope, Step, DeadlineSource], Step]
@@ -49,6 +62,8 @@ SYNC = Drivers(
     invoke_with_deadline=threads.call_with_deadline,
     gate=sync_gate.gate,
     gate_pair=sync_gate.gate_pair,
+    keyed_gate=sync_keyed.keyed_gate,
+    keyed_budget=sync_keyed.keyed_budget,
     loop=sync.loop,
     shadow_loop=sync.shadow_loop,
     scope=sync.scope,
@@ -70,6 +85,8 @@ ASYNC = Drivers(
     invoke_with_deadline=_runtime.call_with_deadline,
     gate=async_gate.gate,
     gate_pair=async_gate.gate_pair,
+    keyed_gate=async_keyed.keyed_gate,
+    keyed_budget=async_keyed.keyed_budget,
     loop=async_.loop,
     shadow_loop=async_.shadow_loop,
     scope=async_.scope,

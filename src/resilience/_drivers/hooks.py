@@ -49,6 +49,7 @@ def deliver_rejection(
         retry_after=error.retry_after,
         mode=mode,
         error_type=type_name(error),
+        partition_key=getattr(gate, "_key", None),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilience._call.call import Call
+from resilience._call.members import Member
 from resilience._call.wait_queue import Ticket
 from resilience._drivers.hooks import publish_rejection, rejection_of, settle_gate
 from resilience._outcome.ending import Ending
@@ -54,3 +55,11 @@ class ShadowGate(Gate[Any]):
         """Settle the gate, if it admitted the call."""
         if token is not REJECTED:
             settle_gate(self._gate, token, ending)
+
+
+def shadow_of(member: Member[Any]) -> ShadowGate:
+    """Return the gate that replaces the one of a key in shadow mode; it is made when it is first needed."""
+    gate: ShadowGate | None = member.shadow
+    if gate is None:
+        gate = member.shadow = ShadowGate(member.policy)
+    return gate

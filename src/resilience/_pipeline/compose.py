@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
@@ -15,8 +15,10 @@ from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
+from resilience._pipeline.links import GatePair, Link, Part, ScopedLoop, fuse, policies_of
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
+from resilience._policies.partition import Partition, sample
 from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
@@ -35,40 +37,15 @@ class ChainBuild(NamedTuple):
     Attributes:
         drivers: the family of drivers.
         result_lists: the allowlists that classify returned values.
-        success_hooks: the `on_success` of the inner loops, so that two Retries with one budget deposit in it once.
+        success_hooks: the `on_success` of the inner loops, or their budgets by key, so that two Retries with one budget
+            deposit in it once.
         inside: the policies in enforce mode that were composed so far, innermost first.
     """
 
     drivers: Drivers
     result_lists: tuple[Allowlist, ...]
-    success_hooks: list[OnSuccess]
+    success_hooks: list[object]
     inside: list[Policy[Any]]
-
-
-class Part(NamedTuple):
-    """A policy of a chain and the mode that applies: enforce or shadow. `looped` is whether a Loop is outside it."""
-
-    policy: Policy[Any]
-    mode: Mode
-    looped: bool
-
-
-class GatePair(NamedTuple):
-    """Two adjacent gates that are driven by one closure."""
-
-    outer: Gate[Any]
-    inner: Gate[Any]
-
-
-class ScopedLoop(NamedTuple):
-    """A Loop and the Scope directly around it, driven by one closure. `looped` is whether a Loop is outside them."""
-
-    scope: Scope
-    loop: Loop
-    looped: bool
-
-
-Link: TypeAlias = "Part | GatePair | ScopedLoop"
 
 
 class Composer:
@@ -86,8 +63,9 @@ class Composer:
 
     def __init__(self, policies: tuple[Policy[Any], ...], info: PipelineInfo) -> None:
         for policy in policies:
-            if not isinstance(policy, Gate | Loop | Scope | Race | Injector | Substitute | Composite):
-                raise TypeError(f"{policy!r} is of no shape; subclass Gate, Loop, Scope, Race or Substitute")
+            if not isinstance(sample(policy), Gate | Loop | Scope | Race | Injector | Substitute | Composite):
+                does = "subclass Gate, Loop, Scope, Race or Substitute; a Partition of RetryBudgets is given as budget="
+                raise TypeError(f"{policy!r} is of no shape; {does}")
         self.policies = policies
         self.info = info
         self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
@@ -188,7 +166,8 @@ class Composer:
             return drivers.gate_pair(link.outer, link.inner, step)
         if isinstance(link, ScopedLoop):
             source = self._source(link.scope, looped=link.looped)
-            return drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
+            step = drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
+            return self._with_budgets(build, link.loop, step)
         policy, shadow = link.policy, link.mode is Mode.SHADOW
         if isinstance(policy, Composite):
             step = policy.composer.compose(build, step, link.mode, looped=link.looped)
@@ -196,8 +175,10 @@ class Composer:
         if isinstance(policy, Loop):
             on_success = self._on_success(build, policy)
             if shadow:
-                return drivers.shadow_loop(policy, step, on_success)
-            return drivers.loop(policy, step, on_success, None)
+                step = drivers.shadow_loop(policy, step, on_success)
+            else:
+                step = drivers.loop(policy, step, on_success, None)
+            return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
             source = self._source(policy, looped=link.looped)
             if shadow:
@@ -210,13 +191,17 @@ class Composer:
             return drivers.raise_bad_results(faulty, build.result_lists) if build.result_lists else faulty
         if isinstance(policy, Race):
             on_success = self._on_success(build, policy)
-            if shadow:
-                return drivers.shadow_race(policy, step, on_success)
             inside = tuple(one for one in build.inside if type(one).permits_hedge is not Policy.permits_hedge)
-            return drivers.race(policy, step, on_success, inside)
+            if shadow:
+                step = drivers.shadow_race(policy, step, on_success)
+            else:
+                step = drivers.race(policy, step, on_success, inside)
+            return self._with_budgets(build, policy, step)
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
+        if isinstance(policy, Partition):
+            return drivers.keyed_gate(gate, step, shadow)
         return drivers.gate(ShadowGate(gate) if shadow else gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
@@ -230,6 +215,19 @@ class Composer:
             return None
         build.success_hooks.append(on_success)
         return on_success
+
+    def _with_budgets(self, build: ChainBuild, loop: Loop | Race, step: Step) -> Step:
+        """Return the step of a loop, wrapped to deposit each success in the budget of its key if there are such."""
+        budgets = loop.budgets(self.info)
+        if budgets is None or budgets in build.success_hooks:
+            return step
+        build.success_hooks.append(budgets)
+        return build.drivers.keyed_budget(budgets, step)
+
+    def budget_partitions(self) -> list[Policy[Any]]:
+        """Return the Partitions of retry budgets that its loops withdraw from."""
+        found = (policy.budgets(self.info) for policy in self.policies if isinstance(policy, Loop | Race))
+        return [budgets for budgets in found if isinstance(budgets, Partition)]
 
     def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
         """Return the source of the deadlines that a Scope sets."""
@@ -250,47 +248,9 @@ class Composite(Policy[D_co]):
         """The calls in flight in this pipeline."""
 
 
-def policies_of(link: Link) -> list[Policy[Any]]:
-    """Return the policies of a link that are in enforce mode."""
-    if isinstance(link, GatePair):
-        return [link.inner, link.outer]
-    if isinstance(link, ScopedLoop):
-        return [link.loop, link.scope]
-    return [link.policy] if link.mode is Mode.ENFORCE else []
-
-
-def fuse(parts: Sequence[Part]) -> list[Link]:
-    """Join adjacent policies that one closure can drive, and return the links, innermost first.
-
-    Args:
-        parts: the policies, outermost first.
-    """
-    links: list[Link] = []
-    for part in reversed(parts):
-        inner = links[-1] if links else None
-        joined = _joined(part, inner) if isinstance(inner, Part) else None
-        if joined is None:
-            links.append(part)
-        else:
-            links[-1] = joined
-    return links
-
-
-def _joined(outer: Part, inner: Part) -> Link | None:
-    """Return the link of two adjacent parts, or None if no closure can drive both."""
-    if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
-        return None
-    first, second = outer.policy, inner.policy
-    if isinstance(first, Gate) and isinstance(second, Gate):
-        return GatePair(first, second)
-    if isinstance(first, Scope) and isinstance(second, Loop):
-        return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
-    return None
-
-
 def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
     """Return whether there is a policy of one of these kinds among the policies, or in a nested pipeline."""
     return any(
-        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(policy, kinds)
+        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(sample(policy), kinds)
         for policy in policies
     )

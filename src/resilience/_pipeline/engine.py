@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NoReturn, TypeVar
 from weakref import ref
 
-from resilience._call.budget import RetryBudget
-from resilience._call.call import CallOptions, PipelineInfo
+from resilience._call.call import AnyBudget, CallOptions, PipelineInfo
 from resilience._call.callables import name_of
 from resilience._call.entry import BlockEntry
 from resilience._call.running_call import RunningCall
@@ -64,7 +63,7 @@ class Engine(Generic[PipelineT]):
         policies: the policies, outermost first.
         name: the name of the pipeline; empty until it has one.
         failures: the allowlist of the pipeline; None if it was given none.
-        budget: the retry budget of the pipeline; None for no limit.
+        budget: the retry budget of the pipeline, or one for each key; None for no limit.
         pipeline: a weak reference to the pipeline.
         recomposed: called with the pipeline after each `recompose`.
         named: called with the name and the pipeline when the pipeline is named after a function.
@@ -75,7 +74,7 @@ class Engine(Generic[PipelineT]):
         policies: tuple[Policy[Any], ...],
         name: str,
         failures: Allowlist | None,
-        budget: RetryBudget | None,
+        budget: AnyBudget,
         pipeline: ref[PipelineT],
         recomposed: Callable[[PipelineT | None], object],
         named: Callable[[str, PipelineT | None], object],
@@ -206,6 +205,7 @@ def _forget_calls_in_child() -> None:
     for engine in engines():
         engine.in_flight.forget()
         policies |= dict.fromkeys(engine.composer.policies)
+        policies |= dict.fromkeys(engine.composer.budget_partitions())
     for policy in policies:
         forget_calls(policy)
 

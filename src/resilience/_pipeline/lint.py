@@ -8,6 +8,7 @@ from typing import Any
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.hedge import Hedge
+from resilience._policies.partition import sample
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Substitute
 from resilience._policies.timeout import Timeout
@@ -17,8 +18,9 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     """Yield a sentence for each contradiction between policies, with what to do about it.
 
     Args:
-        policies: the policies with their names, outermost first.
+        policies: the policies with their names, outermost first. A Partition is judged by one of its policies.
     """
+    policies = [(name, sample(policy)) for name, policy in policies]
     for index, (name, policy) in enumerate(policies):
         inside = policies[index + 1 :]
         yield from _repeated(name, policy, inside)

@@ -18,6 +18,8 @@ from resilience._pipeline.engine import Engine
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
 from resilience._policies.base import Policy, Standalone
+from resilience._policies.partition import Partition, partition_hint
+from resilience._policies.retry.settings import check_budget
 from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription
@@ -73,7 +75,7 @@ class Pipeline(Composite[D_co]):
         failures: which outcomes are failures of the dependency; None for those of an integration, or NETWORK_ERRORS.
             Functions that use HTTP need `HTTP_FAILURES`.
         budget: the retry budget of all retries in it; by default a `RetryBudget()` of its own, None for no limit, as
-            for batch jobs. Several pipelines may share one budget.
+            for batch jobs. Several pipelines may share one budget. A `Partition(RetryBudget)` is a budget for each key.
         mode: "enforce"; "shadow", in which its policies only decide and report; or "off", which leaves them out.
 
     Raises:
@@ -92,17 +94,15 @@ class Pipeline(Composite[D_co]):
         *policies: Policy[D_co],
         name: str | None = None,
         failures: Failures | None = None,
-        budget: RetryBudget | Inherit | None = PIPELINE,
+        budget: RetryBudget | Partition[RetryBudget] | Inherit | None = PIPELINE,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(name=name, mode=mode)
         given: tuple[Any, ...] = policies
-        given_budget: Any = budget
         for policy in given:
             if not isinstance(policy, Policy):
                 raise TypeError(f"a Pipeline is made of policies such as Retry(), not {policy!r}")
-        if not (given_budget is None or isinstance(given_budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {budget!r}")
+        check_budget(budget)
         self._by_name = self._names(policies)
         self._engine: Engine[Pipeline[Any]] = Engine(
             policies,
@@ -132,11 +132,12 @@ class Pipeline(Composite[D_co]):
                 raise ValueError(f"two policies of one pipeline are named {policy.name!r}; give one another name=")
         found: dict[str, Policy[Any]] = {}
         for policy in policies:
-            name = policy.name if policy._has_name else policy.kind
+            kind = policy._default_name
+            name = policy.name if policy._has_name else kind
             number = 1
             while not policy._has_name and (name in named or name in found):
                 number += 1
-                name = f"{policy.kind}_{number}"
+                name = f"{kind}_{number}"
             found[name] = policy
         return found
 
@@ -166,9 +167,10 @@ class Pipeline(Composite[D_co]):
         return self._engine.composer.policies
 
     @property
-    def budget(self) -> RetryBudget | None:
-        """The retry budget; None for no limit."""
-        return self._engine.info.budget
+    def budget(self) -> RetryBudget | Partition[RetryBudget] | None:
+        """The retry budget, or a Partition with one for each key; None for no limit."""
+        budget = self._engine.info.budget
+        return budget if budget is None or isinstance(budget, RetryBudget | Partition) else None
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
         """Return the policies with their names, those of nested pipelines included, outermost first."""
@@ -219,7 +221,8 @@ class Pipeline(Composite[D_co]):
         names = ", ".join(name for name, _ in found or self.flattened()) or "no policies"
         if found:
             raise LookupError(f"there are {len(found)} policies of type {kind.__name__}: {names}; use pipeline[name]")
-        raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}")
+        hint = partition_hint(kind, self.flattened())
+        raise LookupError(f"there is no policy of type {kind.__name__}; there are {names}{hint}")
 
     def subscribe(
         self, listener: Listener, *, events: Iterable[type[Event]] = (), when: Callable[[], bool] | None = None

@@ -66,6 +66,14 @@ class Policy(Caller[D_co]):
     _mode: Mode = Mode.ENFORCE
     _attached: list[ref[Recomposable]] | None = None
     _alone: tuple[Entry, CallOptions] | None = None
+    _partition: Policy[Any] | None = None
+    """The Partition that it belongs to, under whose name it appears; None if it belongs to none."""
+    _key: Any = None
+    """Its key in the Partition; None for the overflow policy."""
+    _target: str | None = None
+    """The target of its calls, if it is known from its key."""
+    _label_suffix: str = ""
+    """What messages add to its name, to tell it from the other policies of the Partition."""
 
     def __init__(self, settings: Any = None, *, name: str | None = None, mode: ModeName = Mode.ENFORCE) -> None:
         self.settings = settings
@@ -75,7 +83,12 @@ class Policy(Caller[D_co]):
     @property
     def name(self) -> str:
         """The name that was given; without one, the kind of the policy."""
-        return self._name or self.kind
+        return self._name or self._default_name
+
+    @property
+    def _default_name(self) -> str:
+        """The name in a pipeline if none was given; numbered there when repeated."""
+        return self.kind
 
     @property
     def _has_name(self) -> bool:
@@ -164,6 +177,13 @@ class Policy(Caller[D_co]):
         Called in a forked child, where the threads of these calls do not exist.
         """
 
+    def _busy_until(self, now: float) -> float:
+        """Return the time until which its state must not be lost, although no call uses it; `now` if it may be.
+
+        A Partition does not evict it before. `now` and the result are in seconds of the library's monotonic clock.
+        """
+        return now
+
     def _attach(self, pipeline: Recomposable) -> None:
         """Recompose `pipeline` whenever this policy changes. The pipeline is held weakly."""
         with _update_lock:
@@ -176,8 +196,9 @@ class Policy(Caller[D_co]):
             attached.append(ref(pipeline))
 
     def _pipelines(self) -> list[Recomposable]:
-        """Return the live pipelines that contain this policy."""
-        return [pipeline for one in tuple(self._attached or ()) if (pipeline := one()) is not None]
+        """Return the live pipelines that contain this policy, or its Partition."""
+        found = [pipeline for one in tuple(self._attached or ()) if (pipeline := one()) is not None]
+        return found if self._partition is None else found + self._partition._pipelines()
 
     def _recompose(self) -> None:
         """Recompose every pipeline that contains this policy."""
@@ -245,5 +266,9 @@ def _plain_items(mapping: Any) -> dict[str, Any]:
 
 forget_calls: Callable[[Policy[Any]], object] = methodcaller("_forget_calls")
 """Free what the calls in flight hold in a policy; in a forked child."""
+key_in_partition: Callable[[Policy[Any]], object] = attrgetter("_key")
+"""Return the key of a policy in its Partition; None if it has none."""
+target_by_key: Callable[[Policy[Any]], str | None] = attrgetter("_target")
+"""Return the target of the calls of a policy, if it is known from its key."""
 expected_seconds: Callable[[Policy[Any]], float | None] = attrgetter("_expected_seconds")
 """Return the seconds that an answer may take by a policy; None if it does not say."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
+from resilience._call.keyed import Keyed
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import OnSuccess, Race
@@ -63,7 +64,7 @@ class HedgeSettings(Value):
     after: float | Quantile
     max_hedges: int
     on: Any
-    budget: RetryBudget | Inherit | None
+    budget: RetryBudget | Keyed[RetryBudget] | Inherit | None
 
     def __post_init__(self) -> None:
         """Validate the settings; a number for `after` becomes a float."""
@@ -85,8 +86,8 @@ class Hedge(Race):
             learns the delay from the durations of the attempts.
         max_hedges: the greatest number of further attempts for one call, >= 1.
         on: what counts as a failure for this Hedge; None for the failures of the pipeline.
-        budget: the retry budget, from which each further attempt withdraws a token; by default that of the pipeline,
-            None for no limit.
+        budget: the retry budget, or a Partition of budgets, from which each further attempt withdraws a token; by
+            default that of the pipeline, None for no limit.
         name: see `Policy`.
         mode: see `Policy`. In shadow mode no further attempt is made; one that would have been is reported once the
             call has ended.
@@ -117,7 +118,7 @@ class Hedge(Race):
         *,
         max_hedges: int = 1,
         on: Failures | None = None,
-        budget: RetryBudget | Inherit | None = PIPELINE,
+        budget: RetryBudget | Keyed[RetryBudget] | Inherit | None = PIPELINE,
         name: str | None = None,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
@@ -130,6 +131,8 @@ class Hedge(Race):
         if not call.hedgeable:
             return None
         settings, budget = self.settings, self._budget(call.pipeline)
+        if isinstance(budget, Keyed):
+            budget = budget.policy_of(call)
         after = settings.after
         if not isinstance(after, Quantile):
             return HedgeState(settings, budget, now, after, permitted, None)
@@ -139,7 +142,12 @@ class Hedge(Race):
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
         budget = self._budget(info)
-        return None if budget is None else budget.deposit
+        return budget.deposit if isinstance(budget, RetryBudget) else None
+
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
+        budget = self._budget(info)
+        return budget if isinstance(budget, Keyed) else None
 
     def delay(self, target: str | None = None) -> float | None:
         """Return the delay for a target in seconds, as it is now; None while too little is known to learn it.
@@ -167,7 +175,7 @@ class Hedge(Race):
         """Learn anew: the quantile may be another one."""
         self._estimators = {}
 
-    def _budget(self, info: PipelineInfo) -> RetryBudget | None:
+    def _budget(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
         budget = self.settings.budget
         return info.budget if isinstance(budget, Inherit) else budget
 

@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, Never, Protocol, Self, TypeAlias, TypeVar
 
 from resilience._call.block import Block
+from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.keyed import Keyed
 from resilience._call.retry_state import RetryState
 from resilience._call.settlement import DeferredSettlement
 from resilience._call.wait_queue import Ticket
@@ -123,6 +125,11 @@ class Loop(Policy[Never]):
         del info
         return None
 
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the Partition of budgets in which each success is deposited; None if there is none."""
+        del info
+        return None
+
 
 class Scope(Policy[Never]):
     """A policy that sets a deadline for what is inside it."""
@@ -221,6 +228,11 @@ class Race(Policy[Never]):
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return a function to call after each successful call in this pipeline; None for no function."""
+        del info
+        return None
+
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the Partition of budgets in which each success is deposited; None if there is none."""
         del info
         return None
 

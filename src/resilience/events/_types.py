@@ -198,12 +198,15 @@ class Rejected(Event):
         retry_after: the seconds after which another call may be admitted; None if unknown.
         mode: the mode of the policy.
         error_type: the type of the RejectedError, such as "BulkheadFullError".
+        partition_key: the key of the policy in its Partition; None for the overflow policy, and without a Partition. It
+            may be data of a user, so the log does not show it.
     """
 
     reason: RejectReason | None
     retry_after: float | None
     mode: Mode = Mode.ENFORCE
     error_type: str = ""
+    partition_key: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -236,7 +239,8 @@ class BreakerState(StrEnum):
 class BreakerChanged(Event):
     """The state of a circuit breaker changed. It is published in every pipeline that the breaker is part of.
 
-    `operation` is empty and `target` None unless the arrival of a call caused the change.
+    `operation` is empty unless the arrival of a call caused the change, and `target` None unless that or the key in a
+    Partition tells it.
 
     Attributes:
         previous: the state before.
@@ -246,6 +250,7 @@ class BreakerChanged(Event):
             the calls that opened it.
         why: what opened the breaker, in words; empty for other changes.
         mode: the mode of the breaker; in shadow mode it rejects no calls.
+        partition_key: as in Rejected.
     """
 
     previous: BreakerState
@@ -254,6 +259,7 @@ class BreakerChanged(Event):
     failure_rate: float
     why: str = ""
     mode: Mode = Mode.ENFORCE
+    partition_key: object = None
 
 
 def type_name(error: Exception) -> str:

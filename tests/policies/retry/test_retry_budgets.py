@@ -40,7 +40,7 @@ class TestBudgets:
         with suppress(ConnectionError):
             pipeline.call(down)
         assert down.calls == 50
-        assert pipeline.budget is not None
+        assert isinstance(pipeline.budget, RetryBudget)
         assert pipeline.budget.tokens == 10
 
     def test_successes_and_answers_pay_in(self) -> None:

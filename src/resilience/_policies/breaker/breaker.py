@@ -13,6 +13,7 @@ from resilience._policies.breaker.publishing import log_if_unlisted, publish_cha
 from resilience._policies.breaker.settings import GOOD, BreakerSettings
 from resilience._policies.breaker.state import (
     HALF_OPEN,
+    ISOLATED,
     OPEN,
     Change,
     Generation,
@@ -24,7 +25,7 @@ from resilience._policies.breaker.state import (
 )
 from resilience._policies.breaker.window import TimeWindow
 from resilience._policies.shapes import Gate
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import put_off
 from resilience._util.locks import inside_state
 from resilience.events._types import BreakerState, Mode, ModeName
@@ -220,6 +221,12 @@ class CircuitBreaker(Gate[Token]):
             put_off(self._settings_changed)
         else:
             self._machine.use(self.settings)
+
+    def _busy_until(self, now: float) -> float:
+        generation = self._machine.generation
+        if generation.state is ISOLATED:
+            return FOREVER
+        return generation.until if generation.state is OPEN and generation.lasts(now) else now
 
     def _forget_calls(self) -> None:
         self._machine.forget_calls()

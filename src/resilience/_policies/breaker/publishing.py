@@ -8,7 +8,7 @@ from typing import Any
 from resilience._call.call import Call
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.unlisted import log_unlisted
-from resilience._policies.base import Policy, Recomposable
+from resilience._policies.base import Policy, Recomposable, key_in_partition, target_by_key
 from resilience._policies.breaker.settings import BreakerSettings
 from resilience._policies.breaker.state import Change
 from resilience.events._types import BreakerChanged
@@ -27,14 +27,17 @@ def publish_change(
     """
     if change.previous is change.state:
         return
-    facts = {**change._asdict(), "mode": breaker.mode, "key": change.state}  # the log distinguishes the states
+    facts = {**change._asdict(), "mode": breaker.mode, "partition_key": key_in_partition(breaker)}
+    facts["key"] = change.state  # the log distinguishes the states
     if call is not None:
         call.pipeline.publish(BreakerChanged, breaker, call, **facts)
     for pipeline in pipelines:
         info = pipeline.info
         if call is None or info is not call.pipeline:
             name = info.name_of(breaker) or breaker.name
-            info.bus.publish(BreakerChanged, pipeline=info.name, policy=name, operation="", target=None, **facts)
+            info.bus.publish(
+                BreakerChanged, pipeline=info.name, policy=name, operation="", target=target_by_key(breaker), **facts
+            )
 
 
 def log_if_unlisted(

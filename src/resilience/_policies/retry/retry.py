@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from tenacity import TryAgain
 
 from resilience._call import retry_marks
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
+from resilience._call.keyed import Keyed
 from resilience._call.retry_state import RetryState
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, default_failure
@@ -19,7 +20,6 @@ from resilience._outcome.tenacity_adapter import CallState
 from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, On, RetrySettings, Stop, Wait
 from resilience._policies.shapes import Loop, OnSuccess
-from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience.backoff import Backoff
 from resilience.errors import RejectedError
@@ -27,10 +27,6 @@ from resilience.events._bus import Subscription
 from resilience.events._types import Event, GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled, type_name
 
 _ABANDONED = EndingKind.ABANDONED
-HINT_SPREAD: Final = 0.2
-"""The share of a server's hint that is added to it at most."""
-MAX_HINT_SPREAD: Final = 5.0
-"""The most seconds that are added to a server's hint."""
 
 
 class Retry(Loop):
@@ -45,7 +41,7 @@ class Retry(Loop):
             an async predicate of exceptions, or an async `retry_if_*` of tenacity.
         stop: another condition on which to give up: a `stop_*` of tenacity (their `|` and `&` included), or a callable
             that takes a `tenacity.RetryCallState`. Its times are on the library's clock.
-        budget: the retry budget; by default that of the pipeline, None for no limit.
+        budget: the retry budget, or a Partition of budgets; by default that of the pipeline, None for no limit.
         max_retry_after: the longest retry-after hint of a server to wait for, in seconds, >= 0. A hint is a lower bound
             of the wait; up to a fifth of it, at most 5 s, is added at random, so that calls with the same hint do not
             come back together. With a longer hint the Retry gives up at once, since the server would reject an earlier
@@ -77,7 +73,7 @@ class Retry(Loop):
         wait: Wait | Mapping[FailureKind, Wait] | None = None,
         on: On | None = None,
         stop: Stop | None = None,
-        budget: RetryBudget | Inherit | None = PIPELINE,
+        budget: RetryBudget | Keyed[RetryBudget] | Inherit | None = PIPELINE,
         max_retry_after: float = 60.0,
         nested: bool = False,
         name: str | None = None,
@@ -101,7 +97,12 @@ class Retry(Loop):
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
         budget = info.budget if self._inherits else self._own_budget
-        return None if budget is None else budget.deposit
+        return budget.deposit if isinstance(budget, RetryBudget) else None
+
+    def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
+        """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
+        budget = info.budget if self._inherits else self._own_budget
+        return budget if isinstance(budget, Keyed) else None
 
     def reset(self) -> None:
         """Reset the budget, if this Retry has a budget of its own."""
@@ -153,6 +154,8 @@ class Retry(Loop):
         error: Any = ending.error  # always an Exception: drivers call loops for nothing else
         info = call.pipeline
         budget = info.budget if self._inherits else self._own_budget
+        if isinstance(budget, Keyed):
+            budget = budget.policy_of(call)
         if failure is None:
             if not isinstance(error, TryAgain):
                 self._let_through(info, ending, error, budget)
@@ -173,7 +176,7 @@ class Retry(Loop):
         else:
             wait = backoff.seconds(state.attempt_number, state.last_wait)
             if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
-                wait = self._with_hint(backoff, wait, failure)
+                wait = settings.with_hint(backoff, wait, failure)
         reason = self._reason(call, failure, state, wait, stopped)
         if reason is None and budget is not None:
             paid = budget.affordable if state.shadow else budget.withdraw()
@@ -220,26 +223,13 @@ class Retry(Loop):
             retried = state.strategy_state = CallState(state.started, call.function, call.args, call.kwargs)
         retried.ended(state.attempt_number, error)
         try:
-            wait = self._with_hint(strategy, strategy(retried), failure)
+            wait = settings.with_hint(strategy, strategy(retried), failure)
             retried.about_to_sleep(wait)
             stopped = stop is not None and bool(stop(retried))
             retried.idle_for += wait
             return wait, stopped
         finally:
             retried.forget()
-
-    def _with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
-        """Return the validated wait of a strategy, or that which the server's hint asks for if it is longer.
-
-        Up to a fifth is added to a hint, so that calls that were given the same one do not come back together.
-        """
-        wait: float = seconds
-        if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
-            wait = validation.number(f"what {strategy!r} returns", seconds)
-        hint = failure.retry_after
-        if hint is not None and self.settings.max_retry_after > 0:
-            wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
-        return wait
 
     def _reason(
         self, call: Call, failure: Failure, state: RetryState, wait: float, stopped: bool

@@ -12,12 +12,18 @@ from tenacity.wait import wait_base
 
 from resilience import backoff
 from resilience._call.budget import Inherit, RetryBudget
+from resilience._call.keyed import Keyed
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
+from resilience._util.clock import FOREVER, clock
 from resilience._util.values import Value
 from resilience.backoff import Backoff
 
+HINT_SPREAD: Final = 0.2
+"""The share of a server's hint that is added to it at most."""
+MAX_HINT_SPREAD: Final = 5.0
+"""The most seconds that are added to a server's hint."""
 AGAIN: Final = Failure(counted=False)
 """The failure that tenacity's TryAgain stands for: the function requests another attempt; breakers do not count it."""
 Wait: TypeAlias = "Backoff | wait_base | Callable[[RetryCallState], float]"
@@ -33,7 +39,7 @@ class RetrySettings(Value):
     wait: Wait | Mapping[FailureKind, Wait] | None
     on: Any
     stop: Stop | None
-    budget: RetryBudget | Inherit | None
+    budget: RetryBudget | Keyed[RetryBudget] | Inherit | None
     max_retry_after: float
     nested: bool
     waits: Mapping[FailureKind, Wait] | None = field(init=False)
@@ -56,11 +62,29 @@ class RetrySettings(Value):
             object.__setattr__(self, "on", Allowlist.of(self.on))
         elif tenacity_adapter.asks_about_results(self.on):
             raise TypeError("on: an async predicate of returned values is not supported; use a plain one")
-        budget: Any = self.budget
-        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
+        check_budget(self.budget)
         validation.number("max_retry_after", self.max_retry_after)
         validation.flag("nested", self.nested)
+
+    def with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
+        """Return the validated wait of a strategy, or that which the server's hint asks for if it is longer.
+
+        Up to a fifth is added to a hint, so that calls that were given the same one do not come back together.
+        """
+        wait: float = seconds
+        if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
+            wait = validation.number(f"what {strategy!r} returns", seconds)
+        hint = failure.retry_after
+        if hint is not None and self.max_retry_after > 0:
+            wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
+        return wait
+
+
+def check_budget(budget: Any) -> None:
+    """Raise a TypeError for what is no `budget=`."""
+    one = getattr(budget, "overflow", budget) if issubclass(type(budget), Keyed) else budget
+    if not (one is None or isinstance(one, RetryBudget | Inherit)):
+        raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
 
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)

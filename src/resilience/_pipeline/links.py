@@ -1,0 +1,74 @@
+"""The links of a chain: the policies of a pipeline with their modes, joined where one closure can drive two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from resilience._policies.base import Policy
+from resilience._policies.shapes import Gate, Loop, Scope
+from resilience.events._types import Mode
+
+
+class Part(NamedTuple):
+    """A policy of a chain and the mode that applies: enforce or shadow. `looped` is whether a Loop is outside it."""
+
+    policy: Policy[Any]
+    mode: Mode
+    looped: bool
+
+
+class GatePair(NamedTuple):
+    """Two adjacent gates that are driven by one closure."""
+
+    outer: Gate[Any]
+    inner: Gate[Any]
+
+
+class ScopedLoop(NamedTuple):
+    """A Loop and the Scope directly around it, driven by one closure. `looped` is whether a Loop is outside them."""
+
+    scope: Scope
+    loop: Loop
+    looped: bool
+
+
+Link: TypeAlias = "Part | GatePair | ScopedLoop"
+
+
+def policies_of(link: Link) -> list[Policy[Any]]:
+    """Return the policies of a link that are in enforce mode."""
+    if isinstance(link, GatePair):
+        return [link.inner, link.outer]
+    if isinstance(link, ScopedLoop):
+        return [link.loop, link.scope]
+    return [link.policy] if link.mode is Mode.ENFORCE else []
+
+
+def fuse(parts: Sequence[Part]) -> list[Link]:
+    """Join adjacent policies that one closure can drive, and return the links, innermost first.
+
+    Args:
+        parts: the policies, outermost first.
+    """
+    links: list[Link] = []
+    for part in reversed(parts):
+        inner = links[-1] if links else None
+        joined = _joined(part, inner) if isinstance(inner, Part) else None
+        if joined is None:
+            links.append(part)
+        else:
+            links[-1] = joined
+    return links
+
+
+def _joined(outer: Part, inner: Part) -> Link | None:
+    """Return the link of two adjacent parts, or None if no closure can drive both."""
+    if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
+        return None
+    first, second = outer.policy, inner.policy
+    if isinstance(first, Gate) and isinstance(second, Gate):
+        return GatePair(first, second)
+    if isinstance(first, Scope) and isinstance(second, Loop):
+        return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
+    return None
