@@ -28,6 +28,8 @@ from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
 from resilience._policies.fallback import Fallback
 from resilience._policies.hedge import Hedge, quantile
+from resilience._policies.rate_limit.rate_limit import CombinedRateLimit, RateLimit
+from resilience._policies.rate_limit.reservation import Reservation
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, RetryState, Scope, Substitute
 from resilience._policies.stale_cache import StaleCache
@@ -63,6 +65,7 @@ __all__ = [
     "Caller",
     "CircuitBreaker",
     "CircuitOpenError",
+    "CombinedRateLimit",
     "DeadlineExceededError",
     "DeferredSettlement",
     "Ending",
@@ -78,9 +81,11 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Race",
+    "RateLimit",
     "RateLimitedError",
     "RejectReason",
     "RejectedError",
+    "Reservation",
     "ResilienceError",
     "ResilienceWarning",
     "Retry",

@@ -13,6 +13,7 @@ from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
+from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._runtime import threads
 
@@ -27,6 +28,7 @@ class Drivers(NamedTuple):
     invoke_attempt: Step
     invoke_with_deadline: Step
     gate: Callable[[Gate[Any], Step], Step]
+    result_gate: Callable[[ResultGate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
     shadow_loop: Callable[[Loop, Step, OnSuccess | None], Step]
@@ -46,6 +48,7 @@ SYNC = Drivers(
     invoke_attempt=sync.invoke_attempt,
     invoke_with_deadline=threads.call_with_deadline,
     gate=sync_gate.gate,
+    result_gate=sync_gate.result_gate,
     gate_pair=sync_gate.gate_pair,
     loop=sync.loop,
     shadow_loop=sync.shadow_loop,
@@ -65,6 +68,7 @@ ASYNC = Drivers(
     invoke_attempt=async_.invoke_attempt,
     invoke_with_deadline=_runtime.call_with_deadline,
     gate=async_gate.gate,
+    result_gate=async_gate.result_gate,
     gate_pair=async_gate.gate_pair,
     loop=async_.loop,
     shadow_loop=async_.shadow_loop,

@@ -16,6 +16,7 @@ from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
+from resilience._policies.blocks import ResultGate
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
@@ -212,7 +213,8 @@ class Composer:
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
-        return drivers.gate(ShadowGate(gate) if shadow else gate, step)
+        gate = ShadowGate(gate) if shadow else gate
+        return drivers.result_gate(gate, step) if _observes_results(gate) else drivers.gate(gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner one calls the same one."""
@@ -276,11 +278,18 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
         return None
     first, second = outer.policy, inner.policy
+    if _observes_results(first) or _observes_results(second):
+        return None
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
     if isinstance(first, Scope) and isinstance(second, Loop):
         return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
     return None
+
+
+def _observes_results(gate: object) -> bool:
+    """Return whether a gate needs what its calls return."""
+    return isinstance(gate, ResultGate) and gate.observes_results
 
 
 def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
