@@ -46,6 +46,27 @@ def gate(policy: Gate[Any], inner: Step) -> Step:
     return gated
 
 
+def admission_gate(policy: ResultGate[Any], inner: Step) -> Step:
+    """Drive a gate that is not settled after a success: admit the call, pass it on, settle the token of a failure."""
+    admit, ticket_class = policy.admit, policy.ticket_class
+
+    async def gated(call: RunningCall) -> Any:
+        try:
+            token = admit(call)
+        except RejectedError as error:
+            hooks.publish_rejection(policy, call, error, Mode.ENFORCE)
+            raise
+        if token.__class__ is ticket_class:
+            await wait_for_ticket(policy, token, call)
+        try:
+            return await inner(call)
+        except BaseException as error:
+            hooks.settle_gate_after_error(policy, token, call, error)
+            raise
+
+    return gated
+
+
 def result_gate(policy: ResultGate[Any], inner: Step) -> Step:
     """Drive a ResultGate as `gate` drives a Gate, and give it the results."""
     admit, ticket_class = policy.admit, policy.ticket_class

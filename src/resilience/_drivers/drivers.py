@@ -28,6 +28,7 @@ class Drivers(NamedTuple):
     invoke_attempt: Step
     invoke_with_deadline: Step
     gate: Callable[[Gate[Any], Step], Step]
+    admission_gate: Callable[[ResultGate[Any], Step], Step]
     result_gate: Callable[[ResultGate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
@@ -48,6 +49,7 @@ SYNC = Drivers(
     invoke_attempt=sync.invoke_attempt,
     invoke_with_deadline=threads.call_with_deadline,
     gate=sync_gate.gate,
+    admission_gate=sync_gate.admission_gate,
     result_gate=sync_gate.result_gate,
     gate_pair=sync_gate.gate_pair,
     loop=sync.loop,
@@ -68,6 +70,7 @@ ASYNC = Drivers(
     invoke_attempt=async_.invoke_attempt,
     invoke_with_deadline=_runtime.call_with_deadline,
     gate=async_gate.gate,
+    admission_gate=async_gate.admission_gate,
     result_gate=async_gate.result_gate,
     gate_pair=async_gate.gate_pair,
     loop=async_.loop,

@@ -214,7 +214,9 @@ class Composer:
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
         gate = ShadowGate(gate) if shadow else gate
-        return drivers.result_gate(gate, step) if _observes_results(gate) else drivers.gate(gate, step)
+        if isinstance(gate, ResultGate) and (gate.observes_results or not gate.settles_success):
+            return (drivers.result_gate if gate.observes_results else drivers.admission_gate)(gate, step)
+        return drivers.gate(gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner one calls the same one."""

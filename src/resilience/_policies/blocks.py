@@ -61,6 +61,9 @@ class PermitGate(Gate[Token], Generic[Token]):
 class ResultGate(Gate[Token], Generic[Token]):
     """A gate that may look at what its calls return."""
 
+    settles_success: bool = True
+    """Whether `settle` has to be called after a success, too; if not, a pipeline may leave that out."""
+
     @property
     def observes_results(self) -> bool:
         """Whether `on_result` is to be called; it is asked when a chain is composed."""

@@ -11,7 +11,7 @@ from resilience._util.clock import FOREVER
 Charges: TypeAlias = "Sequence[tuple[Meter, Charge]]"
 """What a call takes, from each meter."""
 
-State: TypeAlias = "tuple[float, float, float, float]"
+State: TypeAlias = "tuple[float, float, float]"
 
 
 def ready_at(charges: Charges) -> float:
@@ -72,4 +72,4 @@ class Forecast:
 
 
 def _state(meter: Meter) -> State:
-    return meter.origin, meter.total, meter.interval, meter.burst
+    return meter.full_at, meter.interval, meter.burst

@@ -13,9 +13,9 @@ from resilience._call.wait_queue import Ticket, wake_all
 from resilience._outcome.ending import OK, Ending, EndingKind
 from resilience._policies.blocks import PermitGate, ResultGate
 from resilience._policies.rate_limit.forecast import Charges, Forecast, ready_at
-from resilience._policies.rate_limit.meter import LATE, ROUNDING, Charge
+from resilience._policies.rate_limit.meter import LATE, Charge
 from resilience._policies.rate_limit.source import Source, Waiting
-from resilience._policies.rate_limit.tokens import SETTLED, Admitted, Corrections, RateTicket, Token, admitted_of
+from resilience._policies.rate_limit.tokens import SETTLED, Admitted, Corrections, RateTicket, Token
 from resilience._util import validation
 from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_pending
@@ -83,12 +83,13 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         to_wake: list[Ticket] = []
         try:
             with state_lock:
+                self._begin_change()
                 if self._waiting:
                     self._queue.grant_due(to_wake)
                 now = clock.monotonic()
                 at = self._forecast_at(charges)
                 wait = at - now
-                if not self._waiting and wait <= ROUNDING:
+                if not self._waiting and wait <= min(meter.rounding for meter, _ in charges):
                     for meter, charge in charges:
                         meter.charge(charge, now, track=track)
                 elif at <= now + longest_wait and at < call.deadline:
@@ -99,6 +100,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
                 else:
                     self._rejected += 1
                     admitted = SETTLED
+                self._end_change()
         finally:
             wake_all(to_wake)
             if pending:
@@ -106,6 +108,12 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         if admitted is SETTLED:
             self._reject(call, max(0.0, wait))
         return admitted if ticket is None else ticket
+
+    def _begin_change(self) -> None:
+        """Called before a change of a meter that takes more than one step. Lock held."""
+
+    def _end_change(self) -> None:
+        """Called after such a change. Lock held."""
 
     def _forecast_at(self, charges: Charges) -> float:
         """Return when a call will be admitted that joins the queue now. Lock held."""
@@ -141,10 +149,9 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         if forecast is not None and not forecast.holds(self._waiting):
             forecast = self._forecast = None
         for meter, charge in ticket.charges:
-            origin = meter.origin
-            meter.charge(charge, now if late else at, track=ticket.track)
-            if late and meter.origin != origin:
+            if late and now > meter.full_at:
                 forecast = self._forecast = None
+            meter.charge(charge, now if late else at, track=ticket.track)
         if forecast is not None:
             forecast.admitted(ticket.charges)
 
@@ -156,6 +163,8 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
 
     # Settlement
 
+    settles_success = False
+
     @property
     def observes_results(self) -> bool:
         """Whether one of the rate limits has an `actual`."""
@@ -163,7 +172,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
 
     def on_result(self, token: Token, result: Any) -> None:
         """Ask each `actual` for what the call really took. If one fails, that is logged once, and the cost stays."""
-        admitted = admitted_of(token)
+        admitted = self.admitted_of(token)
         used: Corrections = []
         for source in self._sources:
             if source.settings.actual is None:
@@ -183,9 +192,9 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
 
     def settle(self, token: Token, ending: Ending) -> None:
         """Refund what the call took if its function was not called, such as after a rejection by an inner policy."""
-        if isinstance(token, tuple) and ending is OK:
+        if token.__class__ is tuple and ending is OK:
             return
-        admitted = admitted_of(token)
+        admitted = self.admitted_of(token)
         unused = admitted.is_unused and (ending.error is not None or ending.kind is EndingKind.ABANDONED)
         used = [(*charge, 0.0) for charge in admitted.charges] if unused else []
         self.correct(admitted, used, close=True)
@@ -204,14 +213,26 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         if used:
             self._admit_due_everywhere()
 
-    @staticmethod
-    def _correct(admitted: Admitted, used: Corrections, *, close: bool) -> None:
+    def admitted_of(self, token: Token) -> Admitted:
+        """Return what was admitted with a token."""
+        if isinstance(token, RateTicket):
+            return token.admitted
+        if isinstance(token, Admitted):
+            return token
+        call, calls_made, mark = token
+        admitted = Admitted(call, [(self._sources[0].meter, Charge(1.0, mark))])
+        admitted.calls_made = calls_made
+        return admitted
+
+    def _correct(self, admitted: Admitted, used: Corrections, *, close: bool) -> None:
         """Do what `correct` does, with the lock held and without admitting calls after it."""
+        self._begin_change()
         now = clock.monotonic()
         for meter, charge, units in used:
             meter.correct(charge, units, now)
         for meter, charge in admitted.charges if close else ():
             meter.tracked.pop(charge, None)
+        self._end_change()
 
     def admit_due(self) -> None:
         """Admit the waiting calls that are due."""
@@ -252,8 +273,8 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         info = call.pipeline
         when = "cannot be asked now" if wait is None else f"has its next slot for it in {wait:.3g} s"
         return RateLimitedError(
-            f"{info.label(self, self.name)} {when}, and the call may not wait so long; the dependency was not called. Make "
-            "fewer calls, or raise max_wait, or rate and burst if the dependency permits more",
+            f"{info.label(self, self.name)} {when}, and the call may not wait so long; the dependency was not called. "
+            "Make fewer calls, or raise max_wait, or rate and burst if the dependency permits more",
             policy=info.name_of(self) or self.name,
             pipeline=info.name,
             reason=RejectReason.RATE,

@@ -7,7 +7,9 @@ from resilience._util.clock import FOREVER
 LATE = 0.005
 """How late a waiting call may be for its slot, in seconds, without loss: timers are late by about that much at most."""
 ROUNDING = 1e-8
-"""How much too early a slot may be taken, in seconds: more than what a time differs from the exact one by rounding."""
+"""How much too early a slot may be taken, in seconds: more than a time differs from the exact one by rounding."""
+ROUNDING_PER_UNIT = 1e-9
+"""How much more that is for each unit of a burst, since each call of it is rounded."""
 
 
 class Charge:
@@ -15,9 +17,10 @@ class Charge:
 
     Attributes:
         cost: the units, as far as they are known.
-        mark: the units that the meter had charged by then, this call included.
-        later: while the meter tracks it, the greatest `at - total * interval` among the calls that came after it: the
-            origin that the meter would have if only those had been made.
+        mark: the reading of the meter right after the call.
+        later: while the meter tracks the charge, the greatest time at which a call was admitted after it, minus what
+            had been charged by then, in seconds. Plus all that is charged, it is when the bucket would be full if only
+            the calls after it had been made.
     """
 
     __slots__ = ("cost", "later", "mark")
@@ -31,9 +34,6 @@ class Charge:
 class Meter:
     """The generic cell rate algorithm (ITU-T I.371), with costs, refunds and debts. All methods need the lock held.
 
-    The theoretical arrival time, at which the bucket is full again, is `origin + total * interval`. Computed from the
-    number of units, instead of being advanced with each call, it has no rounding errors that add up.
-
     Args:
         rate: the units in `per` seconds.
         per: the seconds.
@@ -42,116 +42,114 @@ class Meter:
     Attributes:
         interval: the seconds in which one unit is added.
         burst: the units in a full bucket.
-        spare: `burst - 1`: what is left of a full bucket after a call that costs 1.
-        origin: see above; minus infinity if the bucket has been full since the start.
-        total: the units charged so far. It never decreases, so that what was charged after a call can be told.
-        tracked: the charges since the bucket was last full whose refunds are to be exact, in order.
+        full_at: when the bucket is full, if nothing more is taken: the "theoretical arrival time".
+        refunded: by how many seconds refunds have moved it back so far. Debts move it forward.
+        slack: how long before the bucket is full a call that costs 1 is admitted, in seconds, if that takes no lock;
+            otherwise minus infinity. The rate limit sets it.
+        tracked: the charges since the bucket was last full whose corrections are to be exact, in order.
     """
 
-    __slots__ = ("_corrected", "_void", "burst", "interval", "origin", "spare", "total", "tracked")
+    __slots__ = ("_charged", "_void", "burst", "full_at", "interval", "refunded", "rounding", "slack", "tracked")
 
     def __init__(self, rate: float, per: float, burst: float) -> None:
+        self._set(rate, per, burst)
+        self.slack = -FOREVER
+        self.full_at = -FOREVER
+        self.refunded = 0.0
+        self.tracked: dict[Charge, None] = {}
+        self._charged = 0.0
+        self._void = -FOREVER
+
+    def _set(self, rate: float, per: float, burst: float) -> None:
         self.interval = per / rate
         self.burst = burst
-        self.spare = burst - 1.0
-        self.origin = -FOREVER
-        self.total = 0.0
-        self.tracked: dict[Charge, None] = {}
-        self._corrected = 0.0
-        self._void = 0.0
+        self.rounding = min(ROUNDING + burst * ROUNDING_PER_UNIT, self.interval / 2)
 
     def copy(self) -> Meter:
         """Return a meter with the same state, without tracked charges."""
         other = Meter(1.0, self.interval, self.burst)
-        other.origin = self.origin
-        other.total = self.total
+        other.full_at = self.full_at
         return other
 
     def ready_at(self, cost: float) -> float:
         """Return the time from which a call is admitted: the bucket holds its cost, or is full if it costs more."""
         spare = self.burst - cost
-        return self.origin + (self.total - (spare if spare > 0 else 0.0)) * self.interval
+        return self.full_at - spare * self.interval if spare > 0 else self.full_at
 
     def take(self, cost: float, at: float) -> None:
         """Charge a call that is admitted at that time."""
-        start = at - self.total * self.interval
-        if start >= self.origin:  # the bucket is full: what was taken before has no influence any more
-            self.origin = start
+        if at >= self.full_at:  # what was taken before has no influence any more
+            self.full_at = at
             if self.tracked:
                 self.tracked = {}
         elif self.tracked:
+            start = at - self._charged
             for charge in reversed(self.tracked):
                 if charge.later >= start:
                     break  # so it is for those before
                 charge.later = start
-        self.total += cost
+        seconds = cost * self.interval
+        self._charged += seconds
+        self.full_at += seconds
 
     def charge(self, charge: Charge, at: float, *, track: bool) -> None:
         """Charge a call that is admitted at that time, and note it in `charge`."""
         self.take(charge.cost, at)
-        charge.mark = self.total
+        charge.mark = self.full_at + self.refunded
         if track:
             self.tracked[charge] = None
 
     def correct(self, charge: Charge, cost: float, now: float) -> None:
         """Change what a call has taken to what it really took; more than before is a debt."""
         change, charge.cost = cost - charge.cost, cost
-        if charge.mark <= self._void:
+        if charge.mark <= self._void or not change:
             return
+        seconds = change * self.interval
+        full_at = self.full_at
         if charge in self.tracked:
-            self._shift(charge, change * self.interval)
+            # As if the call had cost that in the first place.
+            self.full_at = max(full_at + seconds, charge.later + self._charged)
+            for earlier in self.tracked:
+                if earlier is charge:
+                    break
+                earlier.later = max(earlier.later + seconds, charge.later)
         elif change > 0:
             self.take(change, now)
             return
         else:
-            # What came after it is known as a number only. So no more is refunded than if all of that were taken now.
-            full_at = self.origin + self.total * self.interval
-            later = now + (self.total - charge.mark) * self.interval
-            self.origin -= full_at - max(full_at + change * self.interval, min(full_at, later))
-        self._corrected += change
-
-    def _shift(self, charge: Charge, seconds: float) -> None:
-        """Move the origin by a correction of a tracked charge: as if it had cost that in the first place."""
-        self.origin = max(self.origin + seconds, charge.later)
-        for earlier in self.tracked:
-            if earlier is charge:
-                break
-            earlier.later = max(earlier.later + seconds, charge.later)
+            # What came after it is known as a sum only. So no more is refunded than if all of that were taken now.
+            later = full_at + self.refunded - charge.mark
+            self.full_at = max(full_at + seconds, min(full_at, now + later))
+        self.refunded += full_at - self.full_at
 
     def available(self, now: float) -> float:
         """Return the units in the bucket; below 0 while there is a debt."""
-        debt = (self.origin + self.total * self.interval - now) / self.interval
-        return self.burst - max(0.0, debt)
-
-    @property
-    def taken(self) -> float:
-        """The units taken since the start or the last reset, corrections included."""
-        return self.total + self._corrected
+        return self.burst - max(0.0, (self.full_at - now) / self.interval)
 
     def configure(self, rate: float, per: float, burst: float, now: float) -> None:
         """Change the settings. What is missing in the bucket, in units, is the same as before."""
-        old, self.interval = self.interval, per / rate
-        self.burst = burst
-        self.spare = burst - 1.0
-        if self.interval != old:
-            self.origin = self._converted(self.origin, old, now)
-            for charge in self.tracked:
-                charge.later = self._converted(charge.later, old, now)
-
-    def _converted(self, origin: float, old: float, now: float) -> float:
-        """Return the origin with which as many units are missing as with that one under the old interval."""
-        if origin == -FOREVER:
-            return origin
-        missing = max(0.0, (origin + self.total * old - now) / old)
-        return now + (missing - self.total) * self.interval
+        old, full_at = self.interval, self.full_at
+        self._set(rate, per, burst)
+        if self.interval == old:
+            return
+        scale = self.interval / old
+        charged, self._charged = self._charged, self._charged * scale
+        self.full_at = _scaled(full_at, scale, now)
+        for charge in self.tracked:
+            charge.later = _scaled(charge.later + charged, scale, now) - self._charged
+        self._void = self.full_at + self.refunded
 
     def forget(self) -> None:
         """Ignore corrections of what was charged before."""
-        self._void = self.total
+        self._void = max(self._void, self.full_at + self.refunded)
         self.tracked = {}
 
     def reset(self) -> None:
         """Fill the bucket."""
         self.forget()
-        self.origin = -FOREVER
-        self._corrected = -self.total
+        self.full_at = -FOREVER
+
+
+def _scaled(full_at: float, scale: float, now: float) -> float:
+    """Return when a bucket is full in which as many units are missing, after the interval was scaled."""
+    return now + (full_at - now) * scale if full_at > now else full_at

@@ -9,7 +9,7 @@ from resilience._call.block import Block
 from resilience._call.call import Call
 from resilience._policies.rate_limit.gate import RateGate
 from resilience._policies.rate_limit.source import Source
-from resilience._policies.rate_limit.tokens import Corrections, Token, admitted_of
+from resilience._policies.rate_limit.tokens import Corrections, Token
 from resilience.errors import UsageError
 
 UnitsT = TypeVar("UnitsT")
@@ -56,7 +56,7 @@ class Reservation(Generic[UnitsT]):
             )
         if self._token is None or not self._block.admitted:
             return  # the limit is off, or in shadow mode and would not have admitted it
-        admitted = admitted_of(self._token)
+        admitted = self._gate.admitted_of(self._token)
         used: Corrections = []
         for source, amount in amounts.items():
             used += admitted.of(source.meter, amount)

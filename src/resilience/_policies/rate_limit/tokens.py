@@ -9,8 +9,8 @@ from resilience._call.timed_queue import TimedQueue, TimedTicket
 from resilience._policies.rate_limit.forecast import Charges
 from resilience._policies.rate_limit.meter import Charge, Meter
 
-Quick: TypeAlias = "tuple[Call, int, Meter, float]"
-"""The token of a call that costs 1: the call, its `calls_made`, the meter, and the mark of the charge."""
+Quick: TypeAlias = "tuple[Call, int, float]"
+"""The token of a call that costs 1: the call, its `calls_made`, and the mark of the charge."""
 Corrections: TypeAlias = "list[tuple[Meter, Charge, float]]"
 """What was really used of charges."""
 
@@ -62,15 +62,3 @@ class RateTicket(TimedTicket):
 Token: TypeAlias = "Quick | Admitted | RateTicket"
 SETTLED = Admitted(None, ())
 """The token of a call that has nothing to be settled."""
-
-
-def admitted_of(token: Token) -> Admitted:
-    """Return what was admitted with a token."""
-    if isinstance(token, RateTicket):
-        return token.admitted
-    if isinstance(token, Admitted):
-        return token
-    call, calls_made, meter, mark = token
-    admitted = Admitted(call, [(meter, Charge(1.0, mark))])
-    admitted.calls_made = calls_made
-    return admitted
