@@ -8,8 +8,11 @@ LATE = 0.005
 """How late a waiting call may be for its slot, in seconds, without loss: timers are late by about that much at most."""
 ROUNDING = 1e-8
 """How much too early a slot may be taken, in seconds: more than a time differs from the exact one by rounding."""
-ROUNDING_PER_UNIT = 1e-9
+ROUNDING_PER_UNIT = 1e-8
 """How much more that is for each unit of a burst, since each call of it is rounded."""
+
+LONG_AGO = -1e300
+"""Before all times, and later than minus infinity, to which `Meter.slack` may be set."""
 
 
 class Charge:
@@ -54,11 +57,11 @@ class Meter:
     def __init__(self, rate: float, per: float, burst: float) -> None:
         self._set(rate, per, burst)
         self.slack = -FOREVER
-        self.full_at = -FOREVER
+        self.full_at = LONG_AGO
         self.refunded = 0.0
         self.tracked: dict[Charge, None] = {}
         self._charged = 0.0
-        self._void = -FOREVER
+        self._void = LONG_AGO
 
     def _set(self, rate: float, per: float, burst: float) -> None:
         self.interval = per / rate
@@ -102,11 +105,12 @@ class Meter:
     def correct(self, charge: Charge, cost: float, now: float) -> None:
         """Change what a call has taken to what it really took; more than before is a debt."""
         change, charge.cost = cost - charge.cost, cost
-        if charge.mark <= self._void or not change:
+        tracked = charge in self.tracked
+        if not tracked and charge.mark <= self._void:
             return
         seconds = change * self.interval
         full_at = self.full_at
-        if charge in self.tracked:
+        if tracked:
             # As if the call had cost that in the first place.
             self.full_at = max(full_at + seconds, charge.later + self._charged)
             for earlier in self.tracked:
@@ -137,17 +141,21 @@ class Meter:
         self.full_at = _scaled(full_at, scale, now)
         for charge in self.tracked:
             charge.later = _scaled(charge.later + charged, scale, now) - self._charged
-        self._void = self.full_at + self.refunded
+        if self.full_at < full_at:
+            self.refunded += full_at - self.full_at
+        self._void = self.full_at + self.refunded  # the marks of before are in seconds under the old interval
 
     def forget(self) -> None:
         """Ignore corrections of what was charged before."""
         self._void = max(self._void, self.full_at + self.refunded)
         self.tracked = {}
 
-    def reset(self) -> None:
+    def reset(self, now: float) -> None:
         """Fill the bucket."""
         self.forget()
-        self.full_at = -FOREVER
+        if self.full_at > now:
+            self.refunded += self.full_at - now
+            self.full_at = now
 
 
 def _scaled(full_at: float, scale: float, now: float) -> float:

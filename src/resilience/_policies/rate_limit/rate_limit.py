@@ -193,7 +193,7 @@ class RateLimit(RateGate):
             return
         with state_lock:
             self._begin_change()
-            self._meter.reset()
+            self._meter.reset(clock.monotonic())
             self._rejected = 0
             self._end_change()
         if pending:
