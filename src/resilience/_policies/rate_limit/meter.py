@@ -119,6 +119,7 @@ class Meter:
                 earlier.later = max(earlier.later + seconds, charge.later)
         elif change > 0:
             self.take(change, now)
+            charge.mark += seconds  # the debt is not what came after it
             return
         else:
             # What came after it is known as a sum only. So no more is refunded than if all of that were taken now.
@@ -127,8 +128,8 @@ class Meter:
         self.refunded += full_at - self.full_at
 
     def available(self, now: float) -> float:
-        """Return the units in the bucket; below 0 while there is a debt."""
-        return self.burst - max(0.0, (self.full_at - now) / self.interval)
+        """Return the units in the bucket, without what comes of rounding; below 0 while there is a debt."""
+        return round(self.burst - max(0.0, (self.full_at - now) / self.interval), 6)
 
     def configure(self, rate: float, per: float, burst: float, now: float) -> None:
         """Change the settings. What is missing in the bucket, in units, is the same as before."""

@@ -174,7 +174,7 @@ class RateLimit(RateGate):
         """
         with state_lock:
             state = {
-                "available": round(self._meter.available(clock.monotonic()), 6),
+                "available": self._meter.available(clock.monotonic()),
                 "wait": round(self._wait_of_one(), 6),
                 "queued": len(self._waiting),
                 "rejected": self._rejected,
