@@ -18,10 +18,9 @@ from hypothesis.stateful import (
 )
 
 from resilience import Call, Ending, EndingKind, Pipeline, RateLimit, RateLimitedError, Ticket
-from resilience._call.timed_queue import TimedTicket
 from resilience._outcome.ending import OK
 from resilience._policies.rate_limit.meter import LATE
-from resilience._policies.rate_limit.tokens import Token
+from resilience._policies.rate_limit.tokens import RateTicket, Token
 from resilience.testing import virtual_time
 
 TINY = 1e-6
@@ -35,7 +34,7 @@ costs = st.sampled_from([1.0, 1.0, 2.0, 0.5, 7.0])
 class Waiter:
     """A call that waits; `dead` is one whose event loop was closed, so that to wake it fails."""
 
-    ticket: TimedTicket
+    ticket: RateTicket
     cost: float
     until: float
 
@@ -143,7 +142,7 @@ class RateLimitMachine(RuleBasedStateMachine):
             self.tokens.append(token)
         elif at <= latest and at < call.deadline:
             token = self.limit.admit(call)
-            assert isinstance(token, TimedTicket)
+            assert isinstance(token, RateTicket)
             assert token.check_at == pytest.approx(at, abs=TINY)
             model.line.append(Waiter(token, cost, latest))
         else:

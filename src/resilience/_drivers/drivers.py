@@ -85,3 +85,15 @@ ASYNC = Drivers(
     raise_bad_results=async_.raise_bad_results,
     nested=async_.nested,
 )
+
+
+def driver_of(gate: Gate[Any], drivers: Drivers) -> Callable[[Any, Step], Step]:
+    """Return the driver of a gate that is driven alone, by what the gate needs of it."""
+    if observes_results(gate):
+        return drivers.result_gate
+    return drivers.gate if getattr(gate, "settles_success", True) else drivers.admission_gate
+
+
+def observes_results(policy: object) -> bool:
+    """Return whether a policy is a gate that needs what its calls return."""
+    return isinstance(policy, ResultGate) and policy.observes_results

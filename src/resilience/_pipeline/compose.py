@@ -9,14 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
 from resilience._call.running_call import DeadlineSource
-from resilience._drivers.drivers import Drivers, Step
+from resilience._drivers.drivers import Drivers, Step, driver_of, observes_results
 from resilience._drivers.event_gate import EventGate
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.base import Policy, expected_seconds
-from resilience._policies.blocks import ResultGate
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.shapes import Gate, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
@@ -214,9 +213,7 @@ class Composer:
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
         gate: Any = policy
         gate = ShadowGate(gate) if shadow else gate
-        if isinstance(gate, ResultGate) and (gate.observes_results or not gate.settles_success):
-            return (drivers.result_gate if gate.observes_results else drivers.admission_gate)(gate, step)
-        return drivers.gate(gate, step)
+        return driver_of(gate, drivers)(gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner one calls the same one."""
@@ -280,18 +277,13 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
         return None
     first, second = outer.policy, inner.policy
-    if _observes_results(first) or _observes_results(second):
+    if observes_results(first) or observes_results(second):
         return None
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
     if isinstance(first, Scope) and isinstance(second, Loop):
         return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
     return None
-
-
-def _observes_results(gate: object) -> bool:
-    """Return whether a gate needs what its calls return."""
-    return isinstance(gate, ResultGate) and gate.observes_results
 
 
 def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:

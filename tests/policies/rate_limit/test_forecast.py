@@ -31,12 +31,12 @@ def test_the_forecast_is_what_happens_also_where_one_meter_is_idle_while_another
         meter.take(meter.burst, START)
     line = [charges((requests, 1), (tokens, cost)) for cost in (10, 400, 30, 100, 5)]
     forecast = Forecast(line[:2])
-    told = []
+    told: list[float] = []
     for one in line[2:]:
         told.append(forecast.ready_at(one))
         forecast.joined(one, told[-1])
 
-    came = []
+    came: list[float] = []
     for one in line:
         came.append(max(came[-1] if came else 0.0, ready_at(one)))
         for meter, charge in one:

@@ -11,7 +11,6 @@ import pytest
 
 from resilience import (
     Bulkhead,
-    BulkheadFullError,
     CircuitBreaker,
     DeadlineExceededError,
     Ending,
@@ -19,6 +18,7 @@ from resilience import (
     Pipeline,
     RateLimit,
     RateLimitedError,
+    RejectedError,
     Retry,
     Timeout,
     backoff,
@@ -34,7 +34,7 @@ from tests.policies.rate_limit.helpers import admitted, call_of, empty, exceeds,
 from tests.support.functions import down
 from tests.support.loops import Run, each_loop
 from tests.support.policies import Closed, Streaming
-from tests.support.threads import in_threads
+from tests.support.threads import in_threads, wait_until
 
 
 class TestAdmission:
@@ -98,14 +98,14 @@ class TestAdmission:
         call = call_of(limit)
         call.args = (1,) * 5
         limit.admit(call)
-        big = limit.admit(call)
+        big: Any = limit.admit(call)
         call.args = (1,)
-        small = limit.admit(call)
+        small: Any = limit.admit(call)
 
         assert limit.queued == 2
         clock.advance(0.5)
-        assert big.acquire()  # type: ignore[union-attr]
-        assert not small.acquire()  # type: ignore[union-attr]
+        assert big.acquire()
+        assert not small.acquire()
 
     def test_lateness_of_timers_loses_no_slot_and_a_stall_gives_none(self, clock: VirtualClock) -> None:
         for late, next_in in ((0.003, 0.097), (0.3, 0.1)):
@@ -143,7 +143,7 @@ class TestRefunds:
             pipeline = Pipeline(limit, inner)
             with Bulkhead(1).calling() if isinstance(inner, Closed) else inner.calling():
                 for _ in range(5):
-                    with pytest.raises((BulkheadFullError, Exception), match="closed|full"):
+                    with pytest.raises(RejectedError):
                         pipeline.call(str)
         assert limit.available == pytest.approx(2)
 
@@ -222,8 +222,9 @@ class TestRefunds:
         assert limit.available == pytest.approx(3)
 
     def test_what_a_stream_has_taken_stays_taken(self, clock: VirtualClock) -> None:
-        for settings in ({}, {"cost": 2}, {"cost": 1, "actual": lambda _: 2}):
-            limit = RateLimit(10, burst=4, **settings)  # type: ignore[arg-type]
+        kinds: list[dict[str, Any]] = [{}, {"cost": 2}, {"cost": 1, "actual": lambda _: 2}]
+        for settings in kinds:
+            limit = RateLimit(10, burst=4, **settings)
             streaming = Streaming()
             Pipeline(limit, streaming).call(str)
             (left,) = streaming.left
@@ -321,8 +322,7 @@ class TestRuntimes:
         async def task() -> None:
             thread = threading.Thread(target=limit.call, args=(order.append, "thread"))
             thread.start()
-            while limit.queued < 1:
-                await asyncio.sleep(0)
+            wait_until(lambda: limit.queued == 1)
             await limit.acall(order.append, "task")
             thread.join(60)
 
@@ -397,8 +397,9 @@ class TestRejections:
 
 
 def test_two_gates_are_driven_as_a_pair_or_one_by_one_to_the_same_effect(clock: VirtualClock) -> None:
-    for settings in ({}, {"actual": lambda _: 3}):
-        limit = RateLimit(10, burst=10, **settings)  # type: ignore[arg-type]
+    kinds: list[dict[str, Any]] = [{}, {"actual": lambda _: 3}]
+    for settings in kinds:
+        limit = RateLimit(10, burst=10, **settings)
         pipeline = Pipeline(CircuitBreaker(), limit)
         outside = Pipeline(limit, CircuitBreaker())
         for one in (pipeline, outside):

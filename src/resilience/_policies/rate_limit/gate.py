@@ -17,7 +17,7 @@ from resilience._policies.rate_limit.meter import LATE, Charge
 from resilience._policies.rate_limit.source import Source, Waiting
 from resilience._policies.rate_limit.tokens import SETTLED, Admitted, Corrections, RateTicket, Token
 from resilience._util import validation
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import pending, put_off, run_pending
 from resilience._util.locks import inside_state, members, state_lock
 from resilience._util.log_once import hook_failed
@@ -158,7 +158,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
     def give_back(self, ticket: Any) -> None:
         """Refund what a cancelled call was charged. Called by the queue, which then admits those behind it."""
         self._correct(ticket.admitted, [(meter, charge, 0.0) for meter, charge in ticket.charges], close=True)
-        if any(gate.queued for gate in self._gates() if gate is not self):
+        if any(gate.waits_since < FOREVER for gate in self._gates() if gate is not self):
             put_off(self._admit_due_everywhere)
 
     # Settlement
@@ -234,19 +234,24 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
             meter.tracked.pop(charge, None)
         self._end_change()
 
+    @property
+    def waits_since(self) -> float:
+        """When the first waiting call has joined the queue; infinity if none waits. Internal."""
+        return min((ticket.since for ticket in list(self._waiting)[:1]), default=FOREVER)
+
     def admit_due(self) -> None:
-        """Admit the waiting calls that are due."""
-        self._queue.grant()
+        """Admit the waiting calls that are due. Internal."""
+        if self._waiting:
+            self._queue.grant()
 
     def _gates(self) -> set[Waiting]:
         """Return the gates that take from these rate limits."""
         return {gate for source in self._sources for gate in members(source.gates)}
 
     def _admit_due_everywhere(self) -> None:
-        """Admit the waiting calls that are due in all these gates: a refund moves them forward."""
-        for gate in self._gates():
-            if gate.queued:
-                gate.admit_due()
+        """Admit the waiting calls that are due in all these gates, since a refund moves them forward."""
+        for gate in sorted(self._gates(), key=lambda gate: gate.waits_since):
+            gate.admit_due()
 
     # Rejection
 

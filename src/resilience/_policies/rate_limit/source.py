@@ -15,8 +15,8 @@ class Waiting(Protocol):
     """A gate in whose queue calls may wait."""
 
     @property
-    def queued(self) -> int:
-        """The number of calls that wait."""
+    def waits_since(self) -> float:
+        """When the first waiting call has joined the queue, on the library's clock; infinity if none waits."""
         ...
 
     def admit_due(self) -> None:
