@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import resilience
-from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, RetryBudget, Timeout, backoff
+from resilience import Bulkhead, CircuitBreaker, Pipeline, RateLimit, Retry, RetryBudget, Timeout, backoff
 
 LIMIT = 50
 SECONDS = 30.0
 HOUR = 3600.0
+RATE = 1e9
+"""Calls per second: a rate limit that is never reached."""
 
 Guard = Callable[[Any], Any]
 
@@ -36,6 +38,7 @@ SUCCESS: dict[str, Guard] = {
     "resilience Retry": lambda function: retry()(function),
     "resilience Bulkhead": lambda function: Bulkhead(LIMIT)(function),
     "resilience CircuitBreaker": lambda function: CircuitBreaker()(function),
+    "resilience RateLimit": lambda function: RateLimit(RATE, burst=RATE)(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),

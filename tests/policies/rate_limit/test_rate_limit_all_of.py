@@ -100,6 +100,7 @@ def test_cancelled_waits_and_refunds_give_back_to_all_and_wake_the_others(clock:
     call.args = (1000,)
     token = both.admit(call)
     waiting = both.admit(call)
+    clock.advance(0.001)  # whoever has waited longest goes first
     alone = queued_of(tokens, 10)
     woken: list[str] = []
     assert alone.add_waker(lambda: woken.append("alone"))

@@ -61,7 +61,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         Raises:
             RateLimitedError: the wait would be longer than the call may wait.
         """
-        return self.admit_with(call, {}, track=self.observes_results)
+        return self.admit_with(call, {}, track=self._settles_later)
 
     def admit_with(self, call: Call, estimates: Mapping[Source, float], *, track: bool) -> Token:
         """Do what `admit` does, with other costs than those of the settings.
@@ -166,9 +166,14 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
     settles_success = False
 
     @property
-    def observes_results(self) -> bool:
+    def _settles_later(self) -> bool:
         """Whether one of the rate limits has an `actual`."""
         return any(source.settings.actual is not None for source in self._sources)
+
+    @property
+    def observes_results(self) -> bool:
+        """Whether a chain is to call `on_result`."""
+        return self._settles_later
 
     def on_result(self, token: Token, result: Any) -> None:
         """Ask each `actual` for what the call really took. If one fails, that is logged once, and the cost stays."""
