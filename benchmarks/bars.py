@@ -82,6 +82,13 @@ BARS = (
     ),
     Bar("AdaptiveLimit to Bulkhead", "sync/resilience AdaptiveLimit", ("sync/resilience Bulkhead",), None, 1.3),
     Bar(
+        "RateLimit alone, sync, to crashbytes' limiter",
+        "sync/resilience RateLimit",
+        ("sync/crashbytes-resilience rate limiter",),
+        None,
+        1.2,
+    ),
+    Bar(
         "two Timeouts to one, asyncio",
         "asyncio/resilience pipeline with two Timeouts",
         ("asyncio/resilience pipeline",),

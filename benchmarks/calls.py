@@ -15,7 +15,7 @@ import trio
 
 from benchmarks import ours
 from benchmarks.peer_breakers import BREAKERS, WINDOWS
-from benchmarks.peer_pipelines import BULKHEADS, HEDGES, PIPELINES, TIMED_PIPELINES, TIMEOUTS
+from benchmarks.peer_pipelines import BULKHEADS, HEDGES, LIMITERS, PIPELINES, TIMED_PIPELINES, TIMEOUTS
 from benchmarks.peer_retries import RETRIES
 from benchmarks.peers import ASYNCIO, SYNC, TRIO, BreakerPeer, Guard, Peer
 from benchmarks.rounds import ANSWER, Contender, OnAsyncio, OnThread, OnTrio, Subject
@@ -91,6 +91,7 @@ def success(runtime: str) -> Iterator[Contender]:
         if runtime in peer.runtimes:
             yield guarded(peer.name, with_failures(peer, 5), make, peer.package)
     yield from of_peers(BULKHEADS, runtime, make)
+    yield from of_peers(LIMITERS, runtime, make)
     if runtime == ASYNCIO:
         yield Contender("asyncio.timeout", lambda: Subject(_asyncio_timeout(make())))
     if runtime == TRIO:

@@ -15,6 +15,7 @@ from resilience import (
     Hedge,
     Partition,
     Pipeline,
+    RateLimit,
     Retry,
     RetryBudget,
     Timeout,
@@ -25,6 +26,8 @@ LIMIT = 50
 SECONDS = 30.0
 HOUR = 3600.0
 DELAY = 0.05
+RATE = 1e9
+"""Calls per second: a rate limit that is never reached."""
 
 Guard = Callable[[Any], Any]
 
@@ -65,6 +68,7 @@ SUCCESS: dict[str, Guard] = {
     "resilience Partition of Bulkheads": lambda function: by_target(lambda: Bulkhead(LIMIT))(function),
     "resilience Partition of CircuitBreakers": lambda function: by_target(CircuitBreaker)(function),
     "resilience Partition of CircuitBreakers, callable": lambda function: by_arguments(CircuitBreaker)(function),
+    "resilience RateLimit": lambda function: RateLimit(RATE, burst=RATE)(function),
     "resilience pipeline": lambda function: pipeline()(function),
     "resilience pipeline without Timeout": lambda function: pipeline(outer=False)(function),
     "resilience pipeline with two Timeouts": lambda function: pipeline(inner=True)(function),

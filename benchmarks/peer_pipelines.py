@@ -93,6 +93,15 @@ BULKHEADS = (
     Peer("grit-toolkit", "bulkhead", lambda function: load("grit-toolkit").bulkhead(LIMIT)(function)),
     Peer("crashbytes-resilience", "bulkhead", lambda function: load("crashbytes-resilience").bulkhead(LIMIT)(function)),
 )
+LIMITERS = (
+    Peer("pyresilience", "rate limiter", lambda function: _pyresilience(function, "rate_limiter")),
+    Peer("grit-toolkit", "limiter", lambda function: load("grit-toolkit").limiter(rate=RATE)(function)),
+    Peer(
+        "crashbytes-resilience",
+        "rate limiter",
+        lambda function: load("crashbytes-resilience").rate_limiter(RATE)(function),
+    ),
+)
 TIMEOUTS = (
     Peer("interlock-cb", "timeout", lambda function: _interlock(function, "TimeoutStrategy", SECONDS)),
     Peer("pyresilience", "timeout", lambda function: _pyresilience(function, "timeout")),

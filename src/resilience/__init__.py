@@ -33,6 +33,8 @@ from resilience._policies.cooldown.cooldown import Cooldown
 from resilience._policies.fallback import Fallback
 from resilience._policies.hedge import Hedge, quantile
 from resilience._policies.partition import Partition
+from resilience._policies.rate_limit.rate_limit import CombinedRateLimit, RateLimit
+from resilience._policies.rate_limit.reservation import Reservation
 from resilience._policies.retry.retry import Retry
 from resilience._policies.shapes import Gate, Loop, Race, Scope, Substitute
 from resilience._policies.stale_cache import StaleCache
@@ -70,6 +72,7 @@ __all__ = [
     "Chaos",
     "CircuitBreaker",
     "CircuitOpenError",
+    "CombinedRateLimit",
     "Cooldown",
     "DeadlineExceededError",
     "DeferredSettlement",
@@ -87,9 +90,11 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Race",
+    "RateLimit",
     "RateLimitedError",
     "RejectReason",
     "RejectedError",
+    "Reservation",
     "ResilienceError",
     "ResilienceWarning",
     "Retry",

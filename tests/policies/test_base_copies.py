@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, CircuitBreaker, Pipeline, Policy, Race, Retry, RetryBudget, Timeout, backoff
+from resilience import Bulkhead, CircuitBreaker, Pipeline, Policy, Race, RateLimit, Retry, RetryBudget, Timeout, backoff
 from tests.support.functions import down
 from tests.support.policies import Closed, Holding, Instead, Noting, Stale, Streaming
 from tests.support.turnstile import Turnstile
@@ -21,6 +21,8 @@ class Own(Retry):
 
 POLICIES: list[Policy[Any]] = [
     Bulkhead(1),
+    RateLimit(1),
+    RateLimit.all_of(RateLimit(1)),
     CircuitBreaker(),
     Timeout(1, thread=True),
     Pipeline(Retry(), CircuitBreaker()),

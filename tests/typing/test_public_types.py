@@ -17,6 +17,7 @@ from resilience import (
     Bulkhead,
     Call,
     CircuitBreaker,
+    CombinedRateLimit,
     Cooldown,
     Ending,
     Fallback,
@@ -25,6 +26,8 @@ from resilience import (
     Mode,
     Partition,
     Pipeline,
+    RateLimit,
+    Reservation,
     Retry,
     RetryBudget,
     StaleCache,
@@ -240,6 +243,24 @@ def test_recorded_events_have_their_type() -> None:
         assert_type(limit, AdaptiveLimit)
     (ended,) = assert_type(recorder.of(CallEnded), list[CallEnded])
     assert assert_type(ended.attempts, int) == 1
+
+
+def test_rate_limits_and_their_reservations_have_their_types() -> None:
+    requests = RateLimit(10, burst=5, cost=lambda call: len(call.args) + 1)
+    tokens = RateLimit(1e3, per=60, burst=100, cost=10, actual=lambda answer: answer.total_tokens)
+    both = assert_type(RateLimit.all_of(requests, tokens), CombinedRateLimit)
+    with assert_type(tokens.reserve(3), Reservation[float]) as reserved:
+        reserved.settle(4)
+    with both.reserve({tokens: 3}) as several:
+        several.settle({tokens: 2.5})
+    with requests as entered:
+        assert_type(entered, RateLimit)
+
+    @requests
+    def ask(question: str) -> int:
+        return len(question)
+
+    assert assert_type(ask("why?"), int) == 4
 
 
 def test_a_mode_is_one_of_three_words_or_a_member() -> None:

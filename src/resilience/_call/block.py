@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from resilience._call.call import CallOptions
-from resilience._call.entry import BlockEntry, Entry
+from resilience._call.entry import Admit, BlockEntry, Entry
 from resilience._call.settlement import settle_after_error
 from resilience._outcome.ending import OK, Ending
 from resilience.errors import UsageError
@@ -40,14 +40,20 @@ class Block(Generic[GuardT]):
 
     Args:
         gate: the gate.
+        admit: what is called in place of `gate.admit`; None for that.
+
+    Attributes:
+        admitted: whether the gate has admitted the block; False before it is entered.
     """
 
-    __slots__ = ("_entered", "_gate", "_used")
+    __slots__ = ("_admit", "_entered", "_gate", "_used", "admitted")
 
-    def __init__(self, gate: GuardT) -> None:
+    def __init__(self, gate: GuardT, admit: Admit | None = None) -> None:
         self._gate = gate
+        self._admit = admit
         self._entered: BlockEntry | None = None
         self._used = False
+        self.admitted = False
 
     def __enter__(self) -> GuardT:
         """Admit the block, or raise the gate's rejection. A thread may wait in the gate's queue.
@@ -57,7 +63,8 @@ class Block(Generic[GuardT]):
                 object was entered before.
         """
         entry, options = self._begin()
-        self._entered = entry.enter_block(self._gate, options)
+        self._entered = entry.enter_block(self._gate, options, self._admit)
+        self.admitted = self._entered.admitted
         return self._gate
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -76,7 +83,8 @@ class Block(Generic[GuardT]):
     async def __aenter__(self) -> GuardT:
         """Admit the block, or raise the gate's rejection. The task may wait in the gate's queue."""
         entry, options = self._begin()
-        self._entered = await entry.aenter_block(self._gate, options)
+        self._entered = await entry.aenter_block(self._gate, options, self._admit)
+        self.admitted = self._entered.admitted
         return self._gate
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

@@ -115,13 +115,24 @@ class Call:
         args: its positional arguments.
         kwargs: its keyword arguments.
         attempt: the number of the current attempt, from 1.
+        calls_made: how often the function was called so far.
         deadline: the time by which the current attempt has to end, in seconds of the library's monotonic clock;
             infinity for no deadline.
         pipeline: the pipeline that the call is in; if pipelines are nested, the inner one.
         options: the options of the call site.
     """
 
-    __slots__ = ("__weakref__", "args", "attempt", "deadline", "function", "kwargs", "options", "pipeline")
+    __slots__ = (
+        "__weakref__",
+        "args",
+        "attempt",
+        "calls_made",
+        "deadline",
+        "function",
+        "kwargs",
+        "options",
+        "pipeline",
+    )
 
     @classmethod
     def make(
@@ -142,6 +153,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.attempt = 1
+        self.calls_made = 0
         self.deadline = ambient_deadline()
 
     @property

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from resilience._call.call import CallOptions
+from resilience._call.call import Call, CallOptions
 from resilience._call.responses import NOT_RESPONSES, check_response
 from resilience._call.running_call import RunningCall
 from resilience._outcome.allowlist import Allowlist
 from resilience._util.finalizers import pending, run_pending
 from resilience.errors import CarriedResult
+
+Admit: TypeAlias = "Callable[[Call], Any]"
+"""Admits a block in place of the `admit` of its gate."""
 
 
 class Counted(Protocol):
@@ -58,11 +61,11 @@ class Entry(Protocol):
         """Return the allowlists that list returned values; `default` is for pipelines without an own allowlist."""
         ...
 
-    def enter_block(self, gate: Any, options: CallOptions) -> BlockEntry:
+    def enter_block(self, gate: Any, options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Have a gate admit a `with` block, which may block the thread."""
         ...
 
-    async def aenter_block(self, gate: Any, options: CallOptions) -> BlockEntry:
+    async def aenter_block(self, gate: Any, options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Have a gate admit an `async with` block, which may wait."""
         ...
 

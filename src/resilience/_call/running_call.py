@@ -71,7 +71,6 @@ class RunningCall(Call):
     """A call that passes through the drivers. Integrations subclass it.
 
     Attributes:
-        calls_made: the number of times that the function was called.
         deadline_source: the source of `deadline`.
         total_deadline: the deadline of the whole call, a streamed result included, in seconds of the monotonic clock.
         total_deadline_source: the source of `total_deadline`.
@@ -85,7 +84,7 @@ class RunningCall(Call):
     """
 
     __slots__ = (
-        "_wake", "ambient", "calls_made", "cancellations", "deadline_source", "deferred", "ending", "inside",
+        "_wake", "ambient", "cancellations", "deadline_source", "deferred", "ending", "inside",
         "retries_stopped", "total_deadline", "total_deadline_source",
     )  # fmt: skip
 

@@ -65,6 +65,9 @@ class TimedTicket(Ticket):
             self._queue.grant()
         return super().acquire()
 
+    def waits_past(self, deadline: Callable[[], float]) -> bool:
+        return self.check_at > clock.monotonic() and self.check_at >= deadline()
+
     def parks_again(self, deadline: float) -> bool:
         return self.state is WAITING and clock.monotonic() < min(self.until, deadline)
 

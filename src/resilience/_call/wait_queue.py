@@ -73,6 +73,11 @@ class Ticket:
         del deadline
         return False
 
+    def waits_past(self, deadline: Callable[[], float]) -> bool:
+        """Return whether it is known that the wait ends at that time or later."""
+        del deadline
+        return False
+
     def release(self) -> None:
         """Release the acquired permit. The gate then grants free permits to waiting tickets."""
         self._queue.release()

@@ -9,10 +9,11 @@ from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
 from resilience._drivers.async_ import Step
+from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
 from resilience._util.log_once import hook_failed
-from resilience.errors import RejectedError
-from resilience.events._types import Rejected
+from resilience.errors import LateResult, RejectedError
+from resilience.events._types import Mode, Rejected
 
 
 def gate(policy: Gate[Any], inner: Step) -> Step:
@@ -40,6 +41,56 @@ def gate(policy: Gate[Any], inner: Step) -> Step:
                 settle(token, call.good)
             except Exception as error:
                 hook_failed("settle of a policy", settle, error)
+        return result
+
+    return gated
+
+
+def admission_gate(policy: ResultGate[Any], inner: Step) -> Step:
+    """Drive a gate that is not settled after a success: admit the call, pass it on, settle the token of a failure."""
+    admit, ticket_class = policy.admit, policy.ticket_class
+
+    async def gated(call: RunningCall) -> Any:
+        try:
+            token = admit(call)
+        except RejectedError as error:
+            hooks.publish_rejection(policy, call, error, Mode.ENFORCE)
+            raise
+        if token.__class__ is ticket_class:
+            await wait_for_ticket(policy, token, call)
+        try:
+            return await inner(call)
+        except BaseException as error:
+            hooks.settle_gate_after_error(policy, token, call, error)
+            raise
+
+    return gated
+
+
+def result_gate(policy: ResultGate[Any], inner: Step) -> Step:
+    """Drive a ResultGate as `gate` drives a Gate, and give it the results."""
+    admit, ticket_class = policy.admit, policy.ticket_class
+
+    async def gated(call: RunningCall) -> Any:
+        try:
+            token = admit(call)
+        except RejectedError as error:
+            hooks.publish_rejection(policy, call, error, Mode.ENFORCE)
+            raise
+        if token.__class__ is ticket_class:
+            await wait_for_ticket(policy, token, call)
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            if error.__class__ is LateResult:
+                hooks.give_result(policy, token, error)
+            hooks.settle_gate_after_error(policy, token, call, error)
+            raise
+        hooks.give_result(policy, token, result)
+        if call.deferred is not None:
+            call.deferred.settle_ok(policy, token, call.good)
+        else:
+            hooks.settle_gate(policy, token, call.good)
         return result
 
     return gated
@@ -98,11 +149,11 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
 async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:
     """Wait until the ticket is granted; otherwise leave the queue, and raise the gate's rejection."""
     try:
-        await runtime.park(ticket, min(ticket.park_until(), call.deadline))
-        acquired = ticket.acquire()
-        while not acquired and ticket.parks_again(call.deadline):
+        acquired, parks = False, not ticket.waits_past(runtime.effective_deadline)
+        while parks:
             await runtime.park(ticket, min(ticket.park_until(), call.deadline))
             acquired = ticket.acquire()
+            parks = not acquired and ticket.parks_again(call.deadline)
     except BaseException as error:
         hooks.leave_after_error(ticket, error)
         raise

@@ -24,6 +24,7 @@ from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
+from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._runtime import threads
 
@@ -38,6 +39,8 @@ class Drivers(NamedTuple):
     invoke_attempt: Step
     invoke_with_deadline: Step
     gate: Callable[[Gate[Any], Step], Step]
+    admission_gate: Callable[[ResultGate[Any], Step], Step]
+    result_gate: Callable[[ResultGate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
     keyed_gate: Callable[[Keyed[Any], Step, bool], Step]
     keyed_budget: Callable[[Keyed[Any], Step], Step]
@@ -61,6 +64,8 @@ SYNC = Drivers(
     invoke_attempt=sync.invoke_attempt,
     invoke_with_deadline=threads.call_with_deadline,
     gate=sync_gate.gate,
+    admission_gate=sync_gate.admission_gate,
+    result_gate=sync_gate.result_gate,
     gate_pair=sync_gate.gate_pair,
     keyed_gate=sync_keyed.keyed_gate,
     keyed_budget=sync_keyed.keyed_budget,
@@ -84,6 +89,8 @@ ASYNC = Drivers(
     invoke_attempt=async_.invoke_attempt,
     invoke_with_deadline=_runtime.call_with_deadline,
     gate=async_gate.gate,
+    admission_gate=async_gate.admission_gate,
+    result_gate=async_gate.result_gate,
     gate_pair=async_gate.gate_pair,
     keyed_gate=async_keyed.keyed_gate,
     keyed_budget=async_keyed.keyed_budget,
@@ -101,3 +108,15 @@ ASYNC = Drivers(
     raise_bad_results=async_.raise_bad_results,
     nested=async_.nested,
 )
+
+
+def driver_of(gate: Gate[Any], drivers: Drivers) -> Callable[[Any, Step], Step]:
+    """Return the driver of a gate that is driven alone, by what the gate needs of it."""
+    if observes_results(gate):
+        return drivers.result_gate
+    return drivers.gate if getattr(gate, "settles_success", True) else drivers.admission_gate
+
+
+def observes_results(policy: object) -> bool:
+    """Return whether a policy is a gate that needs what its calls return."""
+    return isinstance(policy, ResultGate) and policy.observes_results

@@ -15,12 +15,13 @@ from resilience._call.running_call import INHERITED, RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import ABANDONED, OK, Ending
+from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate, Loop, Substitute
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import run_pending, settle_from_finalizer
 from resilience._util.log_once import hook_failed
-from resilience.errors import DeadlineExceededError, LateResult, RejectedError
+from resilience.errors import CarriedResult, DeadlineExceededError, LateResult, RejectedError
 from resilience.events._bus import Subscription
 from resilience.events._types import FallbackUsed, Mode, Rejected, type_name
 
@@ -99,6 +100,14 @@ def rejection_of(gate: Gate[Any], call: Call) -> RejectedError:
 
 
 # Gate: settlement
+
+
+def give_result(gate: ResultGate[Any], token: Any, result: Any) -> None:
+    """Give a result to a gate, also one that is carried by an exception. If its hook fails, log that once."""
+    try:
+        gate.on_result(token, result.result if isinstance(result, CarriedResult) else result)
+    except Exception as error:
+        hook_failed("on_result of a policy", gate, error)
 
 
 def settle_gate(gate: Gate[Any], token: Any, ending: Ending) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from resilience._call.call import Call
+from resilience._call.entry import Admit
 from resilience._call.members import Member
 from resilience._call.wait_queue import Ticket
 from resilience._drivers.hooks import publish_rejection, rejection_of, settle_gate
 from resilience._outcome.ending import Ending
+from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
 from resilience._util.log_once import hook_failed
 from resilience.errors import RejectedError
@@ -18,23 +20,25 @@ REJECTED: Any = object()
 """The token of a call that the gate would have rejected: the gate does not settle it."""
 
 
-class ShadowGate(Gate[Any]):
+class ShadowGate(ResultGate[Any]):
     """Replaces a gate in a chain. It reports rejections and waits of the gate, and admits every call at once.
 
     Args:
         gate: the gate in shadow mode.
+        admit: what is called in place of `gate.admit`; None for that.
     """
 
-    def __init__(self, gate: Gate[Any]) -> None:
+    def __init__(self, gate: Gate[Any], admit: Admit | None = None) -> None:
         super().__init__()
         self._gate = gate
+        self._admit = admit or gate.admit
         self.holds_permit = gate.holds_permit
 
     def admit(self, call: Call) -> Any:
         """Return the gate's token; if the call is rejected or would have to wait, report that and return REJECTED."""
         gate = self._gate
         try:
-            token = gate.admit(call)
+            token = self._admit(call)
         except RejectedError as error:
             publish_rejection(gate, call, error, Mode.SHADOW)
             return REJECTED
@@ -46,6 +50,16 @@ class ShadowGate(Gate[Any]):
             publish_rejection(gate, call, rejection_of(gate, call), Mode.SHADOW)
             return REJECTED
         return token
+
+    @property
+    def observes_results(self) -> bool:
+        """Whether the gate observes results."""
+        return isinstance(self._gate, ResultGate) and self._gate.observes_results
+
+    def on_result(self, token: Any, result: Any) -> None:
+        """Call the gate's `on_result`, if it admitted the call."""
+        if token is not REJECTED and isinstance(self._gate, ResultGate):
+            self._gate.on_result(token, result)
 
     def on_response_head(self, token: Any) -> Any:
         """Call the gate's `on_response_head`, if it admitted the call."""

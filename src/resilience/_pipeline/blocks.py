@@ -6,7 +6,7 @@ from typing import Any
 
 from resilience import _runtime
 from resilience._call.call import CallOptions
-from resilience._call.entry import BlockEntry
+from resilience._call.entry import Admit, BlockEntry
 from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import async_gate, hooks, sync_gate
@@ -18,7 +18,9 @@ from resilience.errors import RejectedError, UsageError
 from resilience.events._types import Mode
 
 
-def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
+def enter_block(
+    in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode, admit: Admit | None = None
+) -> BlockEntry:
     """Admit a block through a gate, waiting in the thread if necessary.
 
     Raises:
@@ -27,7 +29,7 @@ def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode
     """
     call = _count_in(in_flight, options)
     try:
-        entry = _admit(gate, call, mode)
+        entry = _admit(gate, call, mode, admit)
         if isinstance(entry.token, Ticket):
             if _runtime.in_a_task():
                 entry.token.leave()
@@ -36,10 +38,13 @@ def enter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode
     except BaseException:
         in_flight.leave(call)
         raise
+    call.calls_made = 1
     return entry
 
 
-async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode) -> BlockEntry:
+async def aenter_block(
+    in_flight: InFlight, gate: Gate[Any], options: CallOptions, mode: Mode, admit: Admit | None = None
+) -> BlockEntry:
     """Admit a block through a gate, waiting in the task if necessary.
 
     Raises:
@@ -47,12 +52,13 @@ async def aenter_block(in_flight: InFlight, gate: Gate[Any], options: CallOption
     """
     call = _count_in(in_flight, options)
     try:
-        entry = _admit(gate, call, mode)
+        entry = _admit(gate, call, mode, admit)
         if isinstance(entry.token, Ticket):
             await async_gate.wait_for_ticket(gate, entry.token, call)
     except BaseException:
         in_flight.leave(call)
         raise
+    call.calls_made = 1
     return entry
 
 
@@ -67,15 +73,15 @@ def _count_in(in_flight: InFlight, options: CallOptions) -> RunningCall:
     return call
 
 
-def _admit(gate: Gate[Any], call: RunningCall, mode: Mode) -> BlockEntry:
-    """Call the gate's `admit` in a mode."""
+def _admit(gate: Gate[Any], call: RunningCall, mode: Mode, admit: Admit | None) -> BlockEntry:
+    """Call the gate's `admit`, or what was given in place of it, in a mode."""
     if mode is Mode.OFF:
         return BlockEntry(call, False, None)
     if mode is Mode.SHADOW:
-        token = ShadowGate(gate).admit(call)
+        token = ShadowGate(gate, admit).admit(call)
         return BlockEntry(call, token is not REJECTED, token)
     try:
-        return BlockEntry(call, True, gate.admit(call))
+        return BlockEntry(call, True, (admit or gate.admit)(call))
     except RejectedError as error:
         hooks.publish_rejection(gate, call, error, Mode.ENFORCE)
         raise

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
 from resilience._call.running_call import DeadlineSource
-from resilience._drivers.drivers import Drivers, Step
+from resilience._drivers.drivers import Drivers, Step, driver_of
 from resilience._drivers.event_gate import EventGate
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
@@ -202,7 +202,8 @@ class Composer:
         gate: Any = policy
         if isinstance(policy, Partition):
             return drivers.keyed_gate(gate, step, shadow)
-        return drivers.gate(ShadowGate(gate) if shadow else gate, step)
+        gate = ShadowGate(gate) if shadow else gate
+        return driver_of(gate, drivers)(gate, step)
 
     def _on_success(self, build: ChainBuild, loop: Loop | Race) -> OnSuccess | None:
         """Return the loop's `on_success`; None if it has none, or if an inner one calls the same one."""

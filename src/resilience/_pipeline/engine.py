@@ -9,7 +9,7 @@ from weakref import ref
 
 from resilience._call.call import AnyBudget, CallOptions, PipelineInfo
 from resilience._call.callables import name_of
-from resilience._call.entry import BlockEntry
+from resilience._call.entry import Admit, BlockEntry
 from resilience._call.running_call import RunningCall
 from resilience._drivers.drivers import ASYNC, SYNC, Drivers, Step
 from resilience._drivers.hooks import publish_rejection
@@ -159,13 +159,13 @@ class Engine(Generic[PipelineT]):
         """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
         return self.composer.result_lists(default)
 
-    def enter_block(self, gate: Gate[Any], options: CallOptions) -> BlockEntry:
+    def enter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a thread may wait."""
-        return blocks.enter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode))
+        return blocks.enter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode), admit)
 
-    async def aenter_block(self, gate: Gate[Any], options: CallOptions) -> BlockEntry:
+    async def aenter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a task may wait."""
-        return await blocks.aenter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode))
+        return await blocks.aenter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode), admit)
 
     def reject(self, call: RunningCall) -> NoReturn:
         """Raise the rejection of a call that arrives during a drain, and publish it."""

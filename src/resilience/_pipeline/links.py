@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from resilience._drivers.drivers import observes_results
 from resilience._policies.base import Policy
 from resilience._policies.shapes import Gate, Loop, Scope
 from resilience.events._types import Mode
@@ -67,6 +68,8 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     if outer.mode is not Mode.ENFORCE or inner.mode is not Mode.ENFORCE:
         return None
     first, second = outer.policy, inner.policy
+    if observes_results(first) or observes_results(second):
+        return None
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
     if isinstance(first, Scope) and isinstance(second, Loop):

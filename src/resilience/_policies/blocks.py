@@ -1,9 +1,12 @@
-"""Gates with interchangeable permits, which can guard a block of code directly, with `with` or `async with`."""
+"""Gates with interchangeable permits, which can guard a block of code directly, with `with` or `async with`.
+
+And gates that look at what their calls return.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from resilience._call.block import Block
 from resilience._policies.shapes import Gate
@@ -53,3 +56,22 @@ class PermitGate(Gate[Token], Generic[Token]):
         """Return the blocks that have been entered and not left; made when it is first needed."""
         blocks: list[Block[Self]] = vars(self).setdefault("_blocks", [])
         return blocks
+
+
+class ResultGate(Gate[Token], Generic[Token]):
+    """A gate that may look at what its calls return."""
+
+    settles_success: bool = True
+    """Whether `settle` has to be called after a success, too; if not, a pipeline may leave that out."""
+
+    @property
+    def observes_results(self) -> bool:
+        """Whether `on_result` is to be called; it is asked when a chain is composed."""
+        return True
+
+    def on_result(self, token: Token, result: Any) -> None:
+        """Called with the result of a call before its token is settled, also with one that came after the deadline.
+
+        It is not called with results that are failures. Of a streamed result it gets the object that the function has
+        returned, when its head has arrived.
+        """
