@@ -209,6 +209,9 @@ class Cooldown(Gate["CooldownTicket | None"]):
         ends = pause.ends if pause.closed(now) or not pause.queue.waiting else pause.spread_end
         return max(0.0, ends - now)
 
+    def _busy_until(self, now: float) -> float:
+        return now + self._seconds_left
+
     def snapshot(self) -> dict[str, Any]:
         """Return the state as data.
 

@@ -105,6 +105,9 @@ class RateLimit(RateGate):
             run_pending()
         return available
 
+    def _busy_until(self, now: float) -> float:
+        return max(now, self._meter.full_at)
+
     def reserve(self, cost: float | None = None) -> Reservation[float]:
         """Return a block of code that takes an estimate: `async with limit.reserve(1200) as reserved:`.
 
