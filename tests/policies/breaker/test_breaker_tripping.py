@@ -48,6 +48,11 @@ class TestTripping:
         assert rig.state() is BreakerState.OPEN
         assert "10 calls in a row failed" in str(rig.refused())
 
+    def test_a_single_failure_may_be_enough(self) -> None:
+        rig = Rig(in_a_row=1)
+        rig.run("failed")
+        assert "since a call failed: " in str(rig.refused())
+
     def test_consecutive_failures_of_a_client_with_little_traffic(self, clock: VirtualClock) -> None:
         rig = Rig(in_a_row=3)
         for _ in range(3):

@@ -28,6 +28,7 @@ def succeed(window: TimeWindow, now: float) -> None:
 
 
 def test_rates() -> None:
+    assert NONE == (0, 0, 0)
     assert (NONE.rate, NONE.slow_rate) == (0.0, 0.0)
     assert (Counts(4, 3, 1).rate, Counts(4, 3, 1).slow_rate) == (0.75, 0.25)
     assert Counts(20, 14, 0).rate >= 0.7
@@ -124,6 +125,21 @@ def test_another_clock_empties_it() -> None:
     window.add(START - 500, failed=True, slow=False)
     assert window.counts(START - 491) == (1, 1, 0)
     assert window.counts(START - 490) == NONE
+
+
+@pytest.mark.parametrize("moment", [START - 500, START - 11, START + 20])
+def test_a_failure_outside_of_the_window_empties_it(moment: float) -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(START, failed=True, slow=False)
+    assert window.add(moment, failed=True, slow=True) == (1, 1, 1)
+    assert window.bucket_end == moment + 1
+
+
+def test_a_failure_at_the_edge_begins_a_bucket() -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(START + 1, failed=True, slow=False)
+    assert window.bucket_end == START + 2
+    assert window.counts(START + 10).calls == 1
 
 
 def test_looking_changes_nothing() -> None:
@@ -229,6 +245,13 @@ def test_only_the_last_calls_count() -> None:
     assert window.counts(START) == (3, 2, 2)
     assert window.consecutive == 0
     assert window.counts(START + 1e9) == (3, 2, 2)
+
+
+def test_a_long_window_of_calls_forgets_too() -> None:
+    window = CallWindow(1000)
+    for number in range(1500):
+        window.add(START, failed=number < 600, slow=number < 700)
+    assert window.counts(START) == (1000, 100, 200)
 
 
 @exactly
