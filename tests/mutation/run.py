@@ -2,8 +2,8 @@
 
 A mutant is the code with one small change, such as `<` for `<=`. A mutant that all tests of its module pass is a
 survivor: the tests let the change pass, or it changes nothing. `equivalent.toml` lists those that change nothing, with
-the reason. Changes of annotations are left out, since they are not evaluated, and so are changes after which the code is
-not Python, such as that of the `*` before keyword parameters: no test is needed to notice them.
+the reason. Changes of annotations are left out, since they are not evaluated, and so are changes that make no Python,
+such as that of the `*` before keyword parameters: no test is needed to notice them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,24 @@ PACKAGE = Path("src/resilience")
 TESTS: dict[str, tuple[str, ...]] = {
     "_policies/breaker/breaker.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
     "_policies/breaker/machine.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
-    "_policies/breaker/settings.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
+    "_policies/breaker/settings.py": (
+        "tests/policies/breaker",
+        "tests/policies/test_base_updates.py",
+        "tests/property/test_breaker_model.py",
+    ),
     "_policies/breaker/state.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
-    "_policies/breaker/window.py": ("tests/policies/breaker", "tests/property/test_breaker_model.py"),
+    "_policies/breaker/window.py": (
+        "tests/policies/breaker/test_window.py",
+        "tests/policies/breaker",
+        "tests/property/test_breaker_model.py",
+    ),
     "_policies/retry/retry.py": ("tests/policies/retry", "tests/call/test_retry_marks.py"),
-    "_policies/retry/settings.py": ("tests/policies/retry",),
+    "_policies/retry/settings.py": ("tests/policies/retry", "tests/policies/test_base_updates.py"),
     "_policies/bulkhead.py": ("tests/policies", "tests/property/test_bulkhead_model.py"),
     "_policies/timeout.py": (
         "tests/policies/test_timeout.py",
         "tests/policies/test_base_copies.py",
+        "tests/policies/test_base_updates.py",
         "tests/runtime",
         "tests/drivers/test_thread.py",
     ),
@@ -46,7 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "backoff.py": ("tests/test_backoff.py", "tests/test_backoff_tenacity.py"),
     "_outcome/allowlist.py": ("tests/outcome",),
 }
-"""The modules that are mutated by default, and the tests that must notice."""
+"""The modules that are mutated by default, and the tests that must notice: the likeliest first, since one is enough."""
 SECONDS = 60.0
 """The longest time for the tests of one mutant, in seconds; a mutant that hangs is noticed, too."""
 
@@ -145,7 +154,13 @@ def annotations_in(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]
 def equivalents() -> set[tuple[str, str, str]]:
     """Return the changes that are known to change nothing: module, operator, and the line that they change."""
     listed = tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text("utf-8"))
-    return {(one["module"], one["operator"], one["line"]) for one in listed.get("mutant", []) if one["reason"]}
+    return {
+        (group["module"], f"core/{operator}", line)
+        for group in listed.get("mutants", [])
+        for operator in group["operators"]
+        for line in group["lines"]
+        if group["reason"]
+    }
 
 
 def results(sample: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, bool | None]]:

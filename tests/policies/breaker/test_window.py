@@ -127,17 +127,18 @@ def test_another_clock_empties_it() -> None:
     assert window.counts(START - 490) == NONE
 
 
-@pytest.mark.parametrize("moment", [START - 500, START - 11, START + 20])
-def test_a_failure_outside_of_the_window_empties_it(moment: float) -> None:
-    window = TimeWindow(SPAN, START)
+@pytest.mark.parametrize("span", [SPAN, 0.5])
+@pytest.mark.parametrize("moment", [START - 400, START - 11, START + 20])
+def test_a_failure_outside_of_the_window_empties_it(span: float, moment: float) -> None:
+    window = TimeWindow(span, START)
     window.add(START, failed=True, slow=False)
     assert window.add(moment, failed=True, slow=True) == (1, 1, 1)
-    assert window.bucket_end == moment + 1
+    assert window.bucket_end == moment + span / 10
 
 
 def test_a_failure_at_the_edge_begins_a_bucket() -> None:
     window = TimeWindow(SPAN, START)
-    window.add(START + 1, failed=True, slow=False)
+    window.add(window.bucket_end, failed=True, slow=False)
     assert window.bucket_end == START + 2
     assert window.counts(START + 10).calls == 1
 
