@@ -42,7 +42,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "_policies/retry/retry.py": ("tests/policies/retry", "tests/call/test_retry_marks.py"),
     "_policies/retry/settings.py": ("tests/policies/retry", "tests/policies/test_base_updates.py"),
-    "_policies/bulkhead.py": ("tests/policies", "tests/property/test_bulkhead_model.py"),
+    "_policies/bulkhead.py": (
+        "tests/policies/test_bulkhead*.py",
+        "tests/policies/test_*.py",
+        "tests/property/test_bulkhead_model.py",
+    ),
     "_policies/timeout.py": (
         "tests/policies/test_timeout.py",
         "tests/policies/test_base_copies.py",
@@ -212,7 +216,8 @@ def is_caught(mutant: Mutant, project: Path) -> bool | None:
 
 def pass_in(project: Path, tests: Sequence[str], *, keep_compiled: bool = False) -> bool:
     """Return whether tests pass in a copy of the project, in time. What was compiled and kept saves much of it."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    paths = [str(path) for pattern in tests for path in sorted(project.glob(pattern))]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *paths]
     quiet = subprocess.DEVNULL
     try:
         ended = subprocess.run(
