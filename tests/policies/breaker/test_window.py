@@ -266,6 +266,24 @@ def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool,
         assert window.consecutive == len(list(itertools.takewhile(lambda call: call[0], reversed(calls[:number]))))
 
 
+# Copies
+
+
+@pytest.mark.parametrize("window", [TimeWindow(SPAN, START), CallWindow(10)])
+def test_a_copy_begins_with_the_same_counts_and_goes_on_by_itself(window: TimeWindow | CallWindow) -> None:
+    for failed, slow in ((False, False), (False, True), (True, True)):
+        window.add(START, failed=failed, slow=slow)
+    copied = window.copy()
+    assert copied.counts(START) == window.counts(START) == (3, 1, 2)
+
+    window.add(START, failed=False, slow=False)
+    assert copied.add(START, failed=True, slow=False) == (4, 2, 2)
+
+    assert (copied.consecutive, window.consecutive) == (2, 0)
+    assert copied.counts(START) == (4, 2, 2)
+    assert window.counts(START) == (4, 1, 2)
+
+
 # Threads
 
 
