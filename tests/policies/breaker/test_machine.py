@@ -1,4 +1,4 @@
-"""The state machine of a circuit breaker by itself, where it meets the state lock: in a region of it, and after one."""
+"""The state machine of a circuit breaker by itself: regions of the state lock, and calls that a fork has left."""
 
 from collections.abc import Callable
 
@@ -128,3 +128,31 @@ def test_in_a_region_of_the_state_no_bucket_begins(clock: VirtualClock) -> None:
     machine.rotate(window, clock.monotonic() + 1)
 
     assert window.bucket_end == end + 1
+
+
+def test_forgotten_probes_leave_their_places(clock: VirtualClock) -> None:
+    machine = StateMachine(SETTINGS)
+    probe, now = half_open(machine, clock), clock.monotonic()
+    assert machine.take(probe, now)
+    before = machine.snapshot()
+
+    machine.forget_calls()
+
+    assert machine.snapshot() == before
+    assert machine.take(Probe(machine.generation, now, FOREVER, None), now)
+    assert machine.end_probe(probe, BAD, now, slow=False) is None
+    assert machine.snapshot() == before
+
+
+def test_forgotten_calls_of_a_closed_period_count_no_more(clock: VirtualClock) -> None:
+    machine = StateMachine(SETTINGS)
+    window, now = window_of(machine), clock.monotonic()
+    next(window.count)
+    before = machine.snapshot()
+
+    machine.forget_calls()
+    next(window.count)
+
+    assert before["calls"] == 1
+    assert machine.count(window, now, BAD, slow=False) is None
+    assert machine.snapshot() == before
