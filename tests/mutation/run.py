@@ -40,7 +40,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/policies/breaker",
         "tests/property/test_breaker_model.py",
     ),
-    "_policies/retry/retry.py": ("tests/policies/retry", "tests/call/test_retry_marks.py"),
+    "_policies/retry/retry.py": (
+        "tests/policies/retry",
+        "tests/call/test_retry_marks.py",
+        "tests/outcome/test_unlisted.py",
+    ),
     "_policies/retry/settings.py": ("tests/policies/retry", "tests/policies/test_base_updates.py"),
     "_policies/bulkhead.py": (
         "tests/policies/test_bulkhead*.py",
