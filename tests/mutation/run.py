@@ -43,6 +43,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "_policies/retry/retry.py": (
         "tests/policies/retry",
         "tests/call/test_retry_marks.py",
+        "tests/policies/test_base_copies.py",
         "tests/outcome/test_unlisted.py",
     ),
     "_policies/retry/settings.py": ("tests/policies/retry", "tests/policies/test_base_updates.py"),
