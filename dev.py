@@ -66,7 +66,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("check", help="formatting, lint and types", allow_abbrev=False)
     commands.add_parser("map", help="the rooms, their lines, and their imports", allow_abbrev=False)
     commands.add_parser(
-        "mutate", help="change the code at random, and print what the tests let pass", allow_abbrev=False
+        "mutate",
+        help="change the code at random, and print what the tests let pass; its --help tells more",
+        add_help=False,  # that of the script
+        allow_abbrev=False,
     )
     tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
     tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")

@@ -1,6 +1,7 @@
 """The retry budget: its settings, exact arithmetic, gRFC A6, and use by several threads."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience._call.budget import UNIT, RetryBudget
+from resilience._util.finalizers import run_later
 from tests.support.threads import in_threads
 
 THREADS = 8
@@ -133,6 +135,24 @@ def test_looking_is_no_deposit() -> None:
         assert budget.tokens == 0.5
 
 
+@pytest.mark.parametrize("tokens", [0.0, 0.999, 1.0, 1.5])
+def test_affordable_is_what_a_withdrawal_would_return(tokens: float) -> None:
+    budget = RetryBudget(initial=tokens)
+
+    assert budget.affordable is (tokens >= 1)
+    assert budget.tokens == tokens
+    assert budget.withdraw() is (tokens >= 1)
+
+
+def test_the_smallest_ratio_and_the_largest_bucket() -> None:
+    budget = RetryBudget(ratio=1e-10, capacity=1e15, initial=0)
+
+    budget.deposit()
+
+    assert budget.tokens == 1e-9
+    assert RetryBudget(capacity=1e15).tokens == 1e12
+
+
 def test_a_refused_withdrawal_changes_nothing() -> None:
     budget = RetryBudget(ratio=0.3, initial=0.9)
 
@@ -162,6 +182,18 @@ def test_a_failure_costs_nothing() -> None:
     budget.failed()
 
     assert budget.tokens == 10.0
+
+
+def test_only_a_budget_that_counts_failures_is_told_of_them() -> None:
+    class Plain(RetryBudget):
+        pass
+
+    class Counting(RetryBudget):
+        def failed(self) -> None:
+            self.withdraw()
+
+    assert [kind().counts_failures for kind in (RetryBudget, Plain, Counting)] == [False, False, True]
+    assert RetryBudget.grpc().counts_failures
 
 
 def test_a_reset_starts_over() -> None:
@@ -350,6 +382,20 @@ def test_grpc_resets_and_describes_itself() -> None:
     assert repr(RetryBudget.grpc()) == "RetryBudget.grpc(max_tokens=10, token_ratio=0.1)"
     budget.reset()
     assert budget.tokens == 4.0
+
+
+# Deferred work
+
+
+@pytest.mark.parametrize("work", [RetryBudget.withdraw, RetryBudget.refund, RetryBudget.reset, RetryBudget.snapshot])
+def test_what_was_put_off_runs_after_each_change(work: Callable[[RetryBudget], object]) -> None:
+    budget = RetryBudget()
+    ran: list[str] = []
+    run_later(lambda: ran.append("put off"))
+
+    work(budget)
+
+    assert ran == ["put off"]
 
 
 # Threads

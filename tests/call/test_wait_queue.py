@@ -14,6 +14,7 @@ import trio
 
 from resilience import Call, DeadlineExceededError, Ending, EndingKind, Gate, Pipeline, RejectedError, Ticket
 from resilience._call.wait_queue import TicketState, WaitQueue, wake_all
+from resilience._util.finalizers import run_later
 from resilience.events import Rejected
 from resilience.testing import Recorder, virtual_time
 from tests.support.loops import LOOPS, run_trio
@@ -206,3 +207,25 @@ def test_a_ctrl_c_in_one_wake_does_not_keep_the_others_asleep() -> None:
         wake_all(tickets)
 
     assert woken == ["second", "third"]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda line, ticket: line.enqueue(1e12, 10),
+        lambda line, ticket: line.grant(),
+        lambda line, ticket: ticket.leave(),
+        lambda line, ticket: ticket.add_waker(print),
+    ],
+    ids=["enqueue", "grant", "leave", "add_waker"],
+)
+def test_what_was_put_off_runs_after_each_change(work: Callable[[WaitQueue, Ticket], object]) -> None:
+    line = WaitQueue(lambda: False, lambda: None)
+    ticket = line.enqueue(1e12, 10)
+    assert ticket is not None
+    ran: list[str] = []
+    run_later(lambda: ran.append("put off"))
+
+    work(line, ticket)
+
+    assert ran == ["put off"]

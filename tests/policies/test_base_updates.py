@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, Mode, Pipeline, Retry, backoff
+from resilience import Bulkhead, CircuitBreaker, Mode, Pipeline, Policy, Retry, Timeout, backoff
 from tests.support.threads import together
 
 NOW = backoff.none()
@@ -18,6 +19,21 @@ def test_an_update_takes_what_the_constructor_takes() -> None:
     retry.update(attempts=None, wait=None)
 
     assert retry.settings == Retry().settings
+
+
+@pytest.mark.parametrize("policy", [Bulkhead(1), CircuitBreaker(), Retry(), Timeout(1)], ids=repr)
+def test_settings_are_changed_by_an_update_alone(policy: Policy[Any]) -> None:
+    settings: Any = policy.settings
+    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.init}
+
+    for name in given:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, name, 1)
+    with pytest.raises(TypeError):
+        type(settings)(*given.values())
+
+    assert not hasattr(settings, "__dict__")
+    assert type(settings)(**given) == settings
 
 
 class Picky(Retry):

@@ -6,6 +6,7 @@ import gc
 import math
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from resilience import BulkheadFullError, Ending, EndingKind
 from resilience._call.wait_queue import TicketState
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
-from resilience._util.finalizers import run_pending
+from resilience._util.finalizers import run_later, run_pending
 from tests.policies.helpers import admitted, call_of, give_back, idle, queued
 
 # Settings
@@ -196,3 +197,23 @@ def test_reset_forgets_the_peak_and_no_permit() -> None:
     assert bulkhead.snapshot() == {"in_flight": 5, "queued": 1, "limit": 5, "peak": 5}
     give_back(bulkhead)
     assert waiting.acquire()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda bulkhead: bulkhead.admit(call_of(bulkhead)),
+        lambda bulkhead: bulkhead.in_flight,
+        Bulkhead.snapshot,
+        Bulkhead.reset,
+    ],
+    ids=["admit", "in_flight", "snapshot", "reset"],
+)
+def test_what_was_put_off_runs_after_each_change(work: Callable[[Bulkhead], object]) -> None:
+    bulkhead = Bulkhead(1)
+    ran: list[str] = []
+    run_later(lambda: ran.append("put off"))
+
+    work(bulkhead)
+
+    assert ran == ["put off"]

@@ -10,8 +10,10 @@ from resilience import BulkheadFullError
 from resilience._call.wait_queue import TicketState
 from resilience._outcome.ending import OK
 from resilience._policies.bulkhead import Bulkhead
+from resilience._util.finalizers import run_later
 from resilience.testing import virtual_time
 from tests.policies.helpers import admitted, give_back, idle, queued
+from tests.support.threads import wait_until
 
 
 def test_a_higher_limit_lets_in_who_waits() -> None:
@@ -81,3 +83,13 @@ def test_queue_and_max_wait_hold_for_who_comes_later() -> None:
 
         assert early[1].until == clock.monotonic() + 1.0
         assert late.until == clock.monotonic() + 5.0
+
+
+def test_what_was_put_off_runs_after_an_update() -> None:
+    bulkhead = Bulkhead(1)
+    ran: list[str] = []
+    run_later(lambda: ran.append("put off"))
+
+    bulkhead.update(limit=2)
+
+    wait_until(lambda: ran == ["put off"])  # by a thread of its own, since the update holds a lock

@@ -15,7 +15,6 @@ FREE = {"benchmarks", "composition", "demo", "guards", "mutation", "property", "
 NOT_TESTED_BY_PATH = {"__init__", "__main__"}
 """An `__init__` gathers names: those of public rooms are tested in structure/test_surface.py."""
 TESTED_WITH = {
-    "_policies/breaker/machine": "_policies/breaker/breaker",
     "_policies/permits": "_policies/bulkhead",
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",

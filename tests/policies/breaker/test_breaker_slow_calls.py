@@ -28,6 +28,18 @@ class TestSlowCalls:
         assert rig.seen("state", "calls", "slow", "slow_rate", "rate") == ("open", 4, 2, 0.5, 0.0)
         assert "2 of 4 calls in the last 100 s were slow" in str(rig.refused())
 
+    def test_a_share_below_the_rate_does_not(self, clock: VirtualClock) -> None:
+        rig = Rig(slow_after=0.5, slow_call_rate=0.5, min_calls=4, window=100)
+        for seconds in (0.25, 0.25, 0.25, 2.0, 2.0):
+            self.take(rig, clock, seconds)
+        assert rig.seen("state", "slow_rate") == ("closed", 0.4)
+
+    def test_a_share_above_the_rate_does(self, clock: VirtualClock) -> None:
+        rig = Rig(slow_after=0.5, slow_call_rate=0.5, min_calls=5, window=100)
+        for seconds in (2.0, 2.0, 2.0, 0.25, 2.0):
+            self.take(rig, clock, seconds)
+        assert rig.seen("state", "slow_rate") == ("open", 0.8)
+
     def test_fast_calls_do_not(self, clock: VirtualClock) -> None:
         rig = Rig(slow_after=0.5, slow_call_rate=0.1, min_calls=4, window=100)
         for seconds in (1.0, 0.25, 0.25, 0.25, 0.25):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from resilience._policies.breaker.window import TimeWindow
 from resilience.events import BreakerState
 from resilience.testing import VirtualClock
 from tests.policies.breaker.helpers import BAD, GOOD, NEUTRAL, Rig
@@ -47,6 +48,11 @@ class TestTripping:
         rig.run("failed")
         assert rig.state() is BreakerState.OPEN
         assert "10 calls in a row failed" in str(rig.refused())
+
+    def test_a_single_failure_may_be_enough(self) -> None:
+        rig = Rig(in_a_row=1)
+        rig.run("failed")
+        assert "since a call failed: " in str(rig.refused())
 
     def test_consecutive_failures_of_a_client_with_little_traffic(self, clock: VirtualClock) -> None:
         rig = Rig(in_a_row=3)
@@ -108,6 +114,16 @@ class TestTripping:
         clock.advance(10)
         rig.run("failed")
         assert rig.seen("state", "calls") == ("closed", 1)
+
+    def test_a_success_at_the_edge_begins_a_bucket(self, clock: VirtualClock) -> None:
+        rig = Rig()
+        window = rig.admit()
+        assert isinstance(window, TimeWindow)
+        edge = window.bucket_end
+        clock.advance(edge - clock.monotonic())
+        assert clock.monotonic() == edge
+        rig.run("ok")
+        assert window.bucket_end > edge
 
     @pytest.mark.parametrize("seconds", [0.0, 1e-9, 10.0, 1e6, 1e12])
     def test_any_pace_of_time(self, clock: VirtualClock, seconds: float) -> None:

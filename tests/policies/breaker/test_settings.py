@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Allowlist, CircuitOpenError, DeadlineExceededError, Ending, EndingKind, Pipeline
+from resilience import Allowlist, CircuitOpenError, DeadlineExceededError, Ending, EndingKind, Failure, Pipeline
 from resilience._policies.breaker.breaker import CircuitBreaker
 from tests.policies.breaker.helpers import FAILURES, Answer, Rig
 
@@ -118,6 +118,11 @@ class TestOn:
         rig = Rig(on=KeyError)
         rig.breaker.settle(rig.admit(), Ending(kind))
         assert rig.counts == counts
+
+    @pytest.mark.parametrize("kind", [EndingKind.FAILED, EndingKind.TIMED_OUT])
+    def test_the_hint_of_the_server_is_part_of_the_verdict(self, kind: EndingKind) -> None:
+        verdict = CircuitBreaker().settings.verdict(Ending(kind, failure=Failure(retry_after=7)))
+        assert verdict == (False, kind is EndingKind.TIMED_OUT, 7)
 
     @pytest.mark.parametrize("kind", [EndingKind.TIMED_OUT, EndingKind.ABANDONED])
     def test_what_came_out_of_a_cut_or_a_cancellation_does_not_matter(self, kind: EndingKind) -> None:

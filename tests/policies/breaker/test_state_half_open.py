@@ -45,6 +45,16 @@ class TestHalfOpen:
         rig.run("ok")
         assert rig.counts == (1, 0, 0)
 
+    def test_there_may_be_many_places(self, clock: VirtualClock) -> None:
+        rig = Rig(half_open_calls=300)
+        rig.half_open(clock)
+        tokens = [rig.admit() for _ in range(300)]
+        rig.refused()
+        for token in tokens:
+            assert rig.state() is BreakerState.HALF_OPEN
+            rig.end(token, "ok")
+        assert rig.state() is BreakerState.CLOSED
+
     @pytest.mark.parametrize("word", BAD)
     def test_one_failure_opens_it(self, clock: VirtualClock, word: str) -> None:
         rig = Rig()

@@ -30,12 +30,15 @@ class TestLeases:
         rig.run("ok")
         assert rig.state() is BreakerState.CLOSED
 
+    @pytest.mark.parametrize("seconds", [5, 6])
     @pytest.mark.parametrize("word", GOOD + BAD + NEUTRAL)
-    def test_a_late_ending_changes_nothing_also_if_nobody_took_the_place(self, clock: VirtualClock, word: str) -> None:
+    def test_a_late_ending_changes_nothing_also_if_nobody_took_the_place(
+        self, clock: VirtualClock, word: str, seconds: float
+    ) -> None:
         rig = Rig(probe_timeout=5.0, half_open_calls=1)
         rig.half_open(clock)
         token = rig.admit()
-        clock.advance(5)
+        clock.advance(seconds)
         before = rig.breaker.snapshot()
         rig.end(token, word)
         assert rig.breaker.snapshot() == before

@@ -39,6 +39,13 @@ class TestOpen:
         steady.advance(0.5)
         assert rig.refused().retry_after == 0.5
 
+    def test_the_message_is_made_once(self, steady: VirtualClock) -> None:
+        rig = Rig()
+        rig.open()
+        first = rig.refused()
+        steady.advance(0.5)
+        assert rig.refused().args[0] is first.args[0]
+
     def test_each_pipeline_reads_its_own_name(self, clock: VirtualClock) -> None:
         del clock
         rig = Rig(name="gate")

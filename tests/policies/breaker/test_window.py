@@ -28,6 +28,7 @@ def succeed(window: TimeWindow, now: float) -> None:
 
 
 def test_rates() -> None:
+    assert NONE == (0, 0, 0)
     assert (NONE.rate, NONE.slow_rate) == (0.0, 0.0)
     assert (Counts(4, 3, 1).rate, Counts(4, 3, 1).slow_rate) == (0.75, 0.25)
     assert Counts(20, 14, 0).rate >= 0.7
@@ -124,6 +125,22 @@ def test_another_clock_empties_it() -> None:
     window.add(START - 500, failed=True, slow=False)
     assert window.counts(START - 491) == (1, 1, 0)
     assert window.counts(START - 490) == NONE
+
+
+@pytest.mark.parametrize("span", [SPAN, 0.5])
+@pytest.mark.parametrize("moment", [START - 400, START - 11, START + 20])
+def test_a_failure_outside_of_the_window_empties_it(span: float, moment: float) -> None:
+    window = TimeWindow(span, START)
+    window.add(START, failed=True, slow=False)
+    assert window.add(moment, failed=True, slow=True) == (1, 1, 1)
+    assert window.bucket_end == moment + span / 10
+
+
+def test_a_failure_at_the_edge_begins_a_bucket() -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(window.bucket_end, failed=True, slow=False)
+    assert window.bucket_end == START + 2
+    assert window.counts(START + 10).calls == 1
 
 
 def test_looking_changes_nothing() -> None:
@@ -231,6 +248,13 @@ def test_only_the_last_calls_count() -> None:
     assert window.counts(START + 1e9) == (3, 2, 2)
 
 
+def test_a_long_window_of_calls_forgets_too() -> None:
+    window = CallWindow(1000)
+    for number in range(1500):
+        window.add(START, failed=number < 600, slow=number < 700)
+    assert window.counts(START) == (1000, 100, 200)
+
+
 @exactly
 @given(st.integers(1, 8), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
 def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool, bool]]) -> None:
@@ -240,6 +264,24 @@ def test_a_window_of_calls_agrees_with_a_list(span: int, calls: list[tuple[bool,
         last = calls[:number][-span:]
         assert window.totals() == (len(last), sum(call[0] for call in last), sum(call[1] for call in last))
         assert window.consecutive == len(list(itertools.takewhile(lambda call: call[0], reversed(calls[:number]))))
+
+
+# Copies
+
+
+@pytest.mark.parametrize("window", [TimeWindow(SPAN, START), CallWindow(10)])
+def test_a_copy_begins_with_the_same_counts_and_goes_on_by_itself(window: TimeWindow | CallWindow) -> None:
+    for failed, slow in ((False, False), (False, True), (True, True)):
+        window.add(START, failed=failed, slow=slow)
+    copied = window.copy()
+    assert copied.counts(START) == window.counts(START) == (3, 1, 2)
+
+    window.add(START, failed=False, slow=False)
+    assert copied.add(START, failed=True, slow=False) == (4, 2, 2)
+
+    assert (copied.consecutive, window.consecutive) == (2, 0)
+    assert copied.counts(START) == (4, 2, 2)
+    assert window.counts(START) == (4, 1, 2)
 
 
 # Threads

@@ -1,6 +1,7 @@
 """Which exceptions are retried, which one comes out, and that none keeps frames alive."""
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -101,6 +102,32 @@ class TestRejections:
         with pytest.raises(RejectedError):
             Pipeline(Retry(on=Exception)).call(down)
         assert down.calls == 1
+
+
+@pytest.mark.usefixtures("clock")
+class TestAsyncPredicates:
+    @pytest.mark.parametrize(
+        ("errors", "raised", "calls"),
+        [
+            ([ConnectionError(), ConnectionError()], None, 3),
+            ([ConnectionError(), KeyError()], KeyError, 2),
+            ([RejectedError("no")], RejectedError, 1),
+        ],
+    )
+    def test_what_they_list_is_retried(
+        self, errors: list[Exception], raised: type[Exception] | None, calls: int
+    ) -> None:
+        down = Down(*errors)
+
+        async def listed(error: Exception) -> bool:
+            return not isinstance(error, KeyError)
+
+        async def main() -> None:
+            with contextlib.nullcontext() if raised is None else pytest.raises(raised):
+                await Pipeline(Retry(on=listed)).acall(down)
+
+        asyncio.run(main())
+        assert down.calls == calls
 
 
 @pytest.mark.usefixtures("clock")

@@ -24,6 +24,14 @@ class TestGivingUp:
         gives_up(pipeline, Down(default=ConnectionError), GiveUpReason.DEADLINE, words, attempts=3)
         assert clock.sleeps == [2, 2]
 
+    def test_the_time_since_the_first_attempt_is_told(self, clock: VirtualClock) -> None:
+        clock.advance(7)
+        pipeline = Pipeline(Retry(wait=backoff.fixed(2)))
+        with Recorder(pipeline, events=[RetryGivenUp]) as recorder, pytest.raises(ConnectionError) as caught:
+            pipeline.call(Down(default=ConnectionError))
+        assert [event.elapsed for event in recorder.of(RetryGivenUp)] == [pytest.approx(4)]
+        assert "gave up after 3 attempts in 4 s: " in notes(caught.value)[0]
+
     def test_a_wait_that_ends_at_the_deadline_is_not_slept(self, clock: VirtualClock) -> None:
         pipeline = Pipeline(Hurry(2), Retry(wait=backoff.fixed(2)), name="quotes")
         words = "the next wait would end past the deadline"

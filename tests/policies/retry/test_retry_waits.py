@@ -98,3 +98,14 @@ class TestWaits:
         assert Pipeline(Retry(wait=Noting())).call(Down(ConnectionError(), ConnectionError())) == "fine"
         assert seen == [(1, None), (2, 1.0)]
         assert clock.sleeps == pytest.approx([1, 2])
+
+    @pytest.mark.usefixtures("clock")
+    def test_a_whole_number_of_seconds_becomes_a_float(self) -> None:
+        class Whole(backoff.Backoff):
+            def seconds(self, retry: int, previous: float | None) -> float:
+                return 2
+
+        pipeline = Pipeline(Retry(wait=Whole()))
+        with Recorder(pipeline, events=[RetryScheduled]) as recorder:
+            assert pipeline.call(Down(ConnectionError())) == "fine"
+        assert [repr(event.wait) for event in recorder.of(RetryScheduled)] == ["2.0"]

@@ -81,3 +81,9 @@ class TestSettings:
     def test_the_first_attempts_argument_is_positional(self) -> None:
         assert Retry(7).settings.attempts == 7
         assert Retry(None).settings.attempts == Retry().settings.attempts == 3
+
+    def test_the_default_wait(self) -> None:
+        settings = Retry().settings
+        assert repr(settings.only) == "full_jitter(base=0.1, cap=10, factor=2)"
+        assert settings.max_retry_after == 60.0
+        assert repr(Retry()) == "Retry()"

@@ -134,7 +134,7 @@ class CircuitBreaker(Gate[Token]):
         if window is not None:
             return window if self.settings.slow_after is None else TimedCall(window, clock.monotonic())
         now = clock.monotonic()
-        if generation.state is not OPEN or not now < generation.until <= now + generation.longest:
+        if not now < generation.until <= now + generation.longest:  # not an open period that lasts
             return self._admit_probe(call, now)
         rejection = generation.rejection
         if rejection is None or rejection.pipeline is not call.pipeline:

@@ -250,7 +250,7 @@ class Retry(Loop):
             return GiveUpReason.STOP
         if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
             return GiveUpReason.RETRY_AFTER
-        if (wait > 0 or call.deadline != FOREVER) and not state.fits(call, wait):
+        if not state.fits(call, wait):
             return GiveUpReason.DEADLINE
         return None
 
