@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from docs.plots import adaptive_limit, cooldown, hedge
+from docs.plots import adaptive_limit, cooldown, hedge, jitter
 
 PAGES = Path(__file__).resolve().parents[1]
 
@@ -23,6 +23,7 @@ PLOTS: dict[str, Callable[[], Picture]] = {
     "adaptive-limit.svg": adaptive_limit.chart,
     "cooldown.svg": cooldown.chart,
     "hedge.svg": hedge.chart,
+    "jitter.svg": jitter.chart,
 }
 
 if __name__ == "__main__":

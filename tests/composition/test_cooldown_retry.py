@@ -6,9 +6,8 @@ from collections import Counter
 from typing import Any
 
 import anyio
-from tenacity.wait import wait_base
 
-from resilience import Allowlist, Cooldown, Failure, FailureKind, Pipeline, Retry, Timeout
+from resilience import Allowlist, Cooldown, Failure, FailureKind, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import clock
 from resilience.testing import seeded
 from tests.support.loops import Run, each_loop
@@ -54,14 +53,6 @@ class Api:
         self.taken[minute] += 1
 
 
-class HintAndMore(wait_base):
-    """Waits for as long as the server says, and up to a fifth of that more, but at most 5 s more."""
-
-    def __call__(self, retry_state: Any) -> float:
-        hint: float = retry_state.outcome.exception().retry_after
-        return hint + clock.random.uniform(0.0, min(5.0, hint / 5))
-
-
 async def load(pipeline: Pipeline[Any], api: Api) -> int:
     """Have 200 callers come at once; return how many are served."""
     served = 0
@@ -85,7 +76,7 @@ def run_with(run: Run, *policies: Any) -> tuple[Api, int]:
 
     async def main() -> None:
         api = Api()
-        retry = Retry(attempts=5, wait=HintAndMore())
+        retry = Retry(attempts=5, wait=backoff.none())
         pipeline = Pipeline(Timeout(600.0), retry, *policies, failures=LIMITED, budget=None)
         found.extend([api, await load(pipeline, api)])
 
