@@ -24,6 +24,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
 from resilience._pipeline.pipeline import Pipeline, pipelines
+from resilience._pipeline.standard import StandardPipeline, standard
 from resilience._policies.adaptive_limit import AdaptiveLimit
 from resilience._policies.base import Policy
 from resilience._policies.breaker.breaker import CircuitBreaker
@@ -102,6 +103,7 @@ __all__ = [
     "RetryState",
     "Scope",
     "StaleCache",
+    "StandardPipeline",
     "Subscription",
     "Substitute",
     "Ticket",
@@ -120,6 +122,7 @@ __all__ = [
     "quantile",
     "remaining",
     "set_mode",
+    "standard",
     "status_failures",
     "subscribe",
 ]

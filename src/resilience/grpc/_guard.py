@@ -55,7 +55,7 @@ class Guard:
 
     Args:
         pipeline: the pipeline, a single policy, or what `bind` of either returns.
-        idempotent: which methods may be repeated.
+        idempotent: which methods may be repeated; None for what was given to `standard`, if it made the pipeline.
         error_class: the class of errors of gRPC that errors of the pipeline are made; see `make_rpc_error`.
         target: the target of the channel; None if it is unknown.
         single_attempt: whether the channel makes one attempt for each attempt of the pipeline: it has no built-in
@@ -80,7 +80,7 @@ class Guard:
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {given!r}")
         self.pipeline = pipeline
         self._entry, _ = pipeline.entry()
-        self._is_idempotent = matcher(idempotent)
+        self._is_idempotent = matcher(getattr(given, "idempotent", None) if idempotent is None else idempotent)
         self._error_class = error_class
         self._target = target
         self.connectivity = Connectivity(target if single_attempt else None)
