@@ -67,7 +67,7 @@ SECTIONS = (
     ),
     Section("open-sync", "Open breaker, plain calls", 8, _calls("open-sync", calls.refused, SYNC)),
     Section("open-asyncio", "Open breaker, asyncio", 8, _calls("open-asyncio", calls.refused, ASYNCIO)),
-    Section("hedge-asyncio", "Hedged, the first wins, asyncio", 8, _calls("hedge-asyncio", calls.hedges, ASYNCIO)),
+    Section("hedge-asyncio", "Hedged, the first wins, asyncio", 4, _calls("hedge-asyncio", calls.hedges, ASYNCIO)),
     Section("threads", "One breaker for all threads, by the clock", 20, _threads),
     Section("window", "Short and long windows", 12, _calls("window", calls.windows, SYNC)),
     Section("memory", "Memory", 55, _memory, "bytes"),

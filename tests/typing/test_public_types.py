@@ -57,9 +57,9 @@ async def compute_async(error: Exception) -> int:
     return len(str(error))
 
 
-valued = Pipeline(Fallback(value=None), Retry(), Hedge(), name="valued")
-computed = Pipeline(Retry(), Fallback(lambda error: str(error)), name="computed")
-awaited = Pipeline(Fallback(compute_async), StaleCache(), Retry(), name="awaited")
+valued = Pipeline(Fallback(value=None), Retry(), Hedge(), name="typed-valued")
+computed = Pipeline(Retry(), Fallback(lambda error: str(error)), name="typed-computed")
+awaited = Pipeline(Fallback(compute_async), StaleCache(), Retry(), name="typed-awaited")
 
 
 @valued
@@ -77,7 +77,7 @@ async def fetch_awaited(symbol: str) -> float:
     return len(symbol)
 
 
-@Pipeline(valued, Bulkhead(1), name="valued-nested")
+@Pipeline(valued, Bulkhead(1), name="typed-valued-nested")
 def fetch_valued_nested(symbol: str) -> float:
     return len(symbol)
 

@@ -66,6 +66,7 @@ class _Arena:
 
             self._new_scope = anyio.CancelScope
         self._tasks: dict[asyncio.Task[None], Any] = {}
+        self._scopes: dict[Any, Any] = {}
         self._own: Any = None
         self._timer: TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -101,13 +102,16 @@ class _Arena:
         if not attempt.ended:
             self._racers.lost(attempt)
 
+    async def _make_in_task(self, attempt: Any) -> None:
+        scope = self._scopes[attempt] = self._new_scope()  # anyio makes scopes in tasks only
+        await self._make(attempt, scope)
+
     def _start_due(self) -> None:
         """Start what is due, and arm the timer for what comes next."""
         racers = self._racers
         while not racers.over and (attempt := racers.start_next()) is not None:
-            scope = self._new_scope()
-            task = self._loop.create_task(self._make(attempt, scope))
-            self._tasks[task] = scope, attempt
+            task = self._loop.create_task(self._make_in_task(attempt))
+            self._tasks[task] = attempt
             task.add_done_callback(self._ended)
         self._arm()
 
@@ -124,7 +128,7 @@ class _Arena:
             self._timer = None
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        _, attempt = self._tasks.pop(task)
+        attempt = self._tasks.pop(task)
         if task.cancelled():
             if not attempt.ended:
                 self._racers.cancelled(attempt)  # by somebody else, who cancels all tasks
@@ -143,8 +147,12 @@ class _Arena:
     def _stop(self) -> None:
         """Start nothing any more, and cancel the tasks that still run."""
         self._disarm()
-        for scope, _ in self._tasks.values():
-            scope.cancel()
+        for task, attempt in self._tasks.items():
+            scope = self._scopes.get(attempt)
+            if scope is None:  # the task has not begun
+                task.cancel()
+            else:
+                scope.cancel()
 
     async def _join(self) -> None:
         """Wait for all tasks, also if this one is cancelled meanwhile; then raise that."""
