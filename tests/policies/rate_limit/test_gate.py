@@ -107,6 +107,19 @@ class TestAdmission:
         assert big.acquire()
         assert not small.acquire()
 
+    def test_a_debt_delays_those_who_come_after_those_who_wait(self, clock: VirtualClock) -> None:
+        limit = RateLimit(1, max_wait=1e6)
+        began = now()
+        with limit.reserve(1) as reserved:
+            first, second = queued(limit), queued(limit)
+            reserved.settle(6)
+        clock.jump(first.check_at)
+        assert first.acquire()
+
+        assert queued(limit).check_at - began == pytest.approx(8)
+        assert not second.acquire()
+        assert now() - began == pytest.approx(6)
+
     def test_lateness_of_timers_loses_no_slot_and_a_stall_gives_none(self, clock: VirtualClock) -> None:
         for late, next_in in ((0.003, 0.097), (0.3, 0.1)):
             limit = RateLimit(10, max_wait=10)

@@ -10,6 +10,8 @@ import pytest
 
 from resilience import Call, Pipeline, RateLimit, RateLimitedError, UsageError
 from resilience._policies.base import forget_calls
+from resilience._util.clock import clock as library_clock
+from resilience._util.locks import inside_state, state_lock
 from resilience.events import Rejected
 from resilience.testing import Recorder, VirtualClock
 from tests.policies.rate_limit.helpers import admitted, call_of, empty, exceeds, now, queued
@@ -121,6 +123,85 @@ class TestActual:
             limit.call(int)
 
         assert limit.available == pytest.approx(5)
+
+
+class TestQuickCalls:
+    """Calls of cost 1 that find no queue take no lock."""
+
+    def test_one_that_comes_when_a_waiting_call_is_due_does_not_overtake_it(self, clock: VirtualClock) -> None:
+        limit = RateLimit(10, max_wait=60)
+        admitted(limit)
+        first = queued(limit)
+        clock.advance(0.1)
+        second = queued(limit)
+
+        assert first.acquire()
+        assert not second.acquire()
+        clock.advance(0.1)
+        assert second.acquire()
+        clock.advance(0.1)
+        assert not isinstance(admitted(limit), tuple)
+        clock.advance(0.1)
+        assert isinstance(admitted(limit), tuple)
+
+    def test_while_a_reservation_is_open_they_count_in_what_it_is_refunded(self, clock: VirtualClock) -> None:
+        limit = RateLimit(1, burst=10)
+        with limit.reserve(10) as reserved:
+            clock.advance(5)
+            for _ in range(5):
+                admitted(limit)
+            reserved.settle(0)
+            assert limit.available == pytest.approx(5)
+
+    @pytest.mark.parametrize("change", ["admit", "settle", "update", "reset"])
+    def test_none_is_admitted_in_the_middle_of_a_longer_change(
+        self, change: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another thread, or a finalizer, comes while the clock is read."""
+        limit = RateLimit(1, burst=10, max_wait=0)
+        reserved = limit.reserve(2)
+        reserved.__enter__()
+        if change != "admit":
+            reserved.__exit__(None, None, None)
+            admitted(limit)
+        came: list[float] = []
+        refused: list[RateLimitedError] = []
+        monotonic = library_clock.monotonic
+
+        def interrupted() -> float:
+            at = monotonic()
+            if inside_state() and not came:
+                came.append(at)
+                try:
+                    admitted(limit)
+                except RateLimitedError as error:
+                    refused.append(error)
+            return at
+
+        monkeypatch.setattr(library_clock, "monotonic", interrupted)
+        if change == "admit":
+            with limit.reserve(3):
+                pass
+        elif change == "settle":
+            reserved.settle(1)
+        elif change == "update":
+            limit.update(rate=2)
+        else:
+            limit.reset()
+        monkeypatch.undo()
+
+        assert len(refused) == 1
+        assert limit.available == {"admit": 5, "settle": 8, "update": 7, "reset": 10}[change]
+
+    def test_a_member_of_a_combination_takes_the_lock(self) -> None:
+        limit = RateLimit(1, burst=10)
+        admitted(limit)
+        both = RateLimit.all_of(limit)
+        admitted(limit)
+        with state_lock, pytest.raises(RateLimitedError):
+            limit.admit(call_of(limit))
+        admitted(both)
+        assert limit.available == pytest.approx(7)
 
 
 class TestUpdate:
