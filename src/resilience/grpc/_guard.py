@@ -80,7 +80,8 @@ class Guard:
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {given!r}")
         self.pipeline = pipeline
         self._entry, _ = pipeline.entry()
-        self._is_idempotent = matcher(getattr(given, "idempotent", None) if idempotent is None else idempotent)
+        standard: Any = pipeline
+        self._is_idempotent = matcher(getattr(standard, "idempotent", None) if idempotent is None else idempotent)
         self._error_class = error_class
         self._target = target
         self.connectivity = Connectivity(target if single_attempt else None)
