@@ -229,6 +229,27 @@ def test_the_timeout_inside_it_makes_the_next_attempt_due(run: Run) -> None:
 
 
 @each_loop
+def test_each_attempt_has_the_whole_time_of_the_timeout_inside(run: Run) -> None:
+    dependency = Dependency(60.0, 0.9)
+
+    assert run(hedged(Pipeline(Hedge(0.2), Timeout(1.0)), dependency)) == 2
+
+
+@each_loop
+def test_events_of_a_race_around_a_nested_pipeline_name_the_outer_one(run: Run) -> None:
+    inner = Pipeline(Bulkhead(5), Timeout(5.0), name=f"inner, {run.__name__}")
+    outer = Pipeline(Hedge(0.1), inner, name=f"outer, {run.__name__}")
+
+    with Recorder(outer) as recorder, Recorder(inner) as inner_recorder:
+        assert run(hedged(outer, Dependency(60.0, 0.5))) == 2
+
+    assert [one.pipeline for one in recorder.of(HedgeStarted)] == [outer.name]
+    assert [one.policy for one in recorder.of(HedgeStarted)] == ["hedge"]
+    assert inner_recorder.of(HedgeStarted) == []
+    assert inner.get(Bulkhead).in_flight == 0
+
+
+@each_loop
 def test_the_code_inside_of_each_attempt_sees_the_deadline(run: Run) -> None:
     seen: list[float | None] = []
 

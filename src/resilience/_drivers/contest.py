@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from resilience._call.running_call import RunningCall
+from resilience._call.call import PipelineInfo
+from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import ABANDONED, Ending
 from resilience._policies.base import Policy
@@ -41,6 +42,27 @@ class Attempt:
         self.error: BaseException | None = None
 
 
+class _Outside(NamedTuple):
+    """The state of a call as it is outside of a Race."""
+
+    pipeline: PipelineInfo
+    attempt: int
+    deadline: float
+    deadline_source: DeadlineSource
+    total_deadline: float
+    total_deadline_source: DeadlineSource
+
+    def apply_to(self, call: RunningCall) -> RunningCall:
+        """Set the state of a copy of the call, and return that."""
+        call.pipeline = self.pipeline
+        call.attempt = self.attempt
+        call.deadline = self.deadline
+        call.deadline_source = self.deadline_source
+        call.total_deadline = self.total_deadline
+        call.total_deadline_source = self.total_deadline_source
+        return call
+
+
 class Contest:
     """One call of a Race.
 
@@ -54,13 +76,22 @@ class Contest:
         fatal: the exception that ended the race whatever the policy says, such as a KeyboardInterrupt; else None.
     """
 
-    __slots__ = ("_begun", "_call", "_race", "_state", "attempts", "fatal")
+    __slots__ = ("_begun", "_call", "_outside", "_race", "_state", "attempts", "fatal")
 
     def __init__(self, race: Race, state: RaceState, call: RunningCall, begun: float) -> None:
         self._race = race
         self._state = state
         self._call = call
         self._begun = begun
+        # The first attempt of a task uses the call itself, and the policies inside change these for as long as it runs.
+        self._outside = _Outside(
+            call.pipeline,
+            call.attempt,
+            call.deadline,
+            call.deadline_source,
+            call.total_deadline,
+            call.total_deadline_source,
+        )
         self.attempts: list[Attempt] = []
         self.fatal: BaseException | None = None
 
@@ -85,9 +116,9 @@ class Contest:
         if self.fatal is not None or not self._should_start(now):
             return None
         number = len(self.attempts) + 1
-        call = self._call.copy() if copied else self._call
+        call = self._outside.apply_to(self._call.copy()) if copied else self._call
         attempt = Attempt(number, call)
-        call.attempt = self._call.attempt + number - 1
+        call.attempt = self._outside.attempt + number - 1
         self.attempts.append(attempt)
         if number > 1:
             self._publish(HedgeStarted, attempt=number, after=now - self._begun, mode=Mode.ENFORCE)
@@ -109,7 +140,7 @@ class Contest:
 
     def stand_in(self) -> Attempt:
         """Return an attempt where the policy has started none: the call is made all the same."""
-        attempt = Attempt(1, self._call.copy())
+        attempt = Attempt(1, self._outside.apply_to(self._call.copy()))
         self.attempts.append(attempt)
         return attempt
 
@@ -157,7 +188,7 @@ class Contest:
             return not self.attempts
 
     def _publish(self, kind: Any, **facts: Any) -> None:
-        self._call.pipeline.publish(kind, self._race, self._call, **facts)
+        self._outside.pipeline.publish(kind, self._race, self._call, **facts)
 
 
 def joined(attempts: Sequence[Attempt]) -> DeferredSettlement | None:
