@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 from resilience._call.call import Call, CallOptions
 from resilience._call.responses import NOT_RESPONSES, check_response
@@ -68,6 +68,31 @@ class Entry(Protocol):
     async def aenter_block(self, gate: Any, options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Have a gate admit an `async with` block, which may wait."""
         ...
+
+    def retry_block(self, loop: Any, options: CallOptions) -> RetryAttempts:
+        """Return the attempts of a block of code that a Loop repeats."""
+        ...
+
+
+class RetryAttempt(Protocol):
+    """One attempt of a Retry around a block of code: `with attempt:`, or `async with attempt:`."""
+
+    @property
+    def number(self) -> int:
+        """Its number, from 1."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> bool: ...
+
+
+class RetryAttempts(Protocol):
+    """The attempts of a block of code."""
+
+    def __iter__(self) -> Iterator[RetryAttempt]: ...
+    def __aiter__(self) -> AsyncIterator[RetryAttempt]: ...
 
 
 class BlockEntry(NamedTuple):

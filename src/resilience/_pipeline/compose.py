@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.entry import RetryAttempt
 from resilience._call.running_call import DeadlineSource
 from resilience._drivers.drivers import Drivers, Step, driver_of
 from resilience._drivers.event_gate import EventGate
@@ -21,6 +22,7 @@ from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.partition import Partition, sample
 from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
+from resilience.errors import UsageError
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
 
 _LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
@@ -247,6 +249,29 @@ class Composite(Policy[D_co]):
     @abstractmethod
     def in_flight(self) -> InFlight:
         """The calls in flight in this pipeline."""
+
+    def __iter__(self) -> Iterator[RetryAttempt]:
+        """Repeat a block of code, as a Retry does; for a pipeline that consists of a Retry alone.
+
+        Raises:
+            UsageError: it has other policies, too.
+        """
+        entry, options = self.entry()
+        return iter(entry.retry_block(self._only_loop(), options))
+
+    def __aiter__(self) -> AsyncIterator[RetryAttempt]:
+        """Do as `__iter__` does, in a task."""
+        entry, options = self.entry()
+        return aiter(entry.retry_block(self._only_loop(), options))
+
+    def _only_loop(self) -> Loop:
+        policies = self.composer.policies
+        if len(policies) == 1 and isinstance(policies[0], Loop):
+            return policies[0]
+        raise UsageError(
+            f"{self.name or 'the pipeline'} has more than a Retry, which a block of code cannot be passed through; "
+            "put the block into a function, and decorate that or use `call`"
+        )
 
 
 def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:

@@ -17,8 +17,9 @@ from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
 from resilience._pipeline.compose import Composer, more_lenient
 from resilience._pipeline.in_flight import InFlight
+from resilience._pipeline.retry_block import RetryBlock
 from resilience._policies.base import Policy, forget_calls
-from resilience._policies.shapes import Gate
+from resilience._policies.shapes import Gate, Loop
 from resilience._util import validation
 from resilience._util.finalizers import pending, put_off, run_pending
 from resilience._util.locks import inside_state, members, state_lock
@@ -166,6 +167,10 @@ class Engine(Generic[PipelineT]):
     async def aenter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a task may wait."""
         return await blocks.aenter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode), admit)
+
+    def retry_block(self, loop: Loop, options: CallOptions) -> RetryBlock:
+        """Return the attempts of a block of code that a Loop repeats."""
+        return RetryBlock(self.in_flight, loop, options, more_lenient(loop.mode, process.mode))
 
     def reject(self, call: RunningCall) -> NoReturn:
         """Raise the rejection of a call that arrives during a drain, and publish it."""

@@ -13,13 +13,14 @@ To write a policy, subclass a shape and override its hooks. Hooks must not block
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Generic, NamedTuple, Never, Protocol, Self, TypeAlias, TypeVar
 
 from resilience._call.block import Block
 from resilience._call.budget import RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import D_co
+from resilience._call.entry import RetryAttempt
 from resilience._call.keyed import Keyed
 from resilience._call.retry_state import RetryState
 from resilience._call.settlement import DeferredSettlement
@@ -130,6 +131,16 @@ class Loop(Policy[Never]):
         del info
         return None
 
+    def __iter__(self) -> Iterator[RetryAttempt]:
+        """Repeat a block of code: `for attempt in retry: with attempt: ...`."""
+        entry, options = self.entry()
+        return iter(entry.retry_block(self, options))
+
+    def __aiter__(self) -> AsyncIterator[RetryAttempt]:
+        """Repeat a block in a task: `async for attempt in retry: async with attempt: ...`."""
+        entry, options = self.entry()
+        return aiter(entry.retry_block(self, options))
+
 
 class Scope(Policy[Never]):
     """A policy that sets a deadline for what is inside it."""
@@ -192,12 +203,7 @@ class RaceState(Protocol):
         ...
 
     def cancelled(self, attempt: int, now: float) -> None:
-        """Called when an attempt was cancelled, since another one has won.
-
-        Args:
-            attempt: the number of the attempt.
-            now: the current time on the library's monotonic clock, in seconds.
-        """
+        """Called at the time `now` when an attempt was cancelled, since another one has won."""
         ...
 
     @property
