@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from docs.plots.chart import Chart, Line, Point, steps
+from docs.plots.fixed_time import fixed_time
 from resilience import AdaptiveLimit, Allowlist, BulkheadFullError, Failure, FailureKind, Pipeline
 from resilience._util.clock import clock
-from resilience.testing import seeded, virtual_time
+from resilience.testing import seeded
 
 CAPACITY = ((0.0, 40), (20.0, 20), (40.0, 40))
 SECONDS = 60.0
@@ -60,7 +61,7 @@ async def _run() -> list[Point]:
 
 def chart() -> Chart:
     """Run the simulation, and return its chart."""
-    with virtual_time(), seeded(1):
+    with fixed_time(), seeded(1):
         points = asyncio.run(_run())
     return Chart(
         title="AdaptiveLimit: 100 clients of a server that takes 40, then 20, then 40 calls at once",

@@ -7,9 +7,10 @@ from collections import Counter
 from typing import Any
 
 from docs.plots.chart import Chart, Line, Point
+from docs.plots.fixed_time import fixed_time
 from resilience import Allowlist, Cooldown, Failure, FailureKind, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import clock
-from resilience.testing import seeded, virtual_time
+from resilience.testing import seeded
 
 QUOTA = 60
 MINUTE = 60.0
@@ -64,7 +65,7 @@ async def _turned_away(*more: Any) -> list[Point]:
 
 
 def _run(*more: Any) -> list[Point]:
-    with virtual_time(), seeded(1):
+    with fixed_time(), seeded(1):
         return asyncio.run(_turned_away(*more))
 
 
