@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from docs.plots.fixed_time import fixed_time
 from resilience import Hedge, Pipeline
+from resilience.testing import virtual_time
 
 DELAY = 0.05
 CALLS = [("the second attempt wins", [0.24, 0.04]), ("a failure starts the next at once", [-0.03, 0.05])]
@@ -34,7 +34,7 @@ def run(times: list[float]) -> list[tuple[float, float, str]]:
         finally:
             attempts[number] = begun, clock.elapsed, how
 
-    with fixed_time() as clock:
+    with virtual_time() as clock:
         asyncio.run(Pipeline(Hedge(DELAY)).bind(idempotent=True).acall(attempt))
     return attempts
 
