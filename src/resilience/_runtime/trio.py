@@ -92,7 +92,9 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise
     except BaseException as error:
         # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
-        if call.deadline_source is INHERITED and scope.cancel_called and is_cancellation(error):
+        # It may do so a rounding error before this scope is due.
+        due = scope.cancel_called or clock.monotonic() >= call.current_deadline()
+        if inherited is not None and due and is_cancellation(error):
             raise deadline_errors.cut_error(call, started) from error
         raise
     finally:
