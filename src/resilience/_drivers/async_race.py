@@ -8,10 +8,9 @@ from typing import Any
 from resilience import _runtime as runtime
 from resilience._call.running_call import RunningCall
 from resilience._drivers.async_ import Step
-from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, result_of
+from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, call_on_success, result_of
 from resilience._policies.base import Policy
 from resilience._policies.shapes import OnSuccess, Race
-from resilience._util.log_once import hook_failed
 
 
 def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
@@ -33,13 +32,10 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
                     if not isinstance(error, GeneratorExit):  # after which nothing can be awaited
                         await runtime.shielded(contest.dispose(contest.attempts))
                     raise
-                await contest.dispose(contest.losers())
+                if len(contest.attempts) > 1:
+                    await contest.dispose(contest.losers())
                 result = contest.finish()
-        if on_success is not None:
-            try:
-                on_success()
-            except Exception as error:
-                hook_failed("on_success of a policy", policy, error)
+        call_on_success(policy, on_success)
         return result
 
     return racing
@@ -58,11 +54,7 @@ def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None) -> Step
             raise
         if shadow is not None:
             shadow.ended(call.good)
-        if on_success is not None:
-            try:
-                on_success()
-            except Exception as error:
-                hook_failed("on_success of a policy", policy, error)
+        call_on_success(policy, on_success)
         return result
 
     return watched

@@ -11,7 +11,7 @@ from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import ABANDONED, Ending
 from resilience._policies.base import Policy
-from resilience._policies.shapes import Race, RaceState
+from resilience._policies.shapes import OnSuccess, Race, RaceState
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import hook_failed
 from resilience.errors import CarriedResult
@@ -207,6 +207,15 @@ def result_of(error: BaseException | None, result: Any) -> Any:
     if isinstance(error, CarriedResult):
         return error.result
     return result if error is None else None
+
+
+def call_on_success(race: Race, on_success: OnSuccess | None) -> None:
+    """Call the function that wants to know of a success, if there is one. If it fails, log that once."""
+    if on_success is not None:
+        try:
+            on_success()
+        except Exception as error:
+            hook_failed("on_success of a policy", race, error)
 
 
 def begin(race: Race, call: RunningCall, inside: tuple[Policy[Any], ...]) -> tuple[RaceState | None, float]:

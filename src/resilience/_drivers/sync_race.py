@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from resilience._call.running_call import RunningCall
-from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, joined
+from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, call_on_success, joined
 from resilience._drivers.sync import Step
 from resilience._policies.base import Policy
 from resilience._policies.shapes import OnSuccess, Race, RaceState
 from resilience._runtime import threads as runtime
 from resilience._runtime.threads import ThreadCall
 from resilience._util.clock import FOREVER
-from resilience._util.log_once import hook_failed
 
 
 def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
@@ -30,11 +29,7 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
             finally:
                 contest.leave_losers()
             result = contest.finish()
-        if on_success is not None:
-            try:
-                on_success()
-            except Exception as error:
-                hook_failed("on_success of a policy", policy, error)
+        call_on_success(policy, on_success)
         return result
 
     return racing
@@ -53,11 +48,7 @@ def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None) -> Step
             raise
         if shadow is not None:
             shadow.ended(call.good)
-        if on_success is not None:
-            try:
-                on_success()
-            except Exception as error:
-                hook_failed("on_success of a policy", policy, error)
+        call_on_success(policy, on_success)
         return result
 
     return watched

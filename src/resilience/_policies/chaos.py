@@ -5,26 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 from resilience._call.call import Call
 from resilience._policies.shapes import Fault, Injector
 from resilience._util import validation
 from resilience._util.clock import clock, seeded
 from resilience._util.log_once import hook_failed
-from resilience._util.values import Value
+from resilience._util.values import MISSING, Value
 from resilience.events._types import Mode, ModeName
-
-
-class _Missing(Enum):
-    MISSING = "not given"
-
-    def __repr__(self) -> str:
-        return self.value
-
-
-MISSING: Final = _Missing.MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from resilience._call.call import Call
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Substitute
-from resilience._util.values import Value
+from resilience._util.values import MISSING, Value
 from resilience.events._types import Mode, ModeName
 
 D = TypeVar("D")
-
-
-class _Missing(Enum):
-    MISSING = "not given"
-
-    def __repr__(self) -> str:
-        return self.value
-
-
-MISSING: Final = _Missing.MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,13 +93,6 @@ class Fallback(Substitute[D]):
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
         super().__init__(FallbackSettings(compute=compute, value=value, on=on), name=name, mode=mode)
-
-    def should_handle(self, call: Call, ending: Ending) -> bool:
-        """Return whether to replace this ending: by `on`, if it was given."""
-        on = self.settings.on
-        if on is None:
-            return super().should_handle(call, ending)
-        return ending.error is not None and on.lists(ending.error)
 
     def replace(self, call: Call, ending: Ending) -> Any:
         """Return the value, or what `compute` returns."""

@@ -277,9 +277,13 @@ class Substitute(Policy[D_co]):
     def should_handle(self, call: Call, ending: Ending) -> bool:
         """Return whether to replace this ending.
 
-        By default it is replaced if it is a failure, a rejection or an exceeded deadline.
+        By default it is replaced if the policy's own allowlist lists its exception; without one, if it is a failure, a
+        rejection or an exceeded deadline.
         """
         del call
+        own = self.failures
+        if own is not None:
+            return ending.error is not None and own.lists(ending.error)
         rejected = ending.kind is EndingKind.ABANDONED and isinstance(ending.error, Exception)
         return rejected or ending.failure is not None
 

@@ -93,12 +93,7 @@ class StaleCache(Substitute[Never]):
 
     def should_handle(self, call: Call, ending: Ending) -> bool:
         """Return whether to replace this ending, and a result is there that is not too old."""
-        on = self.settings.on
-        if on is None:
-            handled = super().should_handle(call, ending)
-        else:
-            handled = ending.error is not None and on.lists(ending.error)
-        return handled and self._kept(call) is not None
+        return super().should_handle(call, ending) and self._kept(call) is not None
 
     def replace(self, call: Call, ending: Ending) -> Any:
         """Return the kept result; raise the exception if it was dropped meanwhile."""

@@ -87,14 +87,7 @@ async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:
         first: the first attempt, which is made in this task.
         via_anyio: whether the client shields its clean-up with cancel scopes of anyio; these cancel the others then.
     """
-    if in_trio():
-        from resilience._runtime import trio_race
-
-        await trio_race.race(racers, first, via_anyio=via_anyio)
-    else:
-        from resilience._runtime import asyncio_race
-
-        await asyncio_race.race(racers, first, via_anyio=via_anyio)
+    await current_backend().race(racers, first, via_anyio=via_anyio)
 
 
 async def shielded(value: Awaitable[Any]) -> Any:

@@ -15,6 +15,7 @@ from resilience._call.ambient import Ambient, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import INHERITED, RunningCall, Wakeable
 from resilience._outcome.failure import leaves
+from resilience._runtime.asyncio_race import race as race
 from resilience._runtime.asyncio_timer import DeadlineCancel, timer_of
 from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, clock
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
+from resilience._runtime import park
 from resilience._runtime.racing import Racers
-from resilience._runtime.trio import park
 
 
 class _Bell:

@@ -1,9 +1,10 @@
-"""Equality by fields, written once for all small dataclasses."""
+"""What small dataclasses share: equality by fields, and the default of a parameter for which None is a value."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,3 +30,16 @@ class Value:
 
 def _values(value: DataclassInstance | Any) -> tuple[Any, ...]:
     return tuple(getattr(value, field.name) for field in fields(value))
+
+
+class Missing(Enum):
+    """The type of MISSING."""
+
+    MISSING = "not given"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+MISSING: Final = Missing.MISSING
+"""The default of a parameter that was not given, where None is a value."""
