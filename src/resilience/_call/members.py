@@ -54,7 +54,7 @@ class Member(Generic[T]):
         users: has one item for each call that uses the policy. `users += ONE` and `del users[-1]` are single atomic
             operations of the interpreter and need no lock.
         used_at: when the last call that used it ended, in seconds of the library's monotonic clock.
-        live: whether it is the policy of its key. A call counts itself in and then checks this; whoever evicts the
+        live: whether it is the policy of its key. A call counts itself in and then checks this; an eviction of the
             policy clears this and then checks `users`: so one of the two always sees the other.
         holds_place: whether it is one of the `max_keys`.
         shadow: free for use by the drivers; None at first.

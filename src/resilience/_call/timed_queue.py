@@ -2,8 +2,8 @@
 
 The permits of a `WaitQueue` come back when calls end. Those of this queue come with time, such as the slots of a rate
 limit. The time at which the first ticket may go is asked for only while it is the first, so that a place that a
-cancelled call gives up moves everybody forward. No thread or task stands behind the queue: whoever waits in it has a
-timer, and grants what is due when it rings.
+cancelled call gives up moves the tickets behind it forward. No thread or task serves the queue: the holder of each
+ticket has a timer, and grants what is due when it fires.
 """
 
 from __future__ import annotations

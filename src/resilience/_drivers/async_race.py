@@ -70,7 +70,7 @@ class AsyncContest(Contest):
         self._inner = inner
 
     async def dispose(self, attempts: Sequence[Attempt]) -> None:
-        """Close what attempts have returned that nobody gets."""
+        """Close the results of these attempts, which are not used."""
         for one in attempts:
             unused = result_of(one.error, one.result)
             if unused is not None:

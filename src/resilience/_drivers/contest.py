@@ -149,7 +149,7 @@ class Contest:
         self._state.cancelled(attempt.number, clock.monotonic())
 
     def cancelled(self, attempt: Attempt) -> None:
-        """Take note that an attempt was cancelled by somebody else, or not made after all."""
+        """Take note that an attempt was cancelled from outside, or not made after all."""
         attempt.ended = True
         self._state.settle(attempt.number, ABANDONED, clock.monotonic())
 

@@ -117,7 +117,7 @@ class AdaptiveLimit(ConcurrencyGate[Window]):
     settings: AdaptiveLimitSettings
     _advice = "raise queue or max_wait; the limit follows the timeouts and overloads of the dependency"
 
-    # Each decrease begins a new window, and calls of an earlier one have no effect. So nobody looks at the clock, and a
+    # Each decrease begins a new window, and calls of an earlier one have no effect. So the clock is not read, and a
     # success needs no lock: it compares its window, and counts itself. The counter is replaced whenever the limit
     # changes, so that of several calls that reach the goal one has an effect.
 

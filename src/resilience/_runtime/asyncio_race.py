@@ -12,7 +12,7 @@ from resilience._util.clock import FOREVER, TimerHandle, clock
 
 
 class CancelScope:
-    """Cancels the code inside of a `with` statement, as `asyncio.timeout` does, when it is told to.
+    """Cancels the code inside of a `with` statement, as `asyncio.timeout` does, when `cancel` is called.
 
     It is as quick to set up as `anyio.CancelScope` is not, and cancels once: for code that does not shield itself.
     """
@@ -131,7 +131,7 @@ class _Arena:
         attempt = self._tasks.pop(task)
         if task.cancelled():
             if not attempt.ended:
-                self._racers.cancelled(attempt)  # by somebody else, who cancels all tasks
+                self._racers.cancelled(attempt)  # from outside, as `asyncio.run` does at its end
         elif (error := task.exception()) is not None and not attempt.ended:
             attempt.error = error
             self._racers.ended(attempt)

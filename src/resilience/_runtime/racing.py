@@ -34,5 +34,5 @@ class Racers(Protocol):
         ...
 
     def cancelled(self, attempt: Any) -> None:
-        """Take note that an attempt was cancelled by somebody else."""
+        """Take note that an attempt was cancelled from outside."""
         ...

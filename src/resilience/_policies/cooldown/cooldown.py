@@ -92,7 +92,7 @@ class Cooldown(Gate["CooldownTicket | None"]):
     ticket_class = CooldownTicket
     settings: CooldownSettings
 
-    # `_cooling` is set from the first hint until a call notices that the pause is over and nobody waits any more. While
+    # `_cooling` is set from the first hint until a call finds that the pause is over and no call waits any more. While
     # it is not set, a call looks at nothing else.
 
     def __init__(
@@ -254,7 +254,7 @@ class Cooldown(Gate["CooldownTicket | None"]):
             self._publish(CooldownEnded, seconds=held)
 
     def _finish(self) -> float:
-        """Notice that nobody is held back any more; return for how long somebody was. Lock held."""
+        """Note that no call is held back any more; return for how long calls were. Lock held."""
         self._cooling = False
         return self._pause.held_for(clock.monotonic())
 

@@ -31,13 +31,13 @@ class CooldownTicket(TimedTicket):
 class Pause:
     """The pause, and the queue of the calls that wait for it. All its methods but `closed` want the state lock held.
 
-    While it lasts, nobody goes. Then the waiting calls go in order, at random times until `spread_end`, as many
+    While it lasts, no call is admitted. Then the waiting calls go in order, at random times until `spread_end`, as many
     independent uniform times would be. Each time is drawn when its call becomes the first: of m uniform times in the
     remaining R seconds, the smallest is distributed as R * (1 - U ** (1 / m)).
 
     Attributes:
         queue: the waiting calls. The first looks whether it may go at the end of the pause, and then at its slot; the
-            others at `spread_end`, so that a first one that is lost stops nobody.
+            others at `spread_end`, so that a first one that is lost does not stop the others.
         ends: when the pause ends, in seconds of the library's monotonic clock.
         spread_end: when the last of the waiting calls goes at the latest.
     """
@@ -117,7 +117,7 @@ class Pause:
             self._postpone(ticket, -FOREVER)
 
     def without_calls(self) -> Pause:
-        """Return an equal pause that nobody waits for."""
+        """Return an equal pause without waiting calls."""
         new = Pause()
         for name in self.__slots__:
             if name != "queue":

@@ -69,7 +69,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         Args:
             call: the call.
             estimates: what it takes from rate limits, instead of their own costs.
-            track: whether what it really took will be told afterwards.
+            track: whether what it really took will be settled afterwards.
         """
         sources = self._sources
         charges = [(one.meter, Charge(estimates[one] if one in estimates else one.cost_of(call))) for one in sources]

@@ -47,7 +47,7 @@ class RateTicket(TimedTicket):
     Attributes:
         admitted: what is the token of a call that need not wait.
         charges: what the call takes.
-        track: whether what it really takes will be told afterwards.
+        track: whether what it really takes will be settled afterwards.
     """
 
     __slots__ = ("admitted", "charges", "track")
