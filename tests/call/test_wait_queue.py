@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from resilience import Call, DeadlineExceededError, Ending, EndingKind, Gate, Pipeline, RejectedError, Ticket
+from resilience import Call, DeadlineExceededError, Ending, EndingKind, Gate, Pipeline, RejectedError, Ticket, Timeout
 from resilience._call.wait_queue import TicketState, WaitQueue, wake_all
 from resilience._util.finalizers import run_later
 from resilience.events import Rejected
@@ -71,15 +71,15 @@ def test_the_deadline_in_the_queue_is_named() -> None:
     gate = Turnstile()
     gate.take()
 
-    class Hurry(Gate[None]):
+    class Scored(Gate[None]):
         def admit(self, call: Call) -> None:
-            call.deadline = clock.monotonic() + 0.25
+            pass
 
         def settle(self, token: Ticket | None, ending: Ending) -> None:
             assert ending.kind is EndingKind.ABANDONED
 
     with virtual_time() as clock, pytest.raises(DeadlineExceededError, match="waited for turnstile") as caught:
-        Pipeline(Hurry(), gate).call(int)
+        Pipeline(Scored(), Timeout(0.25), gate).call(int)
 
     assert caught.value.unprocessed
     assert clock.elapsed == pytest.approx(0.25)

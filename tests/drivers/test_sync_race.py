@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from resilience import (
+    HTTP_FAILURES,
     Allowlist,
     Bulkhead,
     Call,
@@ -24,7 +25,9 @@ from resilience import (
     remaining,
 )
 from resilience._drivers import contest
+from resilience._drivers.sync_race import ThreadContest
 from resilience._runtime.threads import ThreadCall
+from resilience._util.clock import clock
 from resilience.events import CallEnded, HedgeEnded, HedgeResult, HedgeStarted
 from resilience.testing import Recorder
 from tests.support.functions import AppError
@@ -281,3 +284,33 @@ def test_a_policy_that_cannot_begin_is_as_if_it_were_not_there(monkeypatch: pyte
 
     assert Pipeline(Broken(0)).bind(idempotent=True).call(lambda: "fine") == "fine"
     assert contest.begin(Broken(0), None, ())[0] is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("hint", "calls"), [(0.05, 2), (61.0, 1)])
+def test_a_hint_of_the_server_is_waited_for_though_nothing_runs(hint: float, calls: int) -> None:
+    class Busy:
+        status_code = 503
+        headers: ClassVar = {"Retry-After": str(hint)}
+
+    answers: list[Any] = []
+
+    def busy_once() -> Any:
+        answers.append("good" if answers else Busy())
+        return answers[-1]
+
+    pipeline = Pipeline(Hedge(30.0), failures=HTTP_FAILURES)
+    started = clock.monotonic()
+
+    assert pipeline.bind(idempotent=True).call(busy_once) is answers[-1]
+
+    assert len(answers) == calls
+    assert clock.monotonic() - started >= (hint if calls == 2 else 0)
+
+
+def test_an_interrupt_before_the_first_attempt_stays_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadContest, "start_next", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(Hedge(0.0)).bind(idempotent=True).call(int)

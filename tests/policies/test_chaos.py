@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from resilience import (
@@ -22,6 +23,7 @@ from resilience import (
     set_mode,
 )
 from resilience._policies.shapes import Injector
+from resilience._util.clock import clock
 from resilience.events import FaultInjected, TimedOut
 from resilience.testing import Recorder, VirtualClock, seeded, virtual_time
 from tests.support.calls import running_call
@@ -32,6 +34,27 @@ from tests.support.ways import each_way
 
 def faults(chaos: Chaos, calls: int) -> int:
     return sum(chaos.inject(running_call()) is not None for _ in range(calls))
+
+
+class StatusError(Exception):
+    """An exception whose type needs more arguments than it keeps, as those of many SDKs do."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotCopied(Exception):
+    def __new__(cls, *args: object) -> NotCopied:
+        if args:
+            raise TypeError("no arguments")
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        super().__init__("kept")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not pickled")
 
 
 class TestSettings:
@@ -53,6 +76,29 @@ class TestSettings:
     def test_what_cannot_be_is_refused(self, settings: dict[str, Any], words: str) -> None:
         with pytest.raises((TypeError, ValueError), match=words):
             Chaos(**settings)
+
+    @pytest.mark.parametrize("error", [StatusError("teapot", status=418), OSError("down"), OSError])
+    def test_an_error_may_be_any_that_can_be_copied(self, error: Any) -> None:
+        fault = Chaos(1.0, error=error, enabled=True).inject(running_call())
+
+        assert fault is not None
+        made = fault.error
+        assert type(made) is (error if isinstance(error, type) else type(error))
+        if isinstance(error, Exception):
+            assert (str(made), made is error, vars(made)) == (str(error), False, vars(error))
+
+    @pytest.mark.parametrize("error", [StatusError, NotCopied()])
+    def test_one_that_cannot_be_made_is_refused(self, error: Any) -> None:
+        with pytest.raises(TypeError, match="give a function that returns the exception"):
+            Chaos(1.0, error=error)
+
+    def test_a_coroutine_function_is_refused(self) -> None:
+        async def make(call: Call) -> Exception:
+            return OSError(call.operation)
+
+        wrong: Any = make
+        with pytest.raises(TypeError, match="not the coroutine function make"):
+            Chaos(1.0, error=wrong)
 
     def test_they_can_be_changed(self) -> None:
         chaos = Chaos(0.0, error=OSError, enabled=True)
@@ -117,6 +163,21 @@ class TestRate:
         one.reset()
         assert choices(one) == first
 
+    def test_a_change_goes_on_with_the_choices_of_the_seed(self) -> None:
+        def choices(chaos: Chaos, count: int) -> list[bool]:
+            return [chaos.inject(running_call()) is not None for _ in range(count)]
+
+        chaos = Chaos(0.5, error=OSError, enabled=True, seed=3)
+        both = choices(Chaos(0.5, error=OSError, enabled=True, seed=3), 60)
+        first = choices(chaos, 30)
+
+        chaos.update(error=ConnectionError)
+
+        assert first + choices(chaos, 30) == both
+        chaos.update(seed=4)
+        chaos.update(seed=3)
+        assert choices(chaos, 60) == both
+
 
 class TestErrors:
     @each_way
@@ -176,10 +237,10 @@ class TestLatency:
         breaker = CircuitBreaker()
         pipeline = Pipeline(breaker, Timeout(1.0), Chaos(1.0, latency=lambda call: 5.0, enabled=True))
 
-        with virtual_time() as clock, Recorder(pipeline) as recorder, pytest.raises(DeadlineExceededError) as caught:
+        with virtual_time() as virtual, Recorder(pipeline) as recorder, pytest.raises(DeadlineExceededError) as caught:
             make(pipeline, lambda: "fine")
 
-        assert clock.elapsed == pytest.approx(1.0)
+        assert virtual.elapsed == pytest.approx(1.0)
         assert not caught.value.unprocessed
         assert breaker.snapshot()["failures"] == 1
         assert len(recorder.of(TimedOut)) == 1
@@ -199,6 +260,48 @@ class TestLatency:
 
         with virtual_time():
             assert asyncio.run(main()) == 0
+
+    @each_loop
+    def test_a_deadline_that_becomes_void_meanwhile_does_not_cut_it(self, run: Run) -> None:
+        """Of a task that was started inside of a guarded call, and lives longer."""
+        slow = Pipeline(Chaos(1.0, latency=5.0, enabled=True))
+
+        async def main() -> Any:
+            answers: list[Any] = []
+
+            async def background() -> None:
+                answers.append(await slow.acall(lambda: "fine"))
+
+            async with anyio.create_task_group() as tasks:
+
+                async def start() -> None:
+                    tasks.start_soon(background)
+                    await anyio.sleep(0.5)
+
+                await Pipeline(Timeout(1.0)).acall(start)
+            return answers
+
+        assert run(main) == ["fine"]
+
+    @each_loop
+    def test_a_drain_does_not_cut_it(self, run: Run) -> None:
+        pipeline = Pipeline(Chaos(1.0, latency=5.0, enabled=True))
+
+        async def main() -> Any:
+            took: list[float] = []
+
+            async def call() -> None:
+                started = clock.monotonic()
+                await pipeline.acall(str)
+                took.append(clock.monotonic() - started)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call)
+                await anyio.sleep(1)
+                assert await pipeline.adrain(60)
+            return took
+
+        assert run(main) == [pytest.approx(5.0)]
 
     def test_a_delay_may_come_before_an_error(self, virtual_clock: VirtualClock) -> None:
         with pytest.raises(ConnectionError):
@@ -229,7 +332,7 @@ class TestEvents:
     def test_each_fault_is_published_and_in_shadow_mode_not_injected(self, make: Callable[..., Any], mode: Any) -> None:
         pipeline = Pipeline(Chaos(1.0, latency=0.5, result=3, enabled=True, mode=mode))
 
-        with virtual_time() as clock, Recorder(pipeline) as recorder:
+        with virtual_time() as virtual, Recorder(pipeline) as recorder:
             result = make(pipeline, lambda: "fine")
 
         (event,) = recorder.of(FaultInjected)
@@ -237,7 +340,7 @@ class TestEvents:
             *("chaos", 0.5, "", True),
             mode,
         )
-        assert (result, clock.elapsed) == ((3, 0.5) if mode == "enforce" else ("fine", 0.0))
+        assert (result, virtual.elapsed) == ((3, 0.5) if mode == "enforce" else ("fine", 0.0))
 
 
 @pytest.fixture

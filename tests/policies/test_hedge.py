@@ -156,6 +156,20 @@ class TestDecisions:
 
         assert state.wait(100.05) == pytest.approx(3.0)
 
+    @pytest.mark.parametrize("hint", [60.5, 10.0])
+    def test_a_pause_that_is_too_long_or_ends_at_the_deadline_leaves_the_failure(self, hint: float) -> None:
+        hedge = Hedge(0.1, max_hedges=2)
+        call = hedged_call(Pipeline(hedge))
+        call.deadline = 110.0 if hint == 10 else 1000.0
+        state = hedge.begin(call, 100.0, lambda: True)
+        assert state is not None
+        state.should_start(100.0)
+        busy = Ending(EndingKind.FAILED, OSError(), NETWORK_ERRORS, Failure(FailureKind.OVERLOAD, retry_after=hint))
+
+        state.settle(1, busy, 100.0)
+
+        assert (state.winner, state.wait(100.0)) == (1, None)
+
     @pytest.mark.parametrize(
         "ending", [UNLISTED, Ending(EndingKind.FAILED, OSError(), NETWORK_ERRORS, Failure(retryable=False))]
     )
@@ -185,6 +199,16 @@ class TestDecisions:
         assert (state.winner, state.wait(100.1), budget.tokens) == (None, None, 1)
         state.settle(1, FAILED, 100.2)
         assert state.winner == 1
+
+    def test_a_hedge_that_is_rejected_after_the_first_answer_costs_nothing(self) -> None:
+        budget = RetryBudget(capacity=1)
+        state = begun(Hedge(0.1, budget=budget))
+        state.should_start(100.1)
+        state.settle(1, OK, 100.2)
+
+        state.settle(2, REJECTED, 100.2)
+
+        assert (state.winner, budget.tokens) == (1, 1)
 
     def test_the_failure_is_the_outcome_where_the_next_attempt_is_rejected(self) -> None:
         state = begun(Hedge(0.1))
@@ -331,6 +355,23 @@ class TestLearning:
         self.learn(hedge, 0.1, 150)
         hedge.reset()
         assert hedge.delay() is None
+
+    def test_other_settings_keep_what_was_learned(self, virtual_clock: VirtualClock) -> None:
+        hedge = Hedge()
+        self.learn(hedge, 0.1, 150)
+        virtual_clock.advance(1)
+
+        hedge.update(max_hedges=2)
+        hedge.update(after=0.3)
+        hedge.update(after=quantile(0.95))
+
+        assert hedge.delay() == pytest.approx(0.1, rel=0.02)
+
+    def test_reading_a_delay_adds_no_target(self) -> None:
+        hedge = Hedge()
+
+        assert hedge.delay("unknown") is None
+        assert hedge.snapshot() == {"after": {}}
 
     def test_a_fixed_delay_is_in_the_snapshot(self) -> None:
         assert Hedge(0.2).snapshot() == {"after": 0.2}

@@ -133,6 +133,11 @@ class RunningCall(Call):
         """Return `deadline`, or a later one if it was inherited from a call that has ended since."""
         return self._unless_void(self.deadline, self.deadline_source)
 
+    def refresh_deadline(self) -> float:
+        """Set `deadline` to the `current_deadline`, after a wait, and return it."""
+        self.deadline = self.current_deadline()
+        return self.deadline
+
     def current_total_deadline(self) -> float:
         """Return `total_deadline`, or a later one if it was inherited from a call that has ended since."""
         return self._unless_void(self.total_deadline, self.total_deadline_source)

@@ -68,9 +68,6 @@ class TimedTicket(Ticket):
     def waits_past(self, deadline: Callable[[], float]) -> bool:
         return self.check_at > clock.monotonic() and self.check_at >= deadline()
 
-    def parks_again(self, deadline: float) -> bool:
-        return self.state is WAITING and clock.monotonic() < min(self.until, deadline)
-
     def reschedule(self, at: float) -> None:
         """Set when its holder looks again. Lock held; to be woken after that."""
         self.check_at = at

@@ -8,6 +8,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
 from resilience._util.locks import inside_state, state_lock
 
@@ -70,8 +71,7 @@ class Ticket:
 
     def parks_again(self, deadline: float) -> bool:
         """Return whether a holder that has parked and could not `acquire` parks again, before that deadline."""
-        del deadline
-        return False
+        return self.state is WAITING and clock.monotonic() < min(self.until, deadline)
 
     def waits_past(self, deadline: Callable[[], float]) -> bool:
         """Return whether it is known that the wait ends at that time or later."""

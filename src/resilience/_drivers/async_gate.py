@@ -153,7 +153,8 @@ async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) 
         while parks:
             await runtime.park(ticket, min(ticket.park_until(), call.deadline))
             acquired = ticket.acquire()
-            parks = not acquired and ticket.parks_again(call.deadline)
+            deadline = call.refresh_deadline()
+            parks = not acquired and ticket.parks_again(deadline)
     except BaseException as error:
         hooks.leave_after_error(ticket, error)
         raise

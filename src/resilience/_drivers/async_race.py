@@ -76,6 +76,13 @@ class AsyncContest(Contest):
             if unused is not None:
                 await one.call.adispose(unused)
 
+    def lost(self, attempt: Attempt) -> None:
+        """Take note that an attempt was cancelled; if that was before the function was called, it was not made."""
+        if attempt.call.calls_made == attempt.calls_before:
+            self.cancelled(attempt)
+        else:
+            super().lost(attempt)
+
     async def make(self, attempt: Attempt) -> None:
         """Make an attempt, and take note of how it ended. Only a cancellation is raised, or a GeneratorExit."""
         try:

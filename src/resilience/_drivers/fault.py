@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from resilience import _runtime
@@ -16,6 +17,18 @@ from resilience.events._policy_types import FaultInjected
 from resilience.events._types import Mode, type_name
 
 
+class Pause:
+    """What an injected delay waits for: nothing but the time. A drain does not end it, as it ends waits of a Retry."""
+
+    def add_waker(self, wake: Callable[[], object]) -> bool:
+        """Return True: there is something to wait for."""
+        del wake
+        return True
+
+
+PAUSE = Pause()
+
+
 def inject(policy: Injector, inner: sync.Step) -> sync.Step:
     """Drive an Injector: inject its faults in place of what is inside."""
 
@@ -24,9 +37,8 @@ def inject(policy: Injector, inner: sync.Step) -> sync.Step:
         if fault is None:
             return inner(call)
         if fault.latency > 0:
-            started = clock.monotonic()
-            threads.sleep(call, min(started + fault.latency, call.deadline))
-            _check_deadline(call, started)
+            for until in _pauses(call, fault.latency):
+                threads.sleep(PAUSE, until)
         return _outcome(fault) if _replaces(fault) else inner(call)
 
     return injecting
@@ -40,9 +52,8 @@ def inject_async(policy: Injector, inner: async_.Step) -> async_.Step:
         if fault is None:
             return await inner(call)
         if fault.latency > 0:
-            started = clock.monotonic()
-            await _runtime.sleep(call, min(started + fault.latency, call.deadline))
-            _check_deadline(call, started)
+            for until in _pauses(call, fault.latency):
+                await _runtime.sleep(PAUSE, until)
         return _outcome(fault) if _replaces(fault) else await inner(call)
 
     return injecting
@@ -79,10 +90,20 @@ def _fault(policy: Injector, call: RunningCall, mode: Mode) -> Fault | None:
     return fault
 
 
-def _check_deadline(call: RunningCall, started: float) -> None:
-    """Raise the error of a call that was cut at its deadline, if that has passed."""
-    if clock.monotonic() >= call.deadline:
-        raise deadline_errors.cut_error(call, started)
+def _pauses(call: RunningCall, latency: float) -> Iterator[float]:
+    """Yield until when to sleep, until a delay is over; raise the error of a call that is cut at its deadline.
+
+    There is more than one sleep if the deadline was inherited, and becomes void meanwhile.
+    """
+    started = clock.monotonic()
+    end = started + latency
+    while True:
+        now, deadline = clock.monotonic(), call.refresh_deadline()
+        if now >= deadline:
+            raise deadline_errors.cut_error(call, started)
+        if now >= end:
+            return
+        yield min(end, deadline)
 
 
 def _replaces(fault: Fault) -> bool:

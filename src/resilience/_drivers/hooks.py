@@ -11,7 +11,7 @@ from resilience._call.ambient import Ambient
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
 from resilience._call.retry_state import RetryState
-from resilience._call.running_call import INHERITED, RunningCall
+from resilience._call.running_call import RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
 from resilience._call.wait_queue import Ticket
 from resilience._outcome.ending import ABANDONED, OK, Ending
@@ -169,8 +169,7 @@ def decide_delay(loop: Loop, call: RunningCall, ending: Ending, state: RetryStat
     state.attempt_number += 1
     if ending.error.__class__ is LateResult:
         return None  # the caller gets the late value
-    if call.deadline_source is INHERITED:
-        call.deadline = call.current_deadline()
+    call.refresh_deadline()
     if call.inside is None:  # a policy further in has raised the exception
         call.inside = Ambient.make(FOREVER, call.ambient)
     state.inside = call.inside

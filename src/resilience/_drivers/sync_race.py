@@ -95,7 +95,7 @@ class ThreadContest(Contest):
         for one in self.losers():
             if one.error is None and one.ended:
                 one.call.dispose(one.result)
-        if not self.over:  # this thread was interrupted
+        if self.attempts and not self.over:  # this thread was interrupted
             self._call.deferred = joined(self.attempts)
 
     def _make_here(self, attempt: Attempt) -> None:

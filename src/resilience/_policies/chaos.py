@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,10 @@ class ChaosSettings(Value):
             )
         if isinstance(error, type) and not issubclass(error, Exception):
             raise TypeError(f"error must be a subclass of Exception, not {error.__name__}")
+        if inspect.iscoroutinefunction(error):
+            raise TypeError(f"error must be a plain function, not the coroutine function {error.__name__}")
+        if isinstance(error, Exception | type):
+            _check_it_can_be_made(error)
         if error is None and self.latency is None and self.result is MISSING:
             raise TypeError("Chaos needs something to inject: error=, latency= or result=")
         if error is not None and self.result is not MISSING:
@@ -92,7 +97,7 @@ class Chaos(Injector):
     ) -> None:
         settings = ChaosSettings(rate=rate, error=error, latency=latency, result=result, seed=seed, enabled=enabled)
         super().__init__(settings, name=name, mode=mode)
-        self._settings_changed()
+        self.reset()
 
     def inject(self, call: Call) -> Fault | None:
         """Return the fault for a call; None for none. If a callable of the settings fails, log that once."""
@@ -120,19 +125,42 @@ class Chaos(Injector):
 
     def reset(self) -> None:
         """Begin the choices of the seed again."""
-        self._settings_changed()
+        self._seed = seed = self.settings.seed
+        self._seeded = None if seed is None else seeded(seed)
 
     def _settings_changed(self) -> None:
-        seed = self.settings.seed
-        self._seeded = None if seed is None else seeded(seed)
+        """Go on with the choices of the seed, unless that is another one."""
+        if self.settings.seed != self._seed:
+            self.reset()
 
     def _error(self, call: Call) -> Exception | None:
         error = self.settings.error
         if error is None:
             return None
         if isinstance(error, Exception):
-            return copy.copy(error)
+            return _copy_of(error)
         made = error() if isinstance(error, type) else error(call)
         if not isinstance(made, Exception):
             raise TypeError(f"error= returned {made!r}, which is no exception")
         return made
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Return a copy of an exception, also of one whose type needs more arguments than it keeps."""
+    try:
+        return copy.copy(error)
+    except TypeError:
+        made = type(error).__new__(type(error), *error.args)
+        made.__dict__.update(error.__dict__)
+        return made
+
+
+def _check_it_can_be_made(error: Exception | type[Exception]) -> None:
+    """Raise an error if an exception cannot be copied, or its type needs arguments."""
+    try:
+        _copy_of(error) if isinstance(error, Exception) else error()
+    except Exception as failure:
+        raise TypeError(
+            f"error must be an exception that can be copied, or a type that needs no arguments, not {error!r} "
+            f"({failure}); give a function that returns the exception"
+        ) from failure

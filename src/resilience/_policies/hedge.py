@@ -21,6 +21,8 @@ from resilience.events._types import Mode, ModeName
 
 LEAST_SAMPLES: Final = 100
 """The least number of durations from which a delay is learned."""
+MAX_HINT: Final = 60.0
+"""The longest retry-after hint of a server after which another attempt is made, in seconds."""
 MAX_TARGETS: Final = 1024
 """The most targets whose durations are learned apart; further ones share one estimate."""
 
@@ -98,9 +100,10 @@ class Hedge(Race):
     Only calls that are explicitly idempotent are hedged, such as by `bind(idempotent=True)`. While a circuit breaker
     inside the Hedge is not closed, and when the budget is empty, no further attempt is started.
 
-    A failure starts the next attempt at once. If all attempts fail, the outcome is the first failure. Any other
-    exception ends the call, as it would without a Hedge. A rejection by a policy inside does, too, if no other attempt
-    runs.
+    A failure starts the next attempt at once, or when the server has asked to come back (gRFC A6). If that is more than
+    60 s away, or not before the deadline, there is no further attempt. If all attempts fail, the outcome is the first
+    failure. Any other exception ends the call, as it would without a Hedge. A rejection by a policy inside does, too,
+    if no other attempt runs.
 
     In asyncio and trio the first attempt runs in the task of the caller, the further ones in tasks of their own. Those
     that lose are cancelled and awaited, so that all they hold is free when the call returns. Plain calls run each
@@ -135,9 +138,10 @@ class Hedge(Race):
             budget = budget.policy_of(call)
         after = settings.after
         if not isinstance(after, Quantile):
-            return HedgeState(settings, budget, now, after, permitted, None)
+            return HedgeState(settings, budget, now, after, call.deadline, permitted, None)
         estimator = self._estimator(call.target, after.p)
-        return HedgeState(settings, budget, now, estimator.estimate(LEAST_SAMPLES), permitted, estimator)
+        delay = estimator.estimate(LEAST_SAMPLES)
+        return HedgeState(settings, budget, now, delay, call.deadline, permitted, estimator)
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
@@ -156,7 +160,10 @@ class Hedge(Race):
             target: the target, as the calls name it, such as a host; None for calls without a target.
         """
         after = self.settings.after
-        return self._estimator(target, after.p).estimate(LEAST_SAMPLES) if isinstance(after, Quantile) else after
+        if not isinstance(after, Quantile):
+            return after
+        found = self._estimators.get(target) or self._estimators.get(None)
+        return None if found is None or found.p != after.p else found.estimate(LEAST_SAMPLES)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the delays as `after`: by target if they are learned."""
@@ -171,10 +178,6 @@ class Hedge(Race):
         if isinstance(self.settings.budget, RetryBudget):
             self.settings.budget.reset()
 
-    def _settings_changed(self) -> None:
-        """Learn anew: the quantile may be another one."""
-        self._estimators = {}
-
     def _budget(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
         budget = self.settings.budget
         return info.budget if isinstance(budget, Inherit) else budget
@@ -186,6 +189,8 @@ class Hedge(Race):
             if len(estimators) >= MAX_TARGETS:
                 target = None
             found = estimators.setdefault(target, QuantileEstimator(p))
+        if found.p != p:  # the quantile was changed: its durations are learned anew
+            found = estimators[target] = QuantileEstimator(p)
         return found
 
 
@@ -198,8 +203,8 @@ class HedgeState:
     """
 
     __slots__ = (
-        "_after", "_begun", "_budget", "_estimator", "_first", "_most", "_next_at", "_on", "_permitted", "_running",
-        "_started", "refused", "winner",
+        "_after", "_begun", "_budget", "_deadline", "_estimator", "_first", "_most", "_next_at", "_on", "_permitted",
+        "_running", "_started", "refused", "winner",
     )  # fmt: skip
 
     def __init__(
@@ -208,12 +213,14 @@ class HedgeState:
         budget: RetryBudget | None,
         now: float,
         after: float | None,
+        deadline: float,
         permitted: Callable[[], bool],
         estimator: QuantileEstimator | None,
     ) -> None:
         self._on = settings.on
         self._budget = budget
         self._estimator = estimator
+        self._deadline = deadline
         self._permitted = permitted
         self._most = 1 if after is None else 1 + settings.max_hedges
         self._after = FOREVER if after is None else after
@@ -251,17 +258,20 @@ class HedgeState:
         kind, failure = ending.by(self._on)
         if self._estimator is not None and (kind is EndingKind.OK or kind is EndingKind.TIMED_OUT):
             self._estimator.add(now - begun)
+        if kind is EndingKind.ABANDONED and attempt > 1 and self._budget is not None:
+            self._budget.refund()
         if self.winner is not None:
             return
-        if kind is EndingKind.ABANDONED:  # a policy inside has rejected it: the dependency was not called
-            if attempt > 1 and self._budget is not None:
-                self._budget.refund()
+        if kind is EndingKind.ABANDONED:  # a policy inside has rejected it, or it was cancelled before it was made
             self._most = self._started
         elif failure is None or not failure.retryable:
             self.winner = attempt
             return
         else:
-            self._next_at = now + (failure.retry_after or 0.0)
+            hint = failure.retry_after or 0.0
+            if hint > MAX_HINT or (hint > 0 and now + hint >= self._deadline):
+                self._most = self._started
+            self._next_at = now + hint
             if self._first is None:
                 self._first = attempt
         self._decide_if_over(attempt)

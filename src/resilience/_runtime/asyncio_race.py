@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from resilience._runtime.racing import Racers
 from resilience._util.clock import FOREVER, TimerHandle, clock
+
+CLEAN_UP = 0.01
+"""When to look again whether a task that is being cancelled has cleaned up, in seconds: it may go on."""
 
 
 class CancelScope:
@@ -60,6 +65,11 @@ class _Arena:
     def __init__(self, racers: Racers, *, via_anyio: bool) -> None:
         self._racers = racers
         self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None, "an asyncio coroutine runs in a task"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._stopped = False
         self._new_scope: Callable[[], Any] = CancelScope
         if via_anyio:
             import anyio
@@ -80,7 +90,7 @@ class _Arena:
             await self._make(first, self._own)
             self._own = None
             self._start_due()
-            while self._tasks and not racers.over:
+            while not racers.over and (self._tasks or (self._timer is not None and not self._cancelled)):
                 self._idle = self._loop.create_future()
                 await self._idle
                 self._idle = None
@@ -107,17 +117,28 @@ class _Arena:
         await self._make(attempt, scope)
 
     def _start_due(self) -> None:
-        """Start what is due, and arm the timer for what comes next."""
+        """Start what is due, and arm the timer for what comes next. While the call is cancelled, start nothing."""
         racers = self._racers
-        while not racers.over and (attempt := racers.start_next()) is not None:
-            task = self._loop.create_task(self._make_in_task(attempt))
-            self._tasks[task] = attempt
-            task.add_done_callback(self._ended)
-        self._arm()
+        soonest = -FOREVER
+        if self._cancelled:
+            soonest = clock.monotonic() + CLEAN_UP
+        else:
+            while not self._stopped and not racers.over and (attempt := racers.start_next()) is not None:
+                task = self._loop.create_task(self._make_in_task(attempt))
+                self._tasks[task] = attempt
+                task.add_done_callback(self._ended)
+        self._arm(soonest)
+        if racers.over and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
-    def _arm(self) -> None:
+    @property
+    def _cancelled(self) -> bool:
+        """Whether the task of the caller is being cancelled, or was and has gone on."""
+        return self._task.cancelling() > self._cancelling
+
+    def _arm(self, soonest: float) -> None:
         self._disarm()
-        at = self._racers.next_at()
+        at = FOREVER if self._stopped else max(soonest, self._racers.next_at())
         if at != FOREVER:
             left = max(0.0, at - clock.monotonic())
             self._timer = clock.alarm(at, self._start_due) or self._loop.call_later(left, self._start_due)
@@ -146,25 +167,35 @@ class _Arena:
 
     def _stop(self) -> None:
         """Start nothing any more, and cancel the tasks that still run."""
+        self._stopped = True
         self._disarm()
         for task, attempt in self._tasks.items():
             scope = self._scopes.get(attempt)
-            if scope is None:  # the task has not begun
-                task.cancel()
-            else:
-                scope.cancel()
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                if scope is None:  # the task has not begun
+                    task.cancel()
+                else:
+                    scope.cancel()
 
     async def _join(self) -> None:
         """Wait for all tasks, also if this one is cancelled meanwhile; then raise that."""
         interrupted: asyncio.CancelledError | None = None
-        while self._tasks:
-            try:
-                self._idle = self._loop.create_future()
-                await self._idle
-            except asyncio.CancelledError as error:
-                interrupted = error
+        with _shield():
+            while self._tasks:
+                try:
+                    self._idle = self._loop.create_future()
+                    await self._idle
+                except asyncio.CancelledError as error:
+                    interrupted = error
         if interrupted is not None:
             raise interrupted
+
+
+def _shield() -> contextlib.AbstractContextManager[object]:
+    """Return what keeps scopes of anyio that are cancelled from cancelling this task at each turn of the loop."""
+    anyio = sys.modules.get("anyio")
+    shield: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    return shield if anyio is None else anyio.CancelScope(shield=True)
 
 
 async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:

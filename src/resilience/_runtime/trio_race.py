@@ -9,6 +9,7 @@ import trio
 
 from resilience._runtime import park
 from resilience._runtime.racing import Racers
+from resilience._util.clock import FOREVER
 
 
 class _Bell:
@@ -53,9 +54,10 @@ async def race(racers: Racers, first: Any, *, via_anyio: bool) -> None:
             while not racers.over and (attempt := racers.start_next()) is not None:
                 running += 1
                 nursery.start_soon(attempt_in_task, attempt)
-            if racers.over or not running:
+            at = racers.next_at()
+            if racers.over or not (running or at < FOREVER):
                 break
-            await park(bell, racers.next_at())
+            await park(bell, at)
         own.cancel()
         done.set()
 

@@ -24,10 +24,10 @@ class QuantileEstimator:
         p: the quantile that `estimate` returns, in (0, 1).
     """
 
-    __slots__ = ("_at", "_before", "_buckets", "_cached", "_count", "_fresh_until", "_lock", "_p", "_pending", "_seen")
+    __slots__ = ("_at", "_before", "_buckets", "_cached", "_count", "_fresh_until", "_lock", "_pending", "_seen", "p")
 
     def __init__(self, p: float) -> None:
-        self._p = p
+        self.p = p
         self._lock = make_lock()
         # Durations are added without a lock, and sorted into buckets when an estimate is needed.
         self._pending: deque[float] = deque()
@@ -83,7 +83,7 @@ class QuantileEstimator:
             for bucket, count in buckets.items():
                 counts[bucket] = counts.get(bucket, 0) + count
             self._seen = sum(counts.values())
-            self._cached = _quantile(counts, self._p * self._seen) if counts else None
+            self._cached = _quantile(counts, self.p * self._seen) if counts else None
             self._fresh_until = now + 1.0
 
 
