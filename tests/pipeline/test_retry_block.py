@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from resilience import (
     deadline_after,
     remaining,
 )
+from resilience._pipeline.retry_block import RetryBlock
 from resilience.events import GiveUpReason, RetryGivenUp, RetryScheduled, subscribe
 from resilience.testing import VirtualClock, virtual_time
 from tests.support.functions import AppError, Failing
@@ -286,6 +288,136 @@ def test_a_loop_that_is_left_before_its_block_leaves_nothing_in_flight() -> None
     gc.collect()
 
     assert pipeline.snapshot()["in_flight"] == 0
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_block_that_is_left_between_two_attempts_is_not_in_flight(interrupted: bool) -> None:
+    pipeline = Pipeline(Retry(3, wait=NOW))
+
+    def leave() -> None:
+        for attempt in pipeline:
+            with attempt:
+                raise ConnectionError
+            if interrupted:
+                raise KeyboardInterrupt
+            break
+
+    with contextlib.suppress(KeyboardInterrupt):
+        leave()
+    gc.collect()
+
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+def test_a_task_that_is_cancelled_between_two_attempts_leaves_nothing_in_flight() -> None:
+    pipeline = Pipeline(Retry(3, wait=backoff.fixed(60)))
+
+    async def block() -> None:
+        async for attempt in pipeline:
+            async with attempt:
+                raise ConnectionError
+
+    async def main() -> None:
+        task = asyncio.create_task(block())
+        await asyncio.sleep(0)
+        assert pipeline.snapshot()["in_flight"] == 1
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    gc.collect()
+
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+def test_a_block_that_has_ended_is_freed_at_once() -> None:
+    gc.disable()
+    try:
+        pipeline = Pipeline(Retry(3, wait=NOW))
+        plainly(pipeline, Failing(0))
+        before = sum(isinstance(one, RetryBlock) for one in gc.get_objects())
+        for _ in range(10):
+            plainly(pipeline, Failing(0))
+        assert sum(isinstance(one, RetryBlock) for one in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+def test_a_loop_that_has_ended_stays_so() -> None:
+    block = iter(Retry(3, wait=NOW))
+    for attempt in block:
+        with attempt:
+            pass
+
+    assert list(block) == []
+
+
+@each_way
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_the_mode_of_the_pipeline_holds(way: Way, mode: Any) -> None:
+    dependency = Failing()
+
+    with pytest.raises(ConnectionError):
+        way(Pipeline(Retry(3, wait=NOW), mode=mode), dependency)
+
+    assert dependency.calls == 1
+
+
+def test_an_async_predicate_that_fails_leaves_the_failure_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(error: Exception) -> bool:
+        raise KeyError(error)
+
+    pipeline = Pipeline(Retry(3, wait=NOW, on=broken))
+
+    with pytest.raises(ConnectionError):
+        on_asyncio_async_with(pipeline, Failing(3))
+
+    assert pipeline.snapshot()["in_flight"] == 0
+    assert "KeyError" in caplog.text
+
+
+def test_a_block_that_is_cancelled_in_its_predicate_is_not_in_flight() -> None:
+    async def slow(error: Exception) -> bool:
+        del error
+        await asyncio.Event().wait()
+        return True
+
+    pipeline = Pipeline(Retry(3, wait=NOW, on=slow))
+
+    async def main() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await _in_task(pipeline, Failing(3), "async with")
+
+    asyncio.run(main())
+
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+def test_a_block_in_a_generator_is_inside_of_the_attempts_around_its_resumption() -> None:
+    """The generator begins outside of a Retry, and its attempts are made inside of one."""
+    calls = 0
+
+    def attempts() -> Generator[None]:
+        for attempt in Retry(3, wait=NOW, budget=None):
+            with attempt:
+                yield
+                raise ConnectionError
+
+    @Pipeline(Retry(3, wait=NOW, budget=None), name="around")
+    def outer() -> None:
+        nonlocal calls
+        calls += 1
+        for _ in begun:
+            pass
+
+    begun = attempts()
+    next(begun)
+    with pytest.raises(ConnectionError):
+        outer()
+
+    assert calls == 1
 
 
 def test_the_reason_is_published() -> None:

@@ -146,9 +146,12 @@ class Engine(Generic[PipelineT]):
         """Return a new chain; during a drain, one that rejects all calls."""
         if self.in_flight.draining:
             return self.composer.with_events(drivers, CallEnded, reject)
+        return self.composer.chain(drivers, self._mode())
+
+    def _mode(self) -> Mode:
+        """Return the more lenient of the modes of the pipeline and of the process."""
         pipeline = self._pipeline()
-        mode = Mode.ENFORCE if pipeline is None else pipeline.mode
-        return self.composer.chain(drivers, more_lenient(mode, process.mode))
+        return process.mode if pipeline is None else more_lenient(pipeline.mode, process.mode)
 
     def name_after(self, function: Callable[..., Any]) -> None:
         """Name the pipeline after the decorated function, if it has no name yet."""
@@ -170,7 +173,7 @@ class Engine(Generic[PipelineT]):
 
     def retry_block(self, loop: Loop, options: CallOptions) -> RetryBlock:
         """Return the attempts of a block of code that a Loop repeats."""
-        return RetryBlock(self.in_flight, loop, options, more_lenient(loop.mode, process.mode))
+        return RetryBlock(self.in_flight, loop, options, more_lenient(loop.mode, self._mode()))
 
     def reject(self, call: RunningCall) -> NoReturn:
         """Raise the rejection of a call that arrives during a drain, and publish it."""

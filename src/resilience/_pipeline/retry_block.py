@@ -11,6 +11,7 @@ from resilience._call.call import CallOptions
 from resilience._call.retry_state import RetryState
 from resilience._call.running_call import RunningCall
 from resilience._drivers import hooks
+from resilience._drivers.async_ import await_delay
 from resilience._outcome.ending import OK
 from resilience._pipeline.in_flight import InFlight
 from resilience._policies.shapes import Loop
@@ -30,15 +31,21 @@ class RetryBlock:
         loop: the Retry.
         options: the options of its calls.
         mode: its mode.
+
+    Attributes:
+        loop: the Retry.
     """
 
     def __init__(self, in_flight: InFlight, loop: Loop, options: CallOptions, mode: Mode) -> None:
+        self.loop = loop
         self._in_flight = in_flight
-        self._loop = loop
         self._mode = mode
         self._call = RunningCall.make(options, block, (), {})
         self._state: RetryState | None = None
-        self._attempt: Attempt | None = None
+        self._number = 0  # of the latest attempt
+        self._used = False  # whether its block was entered
+        self._error: Exception | None = None  # the failure that it was swallowed with
+        self._wait: float | None = None  # before the next one
         self._left = False
 
     def __iter__(self) -> Self:
@@ -49,31 +56,30 @@ class RetryBlock:
 
     def __next__(self) -> Attempt:
         """Wait, if an attempt has failed, and return the next one; stop if one has succeeded."""
-        last = self._attempt
-        if last is None:
+        if self._number == 0:
             return self._first(threads.effective_deadline)
-        wait = self._next_wait(last)
+        wait = self._next_wait()
+        if wait is None:
+            raise StopIteration
         if wait > 0:
             threads.sleep(self._call, clock.monotonic() + wait)
-        return self._next(last)
+        return self._next()
 
     async def __anext__(self) -> Attempt:
         """Do as `__next__` does, in a task."""
-        last = self._attempt
-        if last is None:
+        if self._number == 0:
             return self._first(_runtime.effective_deadline)
-        try:
-            wait = self._next_wait(last)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        wait = self._next_wait()
+        if wait is None:
+            raise StopAsyncIteration
         if wait > 0:
             await _runtime.sleep(self._call, clock.monotonic() + wait)
         else:
             await _runtime.checkpoint()
-        return self._next(last)
+        return self._next()
 
     def __del__(self) -> None:
-        if not self._left and self._attempt is not None:  # the loop was left before the block
+        if not self._left and self._number:  # the loop was left before it had ended
             settle_from_finalizer(self._leave)
 
     def _first(self, scope_deadline: Any) -> Attempt:
@@ -83,42 +89,43 @@ class RetryBlock:
             raise deadline_errors.expired_error(call)
         shadow = self._mode is Mode.SHADOW
         self._state = RetryState(clock.monotonic(), scope_deadline, shadow=shadow)
-        self._attempt = Attempt(self, 1)
+        self._number = 1
         self._in_flight.calls.add(call)
         if self._in_flight.draining:
             self._leave()
             self._in_flight.host.reject(call)
-        return self._attempt
+        return Attempt(self, 1)
 
-    def _next_wait(self, last: Attempt) -> float:
-        """Return the wait before the next attempt, or raise StopIteration if there is none."""
-        if not last.used:
+    def _next_wait(self) -> float | None:
+        """Return the wait before the next attempt; None if there is none."""
+        if not self._used and not self._left:
             self._leave()
             raise UsageError("the body of the loop must be `with attempt:`, so that its outcome is known")
-        if last.wait is None:
-            raise StopIteration
-        return last.wait
+        return self._wait
 
-    def _next(self, last: Attempt) -> Attempt:
+    def _next(self) -> Attempt:
         call = self._call
-        error, last.error = last.error, None
+        error, self._error = self._error, None
         try:
             if call.retries_stopped and error is not None and self._state is not None:
-                hooks.attempt_rejected(self._loop, call, OK, error, self._state)
+                hooks.attempt_rejected(self.loop, call, OK, error, self._state)
                 self._leave()
                 raise error
         finally:
             del error  # its traceback refers to this frame
         call.attempt += 1
         call.inside = None
-        call.ending = None
-        self._attempt = Attempt(self, last.number + 1)
-        return self._attempt
+        self._number += 1
+        self._used = False
+        return Attempt(self, self._number)
 
-    def begin(self) -> None:
+    def begin(self, number: int) -> None:
         """Begin an attempt: code inside knows by its context that it is inside of it."""
+        if self._used or number != self._number:
+            raise UsageError("this attempt was made before; the loop has the next one")
+        self._used = True
         call = self._call
-        call.inside = Ambient.make(FOREVER, call.ambient)
+        call.inside = Ambient.make(FOREVER, ambient.get().innermost())
         ambient.set(call.inside)
         call.calls_made += 1
         call.cancellations = _runtime.cancellations()
@@ -134,28 +141,34 @@ class RetryBlock:
         elif state is None or self._mode is Mode.OFF or not isinstance(error, Exception):
             pass
         elif not hooks.was_cancelled(call, state, _runtime.cancellations()):
-            wait = hooks.decide_delay(self._loop, call, call.ending_of(error), state)
+            wait = hooks.decide_delay(self.loop, call, call.ending_of(error), state)
         return wait
 
-    def finish(self, wait: float | None) -> float | None:
-        """Return the wait before the next attempt; if there is none, or in shadow mode, count the block out."""
-        if self._mode is not Mode.ENFORCE:
-            wait = None
-        if wait is None:
+    async def awaited(self, wait: Any) -> float | None:
+        """Await the wait of a Retry whose predicate is async."""
+        try:
+            return await await_delay(wait, self.loop, self._call)
+        except BaseException:
             self._leave()
-        return wait
+            raise
 
-    def unawaited(self, wait: Any) -> UsageError:
-        """Return the error of a plain `with` whose Retry has an async predicate."""
-        return callables.unawaited_delay(wait, self._loop.name)
+    def finish(self, error: BaseException | None, wait: float | None) -> bool:
+        """Return whether another attempt follows; if none does, or in shadow mode, count the block out."""
+        self._call.ending = None  # its exception refers to the frame of the block, which may be left now
+        self._wait = wait if self._mode is Mode.ENFORCE else None
+        if self._wait is None:
+            self._leave()
+            return False
+        self._error = error if isinstance(error, Exception) else None
+        return True
 
     def _succeeded(self) -> None:
         try:
-            on_success = self._loop.on_success(self._call.pipeline)
+            on_success = self.loop.on_success(self._call.pipeline)
             if on_success is not None and self._mode is not Mode.OFF:
                 on_success()
         except Exception as error:
-            hook_failed("on_success of a policy", self._loop, error)
+            hook_failed("on_success of a policy", self.loop, error)
 
     def _leave(self) -> None:
         if not self._left:
@@ -171,34 +184,25 @@ class Attempt:
 
     Attributes:
         number: its number, from 1.
-        used: whether its block was entered.
-        wait: the seconds before the next attempt; None if none follows.
-        error: the failure after which another attempt follows; None for none.
     """
 
-    __slots__ = ("_block", "error", "number", "used", "wait")
+    __slots__ = ("_block", "number")
 
     def __init__(self, block: RetryBlock, number: int) -> None:
         self._block = block
         self.number = number
-        self.used = False
-        self.wait: float | None = None
-        self.error: Exception | None = None
 
     def __enter__(self) -> Self:
-        if self.used:
-            raise UsageError("this attempt was made before; the loop has the next one")
-        self.used = True
-        self._block.begin()
+        self._block.begin(self.number)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Swallow a failure after which another attempt follows."""
         wait = self._block.end(error)
         if hasattr(wait.__class__, "__await__"):
-            self._block.finish(None)
-            raise self._block.unawaited(wait)
-        return self._ended(error, wait)
+            self._block.finish(error, None)
+            raise callables.unawaited_delay(wait, self._block.loop.name)
+        return self._block.finish(error, wait)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -207,15 +211,8 @@ class Attempt:
         """Swallow a failure after which another attempt follows."""
         wait = self._block.end(error)
         if hasattr(wait.__class__, "__await__"):
-            wait = hooks.validated_delay(await wait)
-        return self._ended(error, wait)
-
-    def _ended(self, error: BaseException | None, wait: float | None) -> bool:
-        self.wait = self._block.finish(wait)
-        if self.wait is None:
-            return False
-        self.error = error if isinstance(error, Exception) else None
-        return True
+            wait = await self._block.awaited(wait)
+        return self._block.finish(error, wait)
 
 
 def block() -> None:
