@@ -57,6 +57,7 @@ def test_bad_input(wrong: dict[str, Any], error: type[Exception], words: str) ->
 
 def test_the_deadline_is_so_many_seconds_from_now() -> None:
     assert Timeout(2.5).deadline(a_call(), 100.0) == 102.5
+    assert Timeout(2.5).deadline(a_call(101.0), 100.0) == 102.5  # the call has the earlier one already
 
 
 def test_a_share_is_of_what_remains() -> None:
@@ -158,3 +159,18 @@ def test_a_thread_that_ends_is_counted_out_once() -> None:
     errand.end(OK)
 
     assert timeout.abandoned == 0
+
+
+def test_a_lower_max_abandoned_refuses_calls_while_more_are_left() -> None:
+    timeout = Timeout(1, thread=True, max_abandoned=3)
+    left = [DeferredSettlement(known=True) for _ in range(3)]
+    for one in left:
+        timeout.on_thread_abandoned(one)
+
+    timeout.update(max_abandoned=1)
+
+    with pytest.raises(BulkheadFullError, match="max_abandoned=1"):
+        timeout.before_thread_call(a_call())
+    for one in left:
+        one.end(OK)
+    timeout.before_thread_call(a_call())

@@ -13,7 +13,7 @@ from resilience import CircuitOpenError, Mode, Pipeline, RejectReason, Retry, ba
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience.events import BreakerChanged, BreakerState, Rejected
 from resilience.testing import Recorder, VirtualClock
-from tests.policies.breaker.helpers import fails
+from tests.policies.breaker.helpers import Rig, fails
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
 pytestmark = pytest.mark.filterwarnings("ignore:there are two pipelines")
@@ -168,3 +168,51 @@ def test_memory() -> None:
     breaker = CircuitBreaker()
     seen: set[int] = set()
     assert 500 < sum(size(part, seen) for part in (vars(breaker), *vars(breaker).values())) < 3000
+
+
+@pytest.mark.usefixtures("clock")
+class TestRejections:
+    def test_the_policy_is_named_as_in_the_pipeline(self) -> None:
+        first, second = CircuitBreaker(), CircuitBreaker()
+        second.isolate()
+
+        with pytest.raises(CircuitOpenError) as caught:
+            Pipeline(first, second).call(int)
+
+        assert caught.value.policy == "breaker_2"
+
+    def test_the_time_that_is_left_may_be_longer_than_the_clock_has_run(self, clock: VirtualClock) -> None:
+        open_for = 3 * clock.monotonic()
+        rig = Rig(open_for=open_for, max_open_for=2 * open_for)
+        rig.open()
+
+        assert rig.refused().retry_after == pytest.approx(rig.breaker.snapshot()["retry_after"])
+        assert rig.breaker.snapshot()["retry_after"] > 2 * clock.monotonic()
+
+    def test_a_probe_that_comes_too_late_is_rejected_with_the_time_that_is_left(self, clock: VirtualClock) -> None:
+        """Another probe has failed since the breaker was seen half-open."""
+        rig = Rig(half_open_calls=1)
+        rig.half_open(clock)
+        machine = vars(rig.breaker)["_machine"]
+        take, first = machine.take, rig.admit()
+
+        def takes_too_late(*probe: Any) -> bool:
+            rig.end(first, "failed")
+            return bool(take(*probe))
+
+        machine.take = takes_too_late
+
+        assert rig.refused().retry_after == pytest.approx(rig.breaker.snapshot()["retry_after"])
+
+
+@pytest.mark.parametrize("state", BreakerState)
+def test_a_hedge_is_permitted_while_it_is_closed(state: BreakerState, clock: VirtualClock) -> None:
+    rig = Rig()
+    if state is BreakerState.HALF_OPEN:
+        rig.half_open(clock)
+    elif state is BreakerState.OPEN:
+        rig.open()
+    elif state is BreakerState.ISOLATED:
+        rig.breaker.isolate()
+
+    assert rig.breaker.permits_hedge(rig.call()) is (state is BreakerState.CLOSED)

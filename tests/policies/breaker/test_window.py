@@ -306,3 +306,13 @@ def test_successes_without_the_lock_are_exact() -> None:
 
     in_threads(THREADS, work)
     assert window.counts(START + 400 * 200.0) == (THREADS * 440, THREADS * 40, THREADS * 20)
+
+
+def test_after_a_silence_as_long_as_the_window_it_begins_anew() -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(START, failed=True, slow=False)
+
+    window.rotate(START + 10.25)
+
+    assert window.bucket_end == START + 10.25 + SPAN / BUCKETS
+    assert window.totals() == NONE

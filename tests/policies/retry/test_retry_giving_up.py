@@ -93,3 +93,24 @@ class TestGivingUp:
         with pytest.raises(ConnectionError) as caught:
             Pipeline(Retry()).call(Down(default=ConnectionError))
         assert notes(caught.value)[0].startswith("resilience: retry gave up after 3 attempts in ")
+
+    @pytest.mark.parametrize("unsent", [True, False, None])
+    @pytest.mark.parametrize("unprocessed", [True, False])
+    def test_what_the_client_knows_about_the_request_counts(
+        self, unsent: bool | None, unprocessed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Call, "unsent", unsent)
+        down = Down(default=ConnectionError)
+        pipeline = Pipeline(Retry(), failures=listing(Failure(unprocessed=unprocessed)))
+
+        with pytest.raises(ConnectionError):
+            pipeline.bind(idempotent=False).call(down)
+
+        assert down.calls == (3 if (unprocessed if unsent is None else unsent) else 1)
+
+    def test_the_time_may_be_longer_than_the_clock_had_run_before(self, clock: VirtualClock) -> None:
+        long = 3 * clock.monotonic()
+        pipeline = Pipeline(Retry(2, wait=backoff.fixed(long)))
+        with Recorder(pipeline, events=[RetryGivenUp]) as recorder, pytest.raises(ConnectionError):
+            pipeline.call(Down(default=ConnectionError))
+        assert [event.elapsed for event in recorder.of(RetryGivenUp)] == [pytest.approx(long)]

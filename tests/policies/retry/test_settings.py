@@ -1,11 +1,11 @@
 """The settings of a Retry: their validation, and their update."""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from resilience import FailureKind, Pipeline, Retry, backoff
+from resilience import Bulkhead, FailureKind, Partition, Pipeline, Retry, RetryBudget, backoff
 from tests.policies.retry.helpers import Down
 
 # Pipelines of the same name may still be alive in the tracebacks of earlier tests.
@@ -87,3 +87,9 @@ class TestSettings:
         assert repr(settings.only) == "full_jitter(base=0.1, cap=10, factor=2)"
         assert settings.max_retry_after == 60.0
         assert repr(Retry()) == "Retry()"
+
+    def test_a_budget_may_be_one_for_each_key(self) -> None:
+        budgets, wrong = Partition(RetryBudget), cast("Any", Partition(lambda: Bulkhead(1)))
+        assert Retry(budget=budgets).settings.budget is budgets
+        with pytest.raises(TypeError, match="budget must be a RetryBudget, a Partition of RetryBudgets, or None"):
+            Retry(budget=wrong)
