@@ -15,9 +15,11 @@ from resilience import (
     Mode,
     Partition,
     Pipeline,
+    RateLimit,
     RejectedError,
     Retry,
     RetryBudget,
+    Timeout,
     backoff,
 )
 from resilience._call.running_call import RunningCall
@@ -278,3 +280,42 @@ def test_breakers_of_other_keys_stay_closed() -> None:
     assert pipeline.bind(target="good").call(int) == 0
     with pytest.raises(RejectedError):
         pipeline.bind(target="bad").call(int)
+
+
+@each_way
+def test_results_are_given_to_the_policy_of_the_key(make: Make) -> None:
+    partition = Partition(lambda: RateLimit(10, burst=10, actual=lambda result: result))
+
+    with virtual_time():
+        assert make(Pipeline(partition), lambda: 4) == 4
+
+        assert sum(10 - one.available for one in partition.policies()) == 4
+
+
+@each_way
+def test_so_are_late_ones(make: Make) -> None:
+    partition = Partition(lambda: RateLimit(1, per=1e6, burst=100, actual=lambda result: result))
+
+    with virtual_time() as clock:
+
+        def late() -> int:
+            clock.advance(2)
+            return 50
+
+        assert make(Pipeline(partition, Timeout(1)), late) == 50
+
+        assert sum(100 - one.available for one in partition.policies()) == pytest.approx(50, abs=0.1)
+
+
+@each_way
+def test_an_actual_that_is_set_later_is_asked(make: Make) -> None:
+    partition = Partition(lambda: RateLimit(10, burst=10))
+    pipeline = Pipeline(partition)
+
+    with virtual_time():
+        make(pipeline, lambda: 4)
+        before = sum(10 - one.available for one in partition.policies())
+        partition.update_policies(actual=lambda result: result)
+        make(pipeline, lambda: 4)
+
+        assert sum(10 - one.available for one in partition.policies()) == before + 4

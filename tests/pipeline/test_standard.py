@@ -66,6 +66,8 @@ def test_it_gives_no_warning_whatever_the_number_of_attempts() -> None:
         ({"queue": -1}, "queue must be an integer >= 0"),
         ({"max_wait": -1}, "max_wait must be a number >= 0"),
         ({"mode": "loud"}, "mode"),
+        ({"idempotent": 5}, "idempotent must be True, False or None"),
+        ({"idempotent": ["/quotes.Quotes/Get", 5]}, "idempotent must be True, False or None"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -109,6 +111,8 @@ def test_patterns_are_for_grpc() -> None:
     channel = resilience.grpc.insecure_channel("localhost:1", standard("rpc", idempotent="/quotes.Quotes/Get*"))
     assert isinstance(channel, grpc.Channel)
     channel.close()
+    names = standard("rpc names", idempotent=iter(["/quotes.Quotes/Get", "/quotes.Quotes/List"]))
+    assert names.idempotent == ("/quotes.Quotes/Get", "/quotes.Quotes/List")
 
     with pytest.raises(ValueError, match="would match no method"):
         resilience.grpc.insecure_channel("localhost:1", standard("rpc 2", idempotent="Get*"))

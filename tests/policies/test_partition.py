@@ -17,6 +17,7 @@ import pytest
 import resilience
 from resilience import (
     NETWORK_ERRORS,
+    AdaptiveLimit,
     Bulkhead,
     BulkheadFullError,
     CircuitBreaker,
@@ -301,6 +302,31 @@ class TestUpdates:
 
         assert [repr(one) for one in (partition.of("a"), partition.overflow)] == before
         assert partition.of("b") is not partition.overflow
+
+    def test_one_that_some_of_its_policies_refuse_changes_none(self) -> None:
+        limits = iter([5, 5, 15])
+        partition = Partition(lambda: AdaptiveLimit(next(limits)))
+        policies = [partition.overflow, partition.of("a"), partition.of("b")]
+        before = [repr(one) for one in policies]
+        with pytest.raises(ValueError, match="initial"):
+            partition.update_policies(max_limit=10)
+
+        assert [repr(one) for one in policies] == before
+
+    def test_a_policy_that_is_made_meanwhile_has_the_new_settings_and_mode(self) -> None:
+        partition = Partition(lambda: Bulkhead(1))
+        adopt = partition._adopt
+
+        def adopt_and_change(policy: Bulkhead, key: Any) -> None:
+            adopt(policy, key)
+            partition.update_policies(limit=7)
+            partition.update(mode="shadow")
+
+        vars(partition)["_adopt"] = adopt_and_change
+
+        made = partition.of("a")
+
+        assert (made.limit, made.mode) == (7, "shadow")
 
     def test_of_one_policy(self) -> None:
         partition = Partition(lambda: Bulkhead(1))

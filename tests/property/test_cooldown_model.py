@@ -131,10 +131,10 @@ class CooldownMachine(RuleBasedStateMachine):
         if not model.holds(self.now):
             assert self.cooldown.admit(self.call) is None
             return
-        until = self.now + (LONGEST if model.max_wait is None else model.max_wait)
+        until = self.now + (LONGEST * (1 + model.spread) if model.max_wait is None else model.max_wait)
         if model.max_wait is None and deadline < FOREVER:
             until = FOREVER
-        if model.ends >= min(until, deadline):
+        if model.ends > until or model.ends >= deadline:
             with pytest.raises(RateLimitedError) as caught:
                 self.cooldown.admit(self.call)
             assert caught.value.reason == "cooldown"

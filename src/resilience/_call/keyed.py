@@ -75,6 +75,8 @@ class Keyed(Generic[T]):
                 if isinstance(key, str | bytes) and len(key) > LONGEST_KEY:
                     raise ValueError(f"a key must not be longer than {LONGEST_KEY}, and this one has length {len(key)}")
                 member = self._members.add(key, lambda: self._make(key))
+                if member is not None:
+                    self._added(member.policy)
         except Exception as error:
             self._key_failed(error)
             return self._rest
@@ -149,6 +151,9 @@ class Keyed(Generic[T]):
 
     def _adopt(self, policy: T, key: Any) -> None:
         """Prepare a new policy, or raise an error if it cannot be used."""
+
+    def _added(self, policy: T) -> None:
+        """Called when a policy has got its place among the policies."""
 
     def _kept_until(self, policy: T, now: float) -> float:
         """Return the time until which the state of a policy must not be lost although no call uses it."""

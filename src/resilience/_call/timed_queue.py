@@ -18,6 +18,10 @@ from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_pending
 from resilience._util.locks import inside_state, state_lock
 
+LOOKS_AGAIN = 0.05
+"""After how many seconds at least a ticket looks again whether it may go that is due and not the first, in case the
+first one is lost. Otherwise it is woken when it becomes the first."""
+
 
 class Schedule(Protocol):
     """Says when the tickets of a TimedQueue may go. Called with the lock held; it must not block."""
@@ -62,7 +66,7 @@ class TimedTicket(Ticket):
 
     def acquire(self) -> bool:
         if self.state is WAITING and clock.monotonic() >= self.check_at:
-            self._queue.grant()
+            self._queue.grant(self)
         return super().acquire()
 
     def waits_past(self, deadline: Callable[[], float]) -> bool:
@@ -99,8 +103,12 @@ class TimedQueue:
         """Add a ticket at the end. Lock held."""
         self.waiting[ticket] = None
 
-    def grant(self) -> None:
-        """Grant what is due, in order, and have the first of the others look at the right time."""
+    def grant(self, looking: TimedTicket | None = None) -> None:
+        """Grant what is due, in order, and have the first of the others look at the right time.
+
+        Args:
+            looking: a ticket whose time has come. If others are still before it, it looks again later.
+        """
         if inside_state():
             put_off(self.grant)
             return
@@ -108,6 +116,9 @@ class TimedQueue:
         try:
             with state_lock:
                 self.grant_due(to_wake)
+                now = clock.monotonic()
+                if looking is not None and looking.state is WAITING and looking.check_at <= now:
+                    looking.check_at = now + max(LOOKS_AGAIN, now - looking.since)
         finally:
             wake_all(to_wake)
             if pending:

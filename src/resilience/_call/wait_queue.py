@@ -11,6 +11,7 @@ from typing import Any
 from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_pending, settle_from_finalizer
 from resilience._util.locks import inside_state, state_lock
+from resilience.errors import RejectedError
 
 
 class TicketState(Enum):
@@ -77,6 +78,11 @@ class Ticket:
         """Return whether it is known that the wait ends at that time or later."""
         del deadline
         return False
+
+    def rejection(self, gate: Any, call: Any) -> RejectedError:
+        """Return the error of its gate for the call, whose wait has timed out."""
+        error: RejectedError = gate.rejection(call)
+        return error
 
     def release(self) -> None:
         """Release the acquired permit. The gate then grants free permits to waiting tickets."""

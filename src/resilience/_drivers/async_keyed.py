@@ -11,16 +11,18 @@ from resilience._drivers import hooks
 from resilience._drivers.async_ import Step
 from resilience._drivers.async_gate import wait_for_ticket
 from resilience._drivers.shadow import shadow_of
-from resilience._policies.shapes import Gate
+from resilience._policies.blocks import ResultGate
 from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
-from resilience.errors import RejectedError
+from resilience.errors import LateResult, RejectedError
 from resilience.events._types import Rejected
 
 
 def keyed_gate(keyed: Keyed[Any], inner: Step, shadow: bool) -> Step:
     """Drive the gate of the key of each call as `gate` drives one. It is in use until the call's work has ended."""
     found, key_of, now = keyed.found, keyed.key_of, clock
+    sample: Any = keyed.overflow
+    observes = isinstance(sample, ResultGate) and bool(sample.observes_results)
 
     async def gated(call: RunningCall) -> Any:
         try:
@@ -36,7 +38,7 @@ def keyed_gate(keyed: Keyed[Any], inner: Step, shadow: bool) -> Step:
                 member = keyed.enter(call)
                 users = member.users
         try:
-            policy: Gate[Any] = shadow_of(member) if shadow else member.policy
+            policy: Any = shadow_of(member) if shadow else member.policy
             try:
                 token: Any = policy.admit(call)
             except RejectedError as error:
@@ -48,8 +50,12 @@ def keyed_gate(keyed: Keyed[Any], inner: Step, shadow: bool) -> Step:
             try:
                 result = await inner(call)
             except BaseException as error:
+                if observes and error.__class__ is LateResult:
+                    hooks.give_result(policy, token, error)
                 hooks.settle_gate_after_error(policy, token, call, error)
                 raise
+            if observes:
+                hooks.give_result(policy, token, result)
             if call.deferred is not None:
                 call.deferred.settle_ok(policy, token, call.good)
             else:

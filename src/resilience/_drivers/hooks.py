@@ -83,15 +83,15 @@ def rejection_after_wait(gate: Gate[Any], ticket: Ticket, call: RunningCall) -> 
         return deadline_errors.expired_error(
             call, f"while the call waited for {call.pipeline.name_of(gate) or gate.name}"
         )
-    error = rejection_of(gate, call)
+    error = rejection_of(gate, call, ticket)
     publish_rejection(gate, call, error, Mode.ENFORCE)
     return error
 
 
-def rejection_of(gate: Gate[Any], call: Call) -> RejectedError:
-    """Return the gate's rejection; if its hook fails, a plain RejectedError."""
+def rejection_of(gate: Gate[Any], call: Call, ticket: Ticket | None = None) -> RejectedError:
+    """Return the gate's rejection, after the wait of a ticket or at once; if its hook fails, a plain RejectedError."""
     try:
-        return gate.rejection(call)
+        return gate.rejection(call) if ticket is None else ticket.rejection(gate, call)
     except Exception as error:
         hook_failed("rejection of a policy", gate, error)
         return RejectedError(

@@ -88,6 +88,7 @@ def standard(
         each = validation.number("attempt_timeout", attempt_timeout, above=True)
         if attempts > 1 and each >= total:
             raise ValueError(f"attempt_timeout must be less than timeout, {total:g} s, not {attempt_timeout!r}")
+    methods = _validated(idempotent)
     inner = [] if each >= total else [Timeout(each)]
     return StandardPipeline(
         Timeout(total),
@@ -97,6 +98,19 @@ def standard(
         CircuitBreaker(),
         *inner,
         name=name,
-        idempotent=idempotent,
+        idempotent=methods,
         mode=mode,
     )
+
+
+def _validated(idempotent: Any) -> Idempotent:
+    """Return what was given as `idempotent`, names as a tuple, or raise a TypeError."""
+    if idempotent is None or isinstance(idempotent, bool | str) or callable(idempotent):
+        return idempotent
+    names = tuple(idempotent) if isinstance(idempotent, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            "idempotent must be True, False or None; or for gRPC names or patterns of methods, or a predicate of them; "
+            f"not {idempotent!r}"
+        )
+    return names

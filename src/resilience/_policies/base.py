@@ -138,12 +138,9 @@ class Policy(Caller[D_co]):
         mode = validation.choice("mode", settings.pop("mode"), Mode) if "mode" in settings else None
         with _update_lock:
             old: Any = self.settings
-            known = {one.name for one in _fields(old) if one.init}
-            if unknown := sorted(set(settings) - known):
-                names = ", ".join(sorted(known)) or "none of its own"
-                raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {names}")
+            new = self._changed(settings)
             if settings:
-                self.settings = replace(old, **settings)
+                self.settings = new
                 try:
                     self._settings_changed()
                 except Exception:
@@ -151,6 +148,14 @@ class Policy(Caller[D_co]):
                     raise
             self._mode = mode or self._mode
         self._recompose()
+
+    def _changed(self, settings: dict[str, Any]) -> Any:
+        """Return the settings with some changed, or raise the error that `update` raises for them."""
+        known = {one.name for one in _fields(self.settings) if one.init}
+        if unknown := sorted(set(settings) - known):
+            names = ", ".join(sorted(known)) or "none of its own"
+            raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {names}")
+        return replace(self.settings, **settings) if settings else self.settings
 
     def _settings_changed(self) -> None:
         """Adapt the state to new settings. Called by `update` with its lock held; an exception undoes the update."""

@@ -17,6 +17,7 @@ from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
 from resilience._policies.shapes import Gate
 from resilience._util import validation
+from resilience._util.locks import new_lock
 from resilience._util.redaction import without_credentials
 from resilience._util.values import Value
 from resilience.events._types import Mode, ModeName
@@ -99,6 +100,7 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
             raise TypeError(f"factory must be a callable that makes a policy, such as CircuitBreaker, not {factory!r}")
         Policy.__init__(self, PartitionSettings(by=by, max_keys=max_keys, idle=idle), name=name, mode=mode)
         self._updates: dict[str, Any] = {}
+        self._update_lock = new_lock()
         super().__init__(factory, max_keys, idle)
         made: Any = self.overflow
         if not isinstance(made, Gate | RetryBudget):
@@ -150,11 +152,15 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
                 "the mode is that of the Partition" if "mode" in settings else "a RetryBudget has no settings to update"
             )
             raise TypeError(f"{what}; it cannot be changed for its policies")
-        self.overflow.update(**settings)
-        self._updates = {**self._updates, **settings}
         for policy in self.policies():
             if isinstance(policy, Policy):
-                policy.update(**settings)
+                policy._changed(settings)
+        with self._update_lock:
+            self._updates = {**self._updates, **settings}
+            for policy in self.policies():
+                if isinstance(policy, Policy):
+                    policy.update(**settings)
+        self._recompose()
 
     def describe(self) -> dict[str, Any]:
         """Return kind, name, mode and settings as plain data, and the description of its policies as `policy`."""
@@ -195,6 +201,14 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
             policy._target = key
             shown = without_credentials(key)
             policy._label_suffix = f" for {shown if len(shown) <= _LONGEST_TARGET else shown[:_LONGEST_TARGET] + '...'}"
+
+    def _added(self, policy: T) -> None:
+        """Give a policy that has got its place what was changed since it was made."""
+        if isinstance(policy, Policy):
+            with self._update_lock:
+                if self._updates:
+                    policy.update(**self._updates)
+                policy._mode = self._mode
 
     def _kept_until(self, policy: T, now: float) -> float:
         return policy._busy_until(now) if isinstance(policy, Policy) else now

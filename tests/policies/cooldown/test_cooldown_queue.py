@@ -219,3 +219,25 @@ def test_decorated_calls_wait_for_what_the_server_has_asked_of_one() -> None:
             guarded(busy=True)
 
         assert guarded(busy=False) == 20.0
+
+
+@each_loop
+def test_without_a_deadline_all_wait_also_for_the_longest_pause(run: Run) -> None:
+    """Also those that come in the instant of the hint, or before it ends, and go last."""
+    went = 0
+
+    async def main() -> None:
+        pipeline = Pipeline(paused(500.0, longest=60.0))
+
+        async def work() -> None:
+            nonlocal went
+            went += 1
+
+        async with anyio.create_task_group() as group:
+            for number in range(100):
+                group.start_soon(pipeline.acall, work)
+                await anyio.sleep(0 if number < 50 else 1)
+
+    run(main)
+
+    assert went == 100

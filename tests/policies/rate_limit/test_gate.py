@@ -11,6 +11,7 @@ import pytest
 
 from resilience import (
     Bulkhead,
+    Call,
     CircuitBreaker,
     DeadlineExceededError,
     Ending,
@@ -420,3 +421,80 @@ def test_two_gates_are_driven_as_a_pair_or_one_by_one_to_the_same_effect(clock: 
             with pytest.raises(ConnectionError):
                 one.call(down)
         assert limit.available == pytest.approx(2 if settings else 6)
+
+
+class TestManyWaiting:
+    """Only the first in the queue goes at its time; the others must not look again and again meanwhile."""
+
+    @each_loop
+    def test_a_lower_rate_is_waited_for(self, run: Run) -> None:
+        limit = RateLimit(1000, max_wait=60.0)
+
+        async def main() -> float:
+            started = now()
+            async with anyio.create_task_group() as group:
+                for _ in range(200):
+                    group.start_soon(Pipeline(limit).acall, int)
+                await anyio.sleep(0.01)
+                limit.update(rate=20)
+            return now() - started
+
+        assert run(main) == pytest.approx(9.5, abs=0.2)
+
+    @each_loop
+    def test_a_debt_is_waited_for(self, run: Run) -> None:
+        limit = RateLimit(10, burst=5, max_wait=60.0)
+
+        async def main() -> float:
+            started = now()
+            async with limit.reserve(1) as reserved, anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(Pipeline(limit).acall, int)
+                await anyio.sleep(0.05)
+                reserved.settle(20)
+            return now() - started
+
+        assert run(main) == pytest.approx(2.3, abs=0.05)
+
+    def test_a_ticket_that_is_due_and_not_the_first_looks_later(self, clock: VirtualClock) -> None:
+        limit = RateLimit(10, max_wait=60.0)
+        admitted(limit)
+        tickets = [queued(limit) for _ in range(3)]
+        clock.advance(0.1)
+        limit.update(rate=0.1)
+        clock.advance(0.2)
+
+        assert not tickets[2].acquire()
+
+        assert tickets[2].check_at > now()
+
+
+class TestRejectionsAfterAWait:
+    def test_they_are_counted_and_the_cost_is_asked_once(self, clock: VirtualClock) -> None:
+        asked: list[int] = []
+
+        def cost(call: Call) -> float:
+            asked.append(1)
+            return 5.0 if len(asked) == 2 else 1.0
+
+        limit = RateLimit(10, burst=5, max_wait=0.5, cost=cost)
+        limit.reserve(5).__enter__()
+
+        async def rejected() -> RateLimitedError:
+            async with anyio.create_task_group() as group:
+                group.start_soon(later)
+                with pytest.raises(RateLimitedError) as caught:
+                    await Pipeline(limit).acall(int)
+            return caught.value
+
+        async def later() -> None:
+            await anyio.sleep(0.1)
+            limit.update(rate=1)
+
+        asked.append(0)
+        error = asyncio.run(rejected())
+
+        assert limit.snapshot()["rejected"] == 1
+        assert error.retry_after is not None
+        assert error.retry_after > 3.0
+        assert len(asked) == 2

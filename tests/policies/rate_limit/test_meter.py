@@ -219,3 +219,27 @@ def settle(
     meter.correct(charge, used, now)
     meter.tracked.pop(charge, None)
     taken[index] = (taken[index][0], used)
+
+
+def test_a_correction_after_a_debt_of_a_later_call_refunds_what_is_left() -> None:
+    meter = Meter(10, 1.0, 20)
+    first, second = Charge(20), Charge(7)
+    meter.charge(first, 0.0, track=True)
+    meter.charge(second, 2.0, track=True)
+
+    meter.correct(second, 19, 2.0)
+    meter.correct(first, 5, 2.0)
+
+    assert meter.available(2.0) == 1
+
+
+def test_the_debt_of_a_call_is_not_what_came_after_it() -> None:
+    meter = Meter(10, 1.0, 20)
+    one = Charge(7)
+    meter.charge(one, 0.0, track=True)
+    meter.correct(one, 19, 0.0)
+    meter.tracked.clear()
+
+    meter.correct(one, 7, 0.0)
+
+    assert meter.available(0.0) == 13

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilience import CombinedRateLimit, Pipeline, RateLimit, RateLimitedError, Ticket
+from resilience import CombinedRateLimit, Partition, Pipeline, RateLimit, RateLimitedError, Ticket
 from resilience._outcome.ending import ABANDONED
 from resilience.testing import VirtualClock
 from tests.policies.rate_limit.helpers import admitted, call_of, exceeds, now, queued
@@ -215,3 +215,13 @@ def test_in_shadow_mode_nobody_waits_and_those_who_would_have_been_admitted_coun
         both.call(int, 100)
     assert requests.available == pytest.approx(0)
     assert both.queued == 0
+
+
+def test_a_partition_keeps_one_whose_limits_are_in_debt(clock: VirtualClock) -> None:
+    partition = Partition(lambda: RateLimit.all_of(RateLimit(1, per=60.0), RateLimit(10)), idle=10.0)
+    Pipeline(partition).bind(target="a").call(int)
+    clock.advance(30)
+
+    assert len(partition) == 1
+    clock.advance(60)
+    assert len(partition) == 0

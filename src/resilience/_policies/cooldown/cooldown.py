@@ -50,7 +50,7 @@ class CooldownSettings(Value):
         """Return until when a call with this deadline waits in the queue, which its deadline may end earlier."""
         if self.max_wait is not None:
             return now + self.max_wait
-        return now + self.longest if deadline == FOREVER else FOREVER
+        return now + self.longest * (1 + self.spread) if deadline == FOREVER else FOREVER
 
 
 class Cooldown(Gate["CooldownTicket | None"]):
@@ -59,8 +59,8 @@ class Cooldown(Gate["CooldownTicket | None"]):
     Args:
         spread: the share of the pause, from 0 to 1, over which the calls that waited are spread after its end; with 0
             they all go at its end.
-        max_wait: the longest wait of a call, in seconds, >= 0. None: its deadline alone bounds the wait, or `longest`
-            if it has none.
+        max_wait: the longest wait of a call, in seconds, >= 0. None: its deadline alone bounds the wait; or if it has
+            none, the longest pause with its spread, `longest * (1 + spread)`.
         longest: the longest pause in seconds, > 0. If the server asks for more, the pause is that long.
         proactive: whether a good response that says that no more requests are left until the quota is renewed begins a
             pause, too.
@@ -77,7 +77,7 @@ class Cooldown(Gate["CooldownTicket | None"]):
 
     A call that comes during a pause waits for its end, and is then admitted at a random time within `spread` times its
     length, in the order of arrival; while calls wait, later ones queue behind them. If the pause ends too late for the
-    call, at its deadline or its longest wait or after that, it raises `RateLimitedError` at once, with the reason
+    call, after its longest wait, or at its deadline or later, it raises `RateLimitedError` at once, with the reason
     "cooldown". So does a call whose longest wait passes in the queue; if its deadline passes there, it raises
     `DeadlineExceededError`. In all cases the dependency was not called.
 
@@ -143,7 +143,7 @@ class Cooldown(Gate["CooldownTicket | None"]):
                 holds = pause.holds(now)
                 if holds:
                     until = self.settings.waits_until(now, call.deadline)
-                    if pause.ends < min(until, call.deadline):
+                    if pause.ends <= until and pause.ends < call.deadline:
                         ticket = pause.join(now, until, to_wake)
                 elif self._cooling:
                     held = self._finish()

@@ -15,7 +15,7 @@ from resilience._policies.blocks import PermitGate, ResultGate
 from resilience._policies.rate_limit.forecast import Charges, Forecast, ready_at
 from resilience._policies.rate_limit.meter import LATE, Charge
 from resilience._policies.rate_limit.source import Source, Waiting
-from resilience._policies.rate_limit.tokens import SETTLED, Admitted, Corrections, RateTicket, Token
+from resilience._policies.rate_limit.tokens import SETTLED, Admitted, Corrections, RateTicket, Token, as_admitted
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import pending, put_off, run_pending
@@ -220,14 +220,7 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
 
     def admitted_of(self, token: Token) -> Admitted:
         """Return what was admitted with a token."""
-        if isinstance(token, RateTicket):
-            return token.admitted
-        if isinstance(token, Admitted):
-            return token
-        call, calls_made, mark = token
-        admitted = Admitted(call, [(self._sources[0].meter, Charge(1.0, mark))])
-        admitted.calls_made = calls_made
-        return admitted
+        return token if isinstance(token, Admitted) else as_admitted(token, self._sources)
 
     def _correct(self, admitted: Admitted, used: Corrections, *, close: bool) -> None:
         """Do what `correct` does, with the lock held and without admitting calls after it."""
@@ -262,10 +255,16 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
 
     def rejection(self, call: Call) -> RateLimitedError:
         """Return the error for a call that was not admitted within its longest wait."""
+        sources = () if inside_state() else self._sources
+        charges = [(source.meter, Charge(source.cost_of(call))) for source in sources]
+        return self.rejection_after_wait(charges, call, counts=False)
+
+    def rejection_after_wait(self, charges: Charges, call: Call, *, counts: bool = True) -> RateLimitedError:
+        """Return the error for a call that has waited for so much, and count it. Internal."""
         if inside_state():
             return self._error(call, None)
-        charges = [(source.meter, Charge(source.cost_of(call))) for source in self._sources]
         with state_lock:
+            self._rejected += counts
             wait = max(0.0, self._forecast_at(charges) - clock.monotonic())
         if pending:
             run_pending()

@@ -46,7 +46,7 @@ class Meter:
         interval: the seconds in which one unit is added.
         burst: the units in a full bucket.
         full_at: when the bucket is full, if nothing more is taken: the "theoretical arrival time".
-        refunded: by how many seconds refunds have moved it back so far. Debts move it forward.
+        refunded: by how many seconds refunds have moved it back so far, so that it plus `full_at` never decreases.
         slack: how long before the bucket is full a call that costs 1 is admitted, in seconds, if that takes no lock;
             otherwise minus infinity. The rate limit sets it.
         tracked: the charges since the bucket was last full whose corrections are to be exact, in order.
@@ -113,10 +113,14 @@ class Meter:
         if tracked:
             # As if the call had cost that in the first place.
             self.full_at = max(full_at + seconds, charge.later + self._charged)
-            for earlier in self.tracked:
-                if earlier is charge:
-                    break
-                earlier.later = max(earlier.later + seconds, charge.later)
+            debt = max(0.0, self.full_at - full_at)
+            before = True
+            for other in self.tracked:
+                before = before and other is not charge
+                if before:
+                    other.later = max(other.later + seconds, charge.later)
+                else:
+                    other.mark += debt  # it is not what came after it
         elif change > 0:
             self.take(change, now)
             charge.mark += seconds  # the debt is not what came after it
@@ -125,7 +129,7 @@ class Meter:
             # What came after it is known as a sum only. So no more is refunded than if all of that were taken now.
             later = full_at + self.refunded - charge.mark
             self.full_at = max(full_at + seconds, min(full_at, now + later))
-        self.refunded += full_at - self.full_at
+        self.refunded += max(0.0, full_at - self.full_at)
 
     def available(self, now: float) -> float:
         """Return the units in the bucket, without what comes of rounding; below 0 while there is a debt."""

@@ -240,6 +240,9 @@ class CombinedRateLimit(RateGate):
         """True: an `actual` may be set later."""
         return True
 
+    def _busy_until(self, now: float) -> float:
+        return max(now, *(limit.source.meter.full_at for limit in self._limits))
+
     def reserve(self, costs: Mapping[RateLimit, float] | None = None) -> Reservation[Mapping[RateLimit, float]]:
         """Return a block of code that takes estimates: `async with both.reserve({tokens: 1200}) as reserved:`.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from resilience._call.call import Call
 from resilience._call.timed_queue import TimedQueue, TimedTicket
 from resilience._policies.rate_limit.forecast import Charges
 from resilience._policies.rate_limit.meter import Charge, Meter
+from resilience._policies.rate_limit.source import Source
+from resilience.errors import RejectedError
 
 Quick: TypeAlias = "tuple[Call, int, float]"
 """The token of a call that costs 1: the call, its `calls_made`, and the mark of the charge."""
@@ -57,6 +60,20 @@ class RateTicket(TimedTicket):
         self.admitted = admitted
         self.charges = admitted.charges
         self.track = track
+
+    def rejection(self, gate: Any, call: Call) -> RejectedError:
+        error: RejectedError = gate.rejection_after_wait(self.charges, call)
+        return error
+
+
+def as_admitted(token: Quick | RateTicket, sources: Sequence[Source]) -> Admitted:
+    """Return what was admitted with a token; `sources` are the rate limits that it was taken from."""
+    if isinstance(token, RateTicket):
+        return token.admitted
+    call, calls_made, mark = token
+    admitted = Admitted(call, [(sources[0].meter, Charge(1.0, mark))])
+    admitted.calls_made = calls_made
+    return admitted
 
 
 Token: TypeAlias = "Quick | Admitted | RateTicket"
