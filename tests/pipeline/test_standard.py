@@ -67,7 +67,6 @@ def test_it_gives_no_warning_whatever_the_number_of_attempts() -> None:
         ({"max_wait": -1}, "max_wait must be a number >= 0"),
         ({"mode": "loud"}, "mode"),
         ({"idempotent": 5}, "idempotent must be True, False or None"),
-        ({"idempotent": ["/quotes.Quotes/Get", 5]}, "idempotent must be True, False or None"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], words: str) -> None:

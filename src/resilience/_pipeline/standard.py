@@ -88,7 +88,8 @@ def standard(
         each = validation.number("attempt_timeout", attempt_timeout, above=True)
         if attempts > 1 and each >= total:
             raise ValueError(f"attempt_timeout must be less than timeout, {total:g} s, not {attempt_timeout!r}")
-    methods = _validated(idempotent)
+    _check(idempotent)
+    methods = tuple(idempotent) if isinstance(idempotent, Iterable) and not isinstance(idempotent, str) else idempotent
     inner = [] if each >= total else [Timeout(each)]
     return StandardPipeline(
         Timeout(total),
@@ -103,14 +104,10 @@ def standard(
     )
 
 
-def _validated(idempotent: Any) -> Idempotent:
-    """Return what was given as `idempotent`, names as a tuple, or raise a TypeError."""
-    if idempotent is None or isinstance(idempotent, bool | str) or callable(idempotent):
-        return idempotent
-    names = tuple(idempotent) if isinstance(idempotent, Iterable) else (None,)
-    if not all(isinstance(name, str) for name in names):
+def _check(idempotent: Any) -> None:
+    """Raise a TypeError for what cannot be `idempotent`."""
+    if not (idempotent is None or isinstance(idempotent, bool | Iterable) or callable(idempotent)):
         raise TypeError(
             "idempotent must be True, False or None; or for gRPC names or patterns of methods, or a predicate of them; "
             f"not {idempotent!r}"
         )
-    return names

@@ -480,19 +480,21 @@ class TestRejectionsAfterAWait:
         limit = RateLimit(10, burst=5, max_wait=0.5, cost=cost)
         limit.reserve(5).__enter__()
 
-        async def rejected() -> RateLimitedError:
+        async def rejected() -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(later)
                 with pytest.raises(RateLimitedError) as caught:
                     await Pipeline(limit).acall(int)
-            return caught.value
+                errors.append(caught.value)
 
         async def later() -> None:
             await anyio.sleep(0.1)
             limit.update(rate=1)
 
         asked.append(0)
-        error = asyncio.run(rejected())
+        errors: list[RateLimitedError] = []
+        asyncio.run(rejected())
+        (error,) = errors
 
         assert limit.snapshot()["rejected"] == 1
         assert error.retry_after is not None
