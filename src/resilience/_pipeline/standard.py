@@ -89,7 +89,9 @@ def standard(
         if attempts > 1 and each >= total:
             raise ValueError(f"attempt_timeout must be less than timeout, {total:g} s, not {attempt_timeout!r}")
     _check(idempotent)
-    methods = tuple(idempotent) if isinstance(idempotent, Iterable) and not isinstance(idempotent, str) else idempotent
+    methods: Any = idempotent
+    if isinstance(methods, Iterable) and not isinstance(methods, str):
+        methods = tuple(methods)
     inner = [] if each >= total else [Timeout(each)]
     return StandardPipeline(
         Timeout(total),
