@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Never, TypeAlias
+from typing import Any, Never, TypeAlias, cast
 
 from resilience._call.call import CallOptions
 from resilience._call.entry import Entry
@@ -89,9 +89,8 @@ def standard(
         if attempts > 1 and each >= total:
             raise ValueError(f"attempt_timeout must be less than timeout, {total:g} s, not {attempt_timeout!r}")
     _check(idempotent)
-    methods: Any = idempotent
-    if isinstance(methods, Iterable) and not isinstance(methods, str):
-        methods = tuple(methods)
+    several = isinstance(idempotent, Iterable) and not isinstance(idempotent, str)
+    methods: Any = tuple(cast("Iterable[str]", idempotent)) if several else idempotent
     inner = [] if each >= total else [Timeout(each)]
     return StandardPipeline(
         Timeout(total),
