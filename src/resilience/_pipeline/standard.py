@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Never, TypeAlias, cast
+from typing import Any, Never, TypeAlias
 
 from resilience._call.call import CallOptions
 from resilience._call.entry import Entry
@@ -89,8 +89,6 @@ def standard(
         if attempts > 1 and each >= total:
             raise ValueError(f"attempt_timeout must be less than timeout, {total:g} s, not {attempt_timeout!r}")
     _check(idempotent)
-    several = isinstance(idempotent, Iterable) and not isinstance(idempotent, str)
-    methods: Any = tuple(cast("Iterable[str]", idempotent)) if several else idempotent
     inner = [] if each >= total else [Timeout(each)]
     return StandardPipeline(
         Timeout(total),
@@ -100,7 +98,7 @@ def standard(
         CircuitBreaker(),
         *inner,
         name=name,
-        idempotent=methods,
+        idempotent=idempotent,
         mode=mode,
     )
 
