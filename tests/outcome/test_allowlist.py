@@ -1,6 +1,7 @@
 """Allowlists: what they are made of, which exceptions and results are failures, groups, and joins."""
 
 import asyncio
+import urllib.error
 from collections.abc import Callable
 from typing import Any
 
@@ -363,3 +364,11 @@ def test_the_network_errors() -> None:
     assert NETWORK_ERRORS.classify(OSError()) is None
     assert NETWORK_ERRORS.classify(CircuitOpenError()) is None
     assert not NETWORK_ERRORS.lists_results
+
+
+@pytest.mark.parametrize(
+    ("error", "by_type"), [(ConnectionError(), True), (KeyError(), True), (urllib.error.URLError(OSError()), False)]
+)
+def test_whether_the_type_alone_decides(error: Exception, by_type: bool) -> None:
+    assert NETWORK_ERRORS.is_by_type(error) is by_type
+    assert not Allowlist(when=always).is_by_type(error)

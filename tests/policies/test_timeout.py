@@ -161,6 +161,10 @@ def test_a_thread_that_ends_is_counted_out_once() -> None:
     assert timeout.abandoned == 0
 
 
+def test_so_many_threads_may_be_abandoned_by_default() -> None:
+    assert Timeout(1).settings.max_abandoned == 32
+
+
 def test_a_lower_max_abandoned_refuses_calls_while_more_are_left() -> None:
     timeout = Timeout(1, thread=True, max_abandoned=3)
     left = [DeferredSettlement(known=True) for _ in range(3)]

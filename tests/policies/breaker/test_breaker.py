@@ -191,7 +191,8 @@ class TestRejections:
 
     def test_a_probe_that_comes_too_late_is_rejected_with_the_time_that_is_left(self, clock: VirtualClock) -> None:
         """Another probe has failed since the breaker was seen half-open."""
-        rig = Rig(half_open_calls=1)
+        open_for = 3 * clock.monotonic()
+        rig = Rig(half_open_calls=1, open_for=open_for, max_open_for=100 * open_for)
         rig.half_open(clock)
         machine = vars(rig.breaker)["_machine"]
         take, first = machine.take, rig.admit()
@@ -203,6 +204,7 @@ class TestRejections:
         machine.take = takes_too_late
 
         assert rig.refused().retry_after == pytest.approx(rig.breaker.snapshot()["retry_after"])
+        assert rig.breaker.snapshot()["retry_after"] > 2 * open_for / 3
 
 
 @pytest.mark.parametrize("state", BreakerState)
@@ -216,3 +218,57 @@ def test_a_hedge_is_permitted_while_it_is_closed(state: BreakerState, clock: Vir
         rig.breaker.isolate()
 
     assert rig.breaker.permits_hedge(rig.call()) is (state is BreakerState.CLOSED)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_may_take_longer_than_the_clock_had_run_before(clock: VirtualClock, streamed: bool) -> None:
+    rig = Rig(slow_after=2 * clock.monotonic(), window=1e9)
+    token = rig.admit()
+    clock.advance(3 * clock.monotonic())
+    if streamed:
+        token = rig.breaker.on_response_head(token)
+    rig.end(token, "ok")
+
+    assert rig.counts == (1, 0, 1)
+
+
+def test_it_is_busy_while_it_is_open_or_isolated(clock: VirtualClock) -> None:
+    rig = Rig(open_for=5.0)
+    now = clock.monotonic()
+    assert rig.breaker._busy_until(now) == now
+    rig.open()
+    assert rig.breaker._busy_until(now) == pytest.approx(now + rig.breaker.snapshot()["retry_after"])
+    rig.breaker.isolate()
+    assert rig.breaker._busy_until(now) == float("inf")
+
+
+def test_an_exception_that_is_no_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Strange(Exception):
+        pass
+
+    def strange() -> None:
+        raise Strange
+
+    pipeline = Pipeline(CircuitBreaker())
+    for _ in range(2):
+        with pytest.raises(Strange):
+            pipeline.call(strange)
+
+    assert len([line for line in caplog.messages if "Strange" in line]) == 1
+
+
+def test_the_snapshot_counts_parts_of_a_second(clock: VirtualClock) -> None:
+    rig = Rig(open_for=1.0)
+    assert rig.seen("seconds_in_state") == (0.0,)
+    rig.open()
+    clock.advance(rig.breaker.snapshot()["retry_after"] - 0.25)
+
+    assert rig.seen("retry_after") == (pytest.approx(0.25),)
+
+
+def test_the_message_says_for_how_long_it_is_open(clock: VirtualClock) -> None:
+    del clock
+    rig = Rig(open_for=20.0)
+    rig.open()
+
+    assert f"open for {rig.breaker.snapshot()['retry_after']:.3g} s" in str(rig.refused())

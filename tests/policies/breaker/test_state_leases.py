@@ -17,7 +17,7 @@ class TestLeases:
         rig = Rig(probe_timeout=timeout, half_open_calls=2)
         rig.half_open(clock)
         hung = [rig.admit(), rig.admit()]
-        clock.advance((timeout or LEASE) - 0.001)
+        clock.advance((timeout or 60.0) - 0.001)
         rig.refused()
         clock.advance(0.002)
         rig.run("ok")

@@ -114,3 +114,15 @@ class TestGivingUp:
         with Recorder(pipeline, events=[RetryGivenUp]) as recorder, pytest.raises(ConnectionError):
             pipeline.call(Down(default=ConnectionError))
         assert [event.elapsed for event in recorder.of(RetryGivenUp)] == [pytest.approx(long)]
+
+    @pytest.mark.parametrize(("max_retry_after", "calls"), [(60.0, 3), (0.5, 3), (0.0, 1)])
+    def test_the_hint_of_what_was_not_processed_must_be_kept(self, max_retry_after: float, calls: int) -> None:
+        """A Retry that ignores hints does not repeat a call that is not idempotent and has one."""
+        down = Down(default=ConnectionError)
+        failures = listing(Failure(unprocessed=True, retry_after=0.25))
+        pipeline = Pipeline(Retry(max_retry_after=max_retry_after), failures=failures)
+
+        with pytest.raises(ConnectionError):
+            pipeline.bind(idempotent=False).call(down)
+
+        assert down.calls == calls

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from resilience import Allowlist, Failure, FailureKind, Mode, Pipeline, Retry, backoff
-from resilience.events import RetryScheduled
+from resilience.events import RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, VirtualClock, seeded
 from tests.policies.retry.helpers import Down, listing
 
@@ -83,9 +83,10 @@ class TestWaits:
                 return wait
 
         down = Down(default=ConnectionError)
-        with pytest.raises(ConnectionError):
-            Pipeline(Retry(wait=Broken())).call(down)
-        assert down.calls == 1
+        pipeline = Pipeline(Retry(wait=Broken()))
+        with Recorder(pipeline, events=[RetryGivenUp]) as recorder, pytest.raises(ConnectionError):
+            pipeline.call(down)
+        assert (down.calls, recorder.events) == (1, [])
 
     def test_a_backoff_gets_the_number_and_the_last_wait(self, clock: VirtualClock) -> None:
         seen: list[tuple[int, float | None]] = []
