@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -134,22 +134,6 @@ class TestDecorating:
         asyncio.run(retry.acall(flaky))
         retry.bind(operation="x").call(flaky)
         assert flaky.calls == 8
-
-    def test_generators_are_refused(self) -> None:
-        def pages() -> Iterator[int]:
-            yield 1
-
-        async def apages() -> AsyncIterator[int]:
-            yield 1
-
-        class Pages:
-            def __call__(self) -> Iterator[int]:
-                yield 1
-
-        refused: list[Callable[..., Any]] = [pages, apages, Pages(), functools.partial(pages)]
-        for one in refused:
-            with pytest.raises(TypeError, match="generator function"):
-                retrying()(one)
 
     @pytest.mark.parametrize("thing", [Flaky, 5, None, functools.partial(Flaky)])
     def test_classes_and_other_things_are_refused(self, thing: Any) -> None:

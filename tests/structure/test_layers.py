@@ -74,7 +74,7 @@ DOORS = {
 """What each door takes from private rooms, besides public names."""
 
 NEVER_FOR_DOORS = ("_policies", "_drivers")
-SHARED_BY_POLICIES = {"base", "blocks", "permits", "shapes"}
+SHARED_BY_POLICIES = {"base", "blocks", "permits", "phases", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
 MAY_NAME_RUNTIMES = {"_runtime", "testing", "_util.locks", "_util.clock"}
 

@@ -41,8 +41,8 @@ async def _async_block() -> AsyncGenerator[None]:
 
 
 _GENERATOR: Final = (
-    "{} returned a generator, whose body has not run yet, so that nothing would be guarded. Decorate the function that "
-    "fetches one item or page, or guard the call that opens the stream."
+    "{} returned a generator, whose body has not run yet, so that nothing would be guarded. Decorate the generator "
+    "function itself, or the function that fetches one item or page."
 )
 _CONTEXT_MANAGER: Final = (
     "{} returned a context manager, whose body has not run yet, so that nothing would be guarded, and its failures "
@@ -58,25 +58,24 @@ _REFUSED: Final[dict[type, str]] = {
 
 
 def check_function(function: Any) -> None:
-    """Raise TypeError for an object that cannot be decorated: a generator function, a class, or one not callable."""
+    """Raise TypeError for an object that cannot be decorated: a class, or one that is not callable."""
     inner = unwrapped(function)
     if isinstance(inner, type):
         raise TypeError(f"a pipeline decorates functions and other callables, not the class {inner.__qualname__}")
     if not callable(inner):
         raise TypeError(f"a pipeline decorates functions and other callables, not a {type(inner).__qualname__}")
-    check_not_generator(function)
 
 
-def check_not_generator(function: Any) -> None:
-    """Raise UsageError if `function` is a generator function, or an object with such a `__call__`."""
+def is_generator_function(function: Any) -> bool:
+    """Return whether `function` is a generator function, or an object with such a `__call__`."""
     inner = unwrapped(function)
-    for called in (inner, type(inner).__call__):
-        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-            raise UsageError(
-                f"{name_of(function)} is a generator function: its body has not run yet when it returns, so nothing "
-                "would be guarded. Decorate the function that fetches one item or page, or guard the call that opens "
-                "the stream."
-            )
+    return inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(type(inner).__call__)
+
+
+def is_async_generator_function(function: Any) -> bool:
+    """Return whether `function` is an async generator function, or an object with such a `__call__`."""
+    inner = unwrapped(function)
+    return inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(type(inner).__call__)
 
 
 def unawaited_delay(decision: Any, policy: str) -> UsageError:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from resilience._call.call import CallOptions
-from resilience._call.callables import check_function, unwrapped
+from resilience._call.callables import check_function, is_async_generator_function, is_generator_function, unwrapped
 from resilience._call.entry import Entry, aexecute, execute, guard, guard_async
 from resilience._call.responses import NOT_RESPONSES, check_response
 from resilience._call.running_call import RunningCall
@@ -56,18 +56,24 @@ class Caller(ABC, Generic[D_co]):
             function: the callable to guard.
 
         Returns:
-            A function with the same signature; a coroutine function if `function` is one.
+            A function with the same signature; a coroutine function, generator function or async generator function
+            if `function` is one.
 
         Raises:
-            TypeError: `function` is a class, not callable, or a generator function, whose body has not run yet when it
-                returns, so that nothing would be guarded.
+            TypeError: `function` is a class, or not callable.
+
+        A generator function is called when its first item is asked for. It is an attempt up to that item; then the
+        policies hold their permits until the generator ends, and nothing is repeated.
         """
         if isinstance(function, classmethod | staticmethod):
             return _rewrap(function, self)
         check_function(function)
         entry, options = self.entry()
         entry.name_after(function)
-        guarded = (guard_async if is_async(function) else guard)(entry, options, function)
+        if is_generator_function(function) or is_async_generator_function(function):
+            guarded = entry.guard_generator(options, function)
+        else:
+            guarded = (guard_async if is_async(function) else guard)(entry, options, function)
         guarded.__dict__["__resilience__"] = self  # keeps the pipeline alive as long as the function
         return guarded
 

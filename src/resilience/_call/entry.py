@@ -69,6 +69,10 @@ class Entry(Protocol):
         """Have a gate admit an `async with` block, which may wait."""
         ...
 
+    def guard_generator(self, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a generator function that calls `function`, one as well, through the pipeline; or an async one."""
+        ...
+
     def retry_block(self, loop: Any, options: CallOptions) -> RetryAttempts:
         """Return the attempts of a block of code that a Loop repeats."""
         ...

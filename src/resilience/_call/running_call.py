@@ -12,6 +12,7 @@ from resilience._call.settlement import DeferredSettlement
 from resilience._call.unused import aclose_quietly, close_quietly
 from resilience._outcome.ending import OK, Ending
 from resilience._outcome.failure import leaves
+from resilience._util.clock import FOREVER
 from resilience.errors import DeadlineExceededError
 from resilience.events._types import TimeoutScope
 
@@ -206,3 +207,28 @@ class RunningCall(Call):
             if wake is not None:
                 with contextlib.suppress(RuntimeError):  # the event loop is closed, or the wait has just ended
                     wake()
+
+
+class StreamedCall(RunningCall):
+    """A call whose result arrives item by item.
+
+    Attributes:
+        idle: the longest silence before another item, in seconds.
+        idle_source: the source of that.
+    """
+
+    __slots__ = ("idle", "idle_source")
+
+    def begin(
+        self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Set all attributes of a new call."""
+        super().begin(options, function, args, kwargs)
+        self.idle = FOREVER
+        self.idle_source = INHERITED
+
+    def copy_state_to(self, other: CallT) -> CallT:
+        """Copy the state of this call to another one, and return that."""
+        if isinstance(other, StreamedCall):
+            other.idle, other.idle_source = self.idle, self.idle_source
+        return super().copy_state_to(other)

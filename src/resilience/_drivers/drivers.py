@@ -15,6 +15,7 @@ from resilience._drivers import (
     async_keyed,
     async_race,
     fault,
+    phases,
     sync,
     sync_gate,
     sync_keyed,
@@ -25,8 +26,10 @@ from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
 from resilience._policies.blocks import ResultGate
+from resilience._policies.phases import PhasedScope
 from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._runtime import threads
+from resilience.events._types import TimeoutScope
 
 Step: TypeAlias = "Callable[[RunningCall], Any]"
 """One closure of a chain: takes a call and returns its result, or an awaitable of it in the async family."""
@@ -49,6 +52,7 @@ class Drivers(NamedTuple):
     scope: Callable[[Scope, Step, DeadlineSource], Step]
     shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
     thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
+    phases: Callable[[PhasedScope, Step, TimeoutScope, PipelineInfo], Step]
     inject: Callable[[Injector, Step], Step]
     shadow_inject: Callable[[Injector, Step], Step]
     race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
@@ -74,6 +78,7 @@ SYNC = Drivers(
     scope=sync.scope,
     shadow_scope=sync.shadow_scope,
     thread_scope=thread_scope,
+    phases=phases.phases,
     inject=fault.inject,
     shadow_inject=fault.shadow_inject,
     race=sync_race.race,
@@ -99,6 +104,7 @@ ASYNC = Drivers(
     scope=async_.scope,
     shadow_scope=async_.shadow_scope,
     thread_scope=thread_scope_async,
+    phases=phases.phases_async,
     inject=fault.inject_async,
     shadow_inject=fault.shadow_inject,
     race=async_race.race,

@@ -20,6 +20,7 @@ from resilience._pipeline.links import GatePair, Link, Part, ScopedLoop, fuse, p
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.partition import Partition, sample
+from resilience._policies.phases import PhasedScope, has_phases
 from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, Scope, Substitute
 from resilience._util.log_once import hook_failed
 from resilience.errors import UsageError
@@ -183,6 +184,8 @@ class Composer:
             return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
             source = self._source(policy, looped=link.looped)
+            if isinstance(policy, PhasedScope) and has_phases(policy) and not shadow:
+                step = drivers.phases(policy, step, source.scope, self.info)
             if shadow:
                 return drivers.shadow_scope(policy, step, source)
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)

@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from weakref import ref
 
 from resilience._call.call import AnyBudget, CallOptions, PipelineInfo
-from resilience._call.callables import name_of
+from resilience._call.callables import is_async_generator_function, name_of
 from resilience._call.entry import Admit, BlockEntry
 from resilience._call.running_call import RunningCall
 from resilience._drivers.drivers import ASYNC, SYNC, Drivers, Step
@@ -16,6 +16,7 @@ from resilience._drivers.hooks import publish_rejection
 from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
 from resilience._pipeline.compose import Composer, more_lenient
+from resilience._pipeline.generators import guard_async_generator, guard_generator
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.retry_block import RetryBlock
 from resilience._policies.base import Policy, forget_calls
@@ -170,6 +171,11 @@ class Engine(Generic[PipelineT]):
     async def aenter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a task may wait."""
         return await blocks.aenter_block(self.in_flight, gate, options, more_lenient(gate.mode, process.mode), admit)
+
+    def guard_generator(self, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a generator function, or an async one, that calls `function` through the pipeline."""
+        is_async = is_async_generator_function(function)
+        return (guard_async_generator if is_async else guard_generator)(self, options, function)
 
     def retry_block(self, loop: Loop, options: CallOptions) -> RetryBlock:
         """Return the attempts of a block of code that a Loop repeats."""

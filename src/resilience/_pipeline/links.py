@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from resilience._drivers.drivers import observes_results
 from resilience._policies.base import Policy
+from resilience._policies.phases import has_phases
 from resilience._policies.shapes import Gate, Loop, Scope
 from resilience.events._types import Mode
 
@@ -73,5 +74,6 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
     if isinstance(first, Scope) and isinstance(second, Loop):
-        return None if first.seconds is None or first.thread else ScopedLoop(first, second, outer.looped)
+        apart = first.seconds is None or first.thread or has_phases(first)
+        return None if apart else ScopedLoop(first, second, outer.looped)
     return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience._call.call import Call
 from resilience._call.settlement import DeferredSettlement
-from resilience._policies.shapes import Scope
+from resilience._policies.phases import PhasedScope
 from resilience._util import validation
 from resilience._util.clock import FOREVER
 from resilience._util.values import Value
@@ -20,17 +20,23 @@ class TimeoutSettings(Value):
     """The settings of a Timeout; `Timeout` describes each."""
 
     seconds: float | None
+    first: float | None
+    idle: float | None
     share: float | None
     reserve: float
     thread: bool
     max_abandoned: int
 
     def __post_init__(self) -> None:
-        """Validate the settings; `seconds` becomes a float."""
-        if self.seconds is None and self.share is None:
-            raise ValueError("seconds must be a number > 0, or None together with share=; None does not mean for ever")
-        if self.seconds is not None:
-            object.__setattr__(self, "seconds", validation.number("seconds", self.seconds, above=True))
+        """Validate the settings; `seconds`, `first` and `idle` become floats."""
+        if self.seconds is None and self.share is None and self.first is None and self.idle is None:
+            raise ValueError(
+                "seconds must be a number > 0, or None together with share=, first= or idle=; None does not mean for "
+                "ever"
+            )
+        for name in ("seconds", "first", "idle"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, validation.number(name, getattr(self, name), above=True))
         if self.share is not None:
             validation.number("share", self.share, above=True, high=1.0)
         validation.number("reserve", self.reserve)
@@ -38,11 +44,14 @@ class TimeoutSettings(Value):
         validation.integer("max_abandoned", self.max_abandoned, low=1)
 
 
-class Timeout(Scope):
+class Timeout(PhasedScope):
     """Limit the time of the whole call if it is outside a Retry, and of each attempt if it is inside.
 
     Args:
-        seconds: the timeout in seconds, > 0. None: only `share` limits the time.
+        seconds: the timeout in seconds, > 0. None: only `share`, `first` and `idle` limit the time.
+        first: the longest time to the first item of a streamed result, in seconds, > 0; None for no such limit.
+        idle: the longest silence of a streamed result before another item, in seconds, > 0; None for no such limit.
+            A silence of a plain generator cannot be cut; its next item comes late, and is the last one.
         share: the greatest part of the remaining time that the calls inside may take, in (0, 1]; None for all of it.
         reserve: the seconds of the remaining time to leave for what follows, such as a fallback; >= 0.
         thread: whether to run plain functions on a thread of their own, with the caller's context variables, which is
@@ -57,11 +66,14 @@ class Timeout(Scope):
 
     Raises:
         TypeError: a parameter is of the wrong type.
-        ValueError: a parameter is out of range, or both `seconds` and `share` are None.
+        ValueError: a parameter is out of range, or `seconds`, `share`, `first` and `idle` are all None.
 
     At the deadline an awaited call is cancelled, and `DeadlineExceededError` is raised. An inner Timeout can shorten
     the deadline of an outer one, but not extend it. Within one pipeline only the innermost Timeout cancels, at the
     earliest deadline. `share` and `reserve` have no effect if no deadline is in force yet.
+
+    A streamed result is that of a guarded generator function. Outside a Retry, `seconds` bounds all of it; inside, the
+    time up to its first item. `first` and `idle` have no effect on other results.
     """
 
     kind = "timeout"
@@ -71,6 +83,8 @@ class Timeout(Scope):
         self,
         seconds: float | None,
         *,
+        first: float | None = None,
+        idle: float | None = None,
         share: float | None = None,
         reserve: float = 0.0,
         thread: bool = False,
@@ -78,11 +92,16 @@ class Timeout(Scope):
         name: str | None = None,
         mode: ModeName = Mode.ENFORCE,
     ) -> None:
-        super().__init__(
-            TimeoutSettings(seconds=seconds, share=share, reserve=reserve, thread=thread, max_abandoned=max_abandoned),
-            name=name,
-            mode=mode,
+        settings = TimeoutSettings(
+            seconds=seconds,
+            first=first,
+            idle=idle,
+            share=share,
+            reserve=reserve,
+            thread=thread,
+            max_abandoned=max_abandoned,
         )
+        super().__init__(settings, name=name, mode=mode)
         self._abandoned: dict[object, None] = {}
         self._settings_changed()
 
@@ -104,6 +123,16 @@ class Timeout(Scope):
     def seconds(self) -> float | None:
         """The timeout in seconds, if it is the same for each call; None with `share` or `reserve`."""
         return self.settings.seconds if self._plain else None
+
+    @property
+    def first(self) -> float | None:
+        """The longest time to the first item of a streamed result, in seconds; None for no such limit."""
+        return self.settings.first
+
+    @property
+    def idle(self) -> float | None:
+        """The longest silence of a streamed result, in seconds; None for no such limit."""
+        return self.settings.idle
 
     @property
     def _expected_seconds(self) -> float | None:

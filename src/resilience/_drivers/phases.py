@@ -1,0 +1,64 @@
+"""The drivers of what a Scope says about the parts of a streamed result: its first item, and its silences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilience._call.call import PipelineInfo
+from resilience._call.running_call import DeadlineSource, RunningCall, StreamedCall
+from resilience._drivers import async_, sync
+from resilience._policies.phases import PhasedScope
+from resilience._util.clock import FOREVER, clock
+from resilience.events._types import TimeoutScope
+
+
+def phases(policy: PhasedScope, inner: sync.Step, scope: TimeoutScope, info: PipelineInfo) -> sync.Step:
+    """Bound the first item of a streamed result, and its silences; do nothing for other results."""
+    phase = _Phases(policy, scope, info)
+
+    def phased(call: RunningCall) -> Any:
+        if not isinstance(call, StreamedCall):
+            return inner(call)
+        outer = call.deadline, call.deadline_source
+        try:
+            phase.begin(call)
+            return inner(call)
+        finally:
+            call.deadline, call.deadline_source = outer
+
+    return phased
+
+
+def phases_async(policy: PhasedScope, inner: async_.Step, scope: TimeoutScope, info: PipelineInfo) -> async_.Step:
+    """Do as `phases`, for coroutine functions."""
+    phase = _Phases(policy, scope, info)
+
+    async def phased(call: RunningCall) -> Any:
+        if not isinstance(call, StreamedCall):
+            return await inner(call)
+        outer = call.deadline, call.deadline_source
+        try:
+            phase.begin(call)
+            return await inner(call)
+        finally:
+            call.deadline, call.deadline_source = outer
+
+    return phased
+
+
+class _Phases:
+    """The bounds of one Scope in one pipeline."""
+
+    def __init__(self, policy: PhasedScope, scope: TimeoutScope, info: PipelineInfo) -> None:
+        self._first = FOREVER if policy.first is None else policy.first
+        self._idle = FOREVER if policy.idle is None else policy.idle
+        self._first_source = DeadlineSource(scope, info, policy, policy.first)
+        self._idle_source = DeadlineSource(scope, info, policy, policy.idle)
+
+    def begin(self, call: StreamedCall) -> None:
+        """Set the bounds for a call, unless there are shorter ones."""
+        if self._idle < call.idle:
+            call.idle, call.idle_source = self._idle, self._idle_source
+        deadline = clock.monotonic() + self._first
+        if deadline < call.deadline:
+            call.deadline, call.deadline_source = deadline, self._first_source
