@@ -114,7 +114,7 @@ def test_of_a_plain_one_the_late_item_is_the_last(virtual_clock: VirtualClock) -
 
 @each_loop
 def test_the_shortest_of_several_holds(run: Run) -> None:
-    @Pipeline(Timeout(50.0, first=20.0, idle=9.0), Retry(3), Timeout(5.0, first=30.0, idle=3.0), name="several")
+    @Pipeline(Timeout(50.0, first=20.0, idle=9.0), Retry(3), Timeout(5.0, first=4.0, idle=3.0), name="several")
     async def pages() -> AsyncGenerator[int]:
         yield 1
         await anyio.sleep(60)

@@ -29,6 +29,10 @@ WRONG: list[tuple[Callable[[], Pipeline[Any]], str]] = [
         "attempt (3 s) is inside timeout (1 s), which always ends first; give the inner one less time",
     ),
     (
+        lambda: Pipeline(Timeout(1, first=1)),
+        "timeout has first=1 s, but ends after 1 s; set first to less than that",
+    ),
+    (
         lambda: Pipeline(CircuitBreaker(), Retry()),
         "breaker is outside retry: it sees only the outcome after all retries, and does not stop them while it is "
         "open; put it inside",

@@ -61,8 +61,11 @@ def _both_retry(outer: Policy[Any], inner: Policy[Any]) -> bool:
 
 
 def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
-    """Yield a sentence for each inner Timeout that is not shorter."""
+    """Yield a sentence for the bound of the first item, and for each inner Timeout, that is not shorter."""
     total = timeout.settings.seconds
+    first = timeout.settings.first
+    if total is not None and first is not None and first >= total:
+        yield f"{name} has first={first:g} s, but ends after {total:g} s; set first to less than that"
     for inner_name, inner in inside:
         seconds = inner.settings.seconds if isinstance(inner, Timeout) else None
         if total is not None and seconds is not None and seconds >= total:
