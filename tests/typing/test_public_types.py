@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Generic, TypeVar, assert_type
 
 import pytest
@@ -367,3 +367,32 @@ def test_the_failures_of_http_are_allowlists() -> None:
     assert_type(HTTP_FAILURES, Allowlist)
     assert_type(status_failures(), Allowlist)
     assert_type(HTTP_FAILURES | status_failures([404]) | KeyError, Allowlist)
+
+
+@plain
+def generated(count: int) -> Generator[int, str, float]:
+    yield count
+    return 0.5
+
+
+@plain
+def iterated(count: int) -> Iterator[int]:
+    yield count
+
+
+@plain
+async def generated_async(count: int) -> AsyncGenerator[int, str]:
+    yield count
+
+
+@plain
+async def iterated_async(count: int) -> AsyncIterator[int]:
+    yield count
+
+
+def test_generator_functions_keep_their_types() -> None:
+    assert_type(generated(1), Generator[int, str, float])
+    assert_type(iterated(1), Iterator[int])
+    assert_type(generated_async(1), AsyncGenerator[int, str])
+    assert_type(iterated_async(1), AsyncIterator[int])
+    assert list(generated(1)) == list(iterated(1)) == [1]
