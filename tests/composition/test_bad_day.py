@@ -2,8 +2,8 @@
 
 Bare calls make one attempt, naive ones retry three times at once, the others go through
 `standard(timeout=3, attempt_timeout=1)`. An attempt has a timeout of 1 s everywhere, also the only one of a bare call.
-`tests/support/bad_day.py` describes server and clients. 30 clients make 210 calls a second, in an open loop, to a server
-of 300 a second, whose capacity falls to a fifth.
+`tests/support/bad_day.py` describes server and clients. 30 clients make 210 calls a second, in an open loop, to a
+server of 300 a second, whose capacity falls to a fifth.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def test_naive_retries_do_not_recover(seconds: int, seed: int) -> None:
 
     assert outcome.recovery() == 10.0
     assert sum(outcome.good[-10:]) == 0
-    assert min(outcome.attempts[-10:]) > CAPACITY
+    assert mean(outcome.attempts[-10:]) > 2 * CAPACITY
 
 
 @pytest.mark.slow
-def test_naive_retries_do_not_recover_in_a_minute_either() -> None:
-    assert sum(fall(naive, 3, 1, after=60).good[-60:]) == 0
+def test_naive_retries_do_not_recover_in_half_a_minute_either() -> None:
+    assert sum(fall(naive, 3, 1, after=30).good[-30:]) == 0
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """Clients of one server on a bad day, simulated in virtual time with real pipelines.
 
-The server has 30 workers, each of which takes Exp(0.1 s) for a request: 300 requests a second. Requests wait in one FIFO
-queue of at most 10,000; one that finds it full is refused at once. The server does not learn that a client has given up,
-and does the work all the same. During a fall, a fifth of the workers take requests.
+The server has 30 workers, each of which takes Exp(0.1 s) for a request: 300 requests a second. Requests wait in one
+FIFO queue of at most 10,000; one that finds it full is refused at once. The server does not learn that a client has
+given up, and does the work all the same. During a fall, a fifth of the workers take requests.
 
 Calls come as a Poisson process, whatever has become of the earlier ones, and each belongs to a client drawn at random.
-A client is a process: it has a pipeline of its own. An attempt has a timeout of 1 s in all of them: those of bare calls,
-and of naive retries, too, as in the simulations from which the defaults of the library come. `patient` has 3 s.
+A client is a process: it has a pipeline of its own. An attempt has a timeout of 1 s in all of them, also in bare calls
+and naive retries, as in the simulations from which the defaults of the library come. Only `patient` calls have 3 s.
 
 Runs with the same seed have the same calls, by the same clients, and are the same in each process.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -26,6 +27,7 @@ from typing import Any
 from docs.plots.fixed_time import fixed_time
 from resilience import DeadlineExceededError, Pipeline, RejectedError, Retry, Timeout, backoff, standard
 from resilience._util.clock import clock
+from resilience.logs import logger
 from resilience.testing import VirtualLoop, seeded
 
 WORKERS = 30
@@ -225,18 +227,22 @@ class Load:
 
 
 @contextmanager
-def _no_garbage() -> Generator[None]:
-    """Do not collect garbage in between: a simulation leaves little, and has much that lives."""
+def _quick() -> Generator[None]:
+    """Log nothing, and do not collect garbage in between: a simulation leaves little, and has much that lives."""
+    level, collects = logger.level, gc.isenabled()
+    logger.setLevel(logging.CRITICAL)
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
+        logger.setLevel(level)
 
 
 def _simulate(main: Callable[[], Coroutine[Any, Any, Outcome]], seed: int) -> Outcome:
-    with fixed_time(), seeded(seed), _no_garbage(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
+    with fixed_time(), seeded(seed), _quick(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
         return runner.run(main())
 
 
@@ -266,7 +272,7 @@ def fall(make: Client, seconds: int, seed: int, *, clients: int = 30, after: int
 
 @functools.cache
 def errors(make: Client, error_rate: float, seed: int) -> Outcome:
-    """Have 100 clients make 10 calls a second each, for 10 s, to a server of which a share of the answers are errors."""
+    """Have 100 clients make 10 calls a second each, for 10 s, to a server with this share of errors."""
 
     async def main() -> Outcome:
         server = FlakyServer(random.Random(f"server {seed}"), error_rate)
