@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from docs.plots import adaptive_limit, cooldown, hedge, jitter
+from docs.plots import adaptive_limit, bad_day, cooldown, hedge, jitter
 
 PAGES = Path(__file__).resolve().parents[1]
 
@@ -21,6 +21,7 @@ class Picture(Protocol):
 
 PLOTS: dict[str, Callable[[], Picture]] = {
     "adaptive-limit.svg": adaptive_limit.chart,
+    "bad-day.svg": bad_day.chart,
     "cooldown.svg": cooldown.chart,
     "hedge.svg": hedge.chart,
     "jitter.svg": jitter.chart,
