@@ -316,3 +316,15 @@ def test_after_a_silence_as_long_as_the_window_it_begins_anew() -> None:
 
     assert window.bucket_end == START + 10.25 + SPAN / BUCKETS
     assert window.totals() == NONE
+
+
+def test_slow_calls_are_forgotten_too() -> None:
+    window = TimeWindow(SPAN, START)
+    window.add(START, failed=False, slow=True)
+    window.add(START, failed=True, slow=True)
+    window.rotate(START + SPAN - 0.25)
+
+    window.rotate(START + SPAN + 0.25)
+
+    assert window.add(START + SPAN + 0.25, failed=False, slow=True) == (1, 0, 1)
+    assert window.totals() == (1, 0, 1)
