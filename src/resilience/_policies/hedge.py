@@ -79,6 +79,10 @@ class HedgeSettings(Value):
         if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
             raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
 
+    def budget_in(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
+        """Return the budget of calls in a pipeline."""
+        return info.budget if isinstance(self.budget, Inherit) else self.budget
+
 
 class Hedge(Race):
     """Start another attempt if there is no answer after a delay; the first good answer is the outcome of the call.
@@ -133,7 +137,8 @@ class Hedge(Race):
         """Return the state of a new race; None for a call that is not explicitly idempotent."""
         if not call.hedgeable:
             return None
-        settings, budget = self.settings, self._budget(call.pipeline)
+        settings = self.settings  # once, since `update` may replace them meanwhile
+        budget = settings.budget_in(call.pipeline)
         if isinstance(budget, Keyed):
             budget = budget.policy_of(call)
         after = settings.after
@@ -145,12 +150,12 @@ class Hedge(Race):
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
-        budget = self._budget(info)
+        budget = self.settings.budget_in(info)
         return budget.deposit if isinstance(budget, RetryBudget) else None
 
     def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
         """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
-        budget = self._budget(info)
+        budget = self.settings.budget_in(info)
         return budget if isinstance(budget, Keyed) else None
 
     def delay(self, target: str | None = None) -> float | None:
@@ -177,10 +182,6 @@ class Hedge(Race):
         self._estimators = {}
         if isinstance(self.settings.budget, RetryBudget):
             self.settings.budget.reset()
-
-    def _budget(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
-        budget = self.settings.budget
-        return info.budget if isinstance(budget, Inherit) else budget
 
     def _estimator(self, target: str | None, p: float) -> QuantileEstimator:
         estimators = self._estimators
