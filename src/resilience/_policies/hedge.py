@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
-from resilience._call.keyed import Keyed
+from resilience._call.keyed import Keyed, check_budget
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import OnSuccess, Race
@@ -75,9 +75,7 @@ class HedgeSettings(Value):
         validation.integer("max_hedges", self.max_hedges, low=1)
         if self.on is not None:
             object.__setattr__(self, "on", Allowlist.of(self.on))
-        budget: Any = self.budget
-        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
+        check_budget(self.budget)
 
     def budget_in(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
         """Return the budget of calls in a pipeline."""
@@ -180,8 +178,9 @@ class Hedge(Race):
     def reset(self) -> None:
         """Forget what was learned, and reset the budget if this Hedge has a budget of its own."""
         self._estimators = {}
-        if isinstance(self.settings.budget, RetryBudget):
-            self.settings.budget.reset()
+        budget = self.settings.budget
+        if isinstance(budget, RetryBudget | Keyed):
+            budget.reset()
 
     def _estimator(self, target: str | None, p: float) -> QuantileEstimator:
         estimators = self._estimators

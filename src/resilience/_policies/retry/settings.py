@@ -13,7 +13,7 @@ from tenacity.wait import wait_base
 from resilience import backoff
 from resilience._call.budget import Inherit, RetryBudget
 from resilience._call.call import PipelineInfo
-from resilience._call.keyed import Keyed
+from resilience._call.keyed import Keyed, check_budget
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
@@ -109,13 +109,6 @@ class RetrySettings(Value):
         if hint is not None and self.max_retry_after > 0:
             wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
         return wait
-
-
-def check_budget(budget: Any) -> None:
-    """Raise a TypeError for what is no `budget=`."""
-    one = getattr(budget, "overflow", budget) if issubclass(type(budget), Keyed) else budget
-    if not (one is None or isinstance(one, RetryBudget | Inherit)):
-        raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
 
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
