@@ -388,7 +388,10 @@ def test_plain_calls_and_blocks_are_retried_by_the_rules_that_they_began_with(vi
         retry.update(attempts=1, on=KeyError)
         raise ConnectionError
 
-    for run in (partial(pipeline.call, work), partial(in_a_block, retry, work)):
+    def plainly() -> None:
+        pipeline.call(work)
+
+    for run in (plainly, partial(in_a_block, retry, work)):
         retry.update(attempts=3, on=None)
         attempts.clear()
         with Recorder(events=[RetryScheduled, RetryGivenUp]) as recorder, pytest.raises(ConnectionError):

@@ -397,6 +397,24 @@ class TestShadowHedge:
         assert isinstance(event, HedgeEnded)
         assert event.result is HedgeResult.REFUSED
 
+    @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+    def test_it_asks_the_breaker_of_the_key_inside_of_it(self, mode: Mode) -> None:
+        breakers = Partition(CircuitBreaker)
+        pipeline: Pipeline[Any] = Pipeline(Hedge(1.0, mode=mode), breakers, budget=None)
+        started: list[list[str]] = []
+
+        async def trip() -> str:
+            breakers.of("sick").isolate()
+            return await two_seconds()
+
+        for target in ("sick", "well"):
+            with virtual_time(), Recorder(pipeline, events=[HedgeStarted]) as recorder:
+                asyncio.run(pipeline.bind(target=target, idempotent=True).acall(trip))
+            started.append([str(event.mode) for event in recorder.of(HedgeStarted)])
+            breakers.of("sick").reset()
+
+        assert started == [[], [str(mode)]]
+
     def test_a_failure_would_start_the_next_attempt_at_once(self) -> None:
         (event,) = self.reported(call=down)
 
