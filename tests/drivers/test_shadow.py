@@ -10,7 +10,7 @@ import pytest
 from resilience import Call, Mode, Pipeline, RejectedError, Ticket
 from resilience._drivers.shadow import REJECTED, ShadowGate
 from resilience._outcome.ending import OK
-from resilience.events import Rejected
+from resilience.events import Queued, Rejected
 from resilience.testing import Recorder, virtual_time
 from tests.support.calls import running_call
 from tests.support.functions import down
@@ -50,10 +50,8 @@ def test_shadow_gates_report_and_let_through() -> None:
             asyncio.run(pipeline.acall(lambda: 1 // 0))
         assert asyncio.run(pipeline.acall(int)) == 0
 
-    assert [(event.reason, event.mode) for event in recorder.of(Rejected)] == [
-        ("full", "shadow"),
-        ("queue_timeout", "shadow"),
-    ]
+    assert [(event.reason, event.mode) for event in recorder.of(Rejected)] == [("full", "shadow")]
+    assert [(event.wait, event.mode) for event in recorder.of(Queued)] == [(None, "shadow")]
     assert gate.leaked() is None
 
 
@@ -63,11 +61,12 @@ def test_a_call_that_would_have_waited_does_not_wait_and_leaves_the_queue(make: 
     gate.mode = Mode.SHADOW
     assert gate.take()
 
-    with virtual_time() as clock, Recorder(events=[Rejected]) as recorder:
+    with virtual_time() as clock, Recorder(events=[Rejected, Queued]) as recorder:
         assert make(Pipeline(gate), lambda: len(gate.line)) == 0
 
     assert clock.elapsed == 0
-    assert [event.reason for event in recorder.of(Rejected)] == ["queue_timeout"]
+    assert recorder.of(Rejected) == []
+    assert [(event.wait, event.longest, event.policy) for event in recorder.of(Queued)] == [(None, 60, "turnstile")]
     assert (gate.endings, gate.in_flight) == ([], 1)
 
 

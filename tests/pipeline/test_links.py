@@ -40,7 +40,7 @@ class TestFusing:
     def test_a_timeout_right_around_a_retry_is_driven_with_it(self) -> None:
         timeout, retry = Timeout(1), Retry()
 
-        assert fuse(parts(timeout, retry)) == [ScopedLoop(timeout, retry, looped=False)]
+        assert fuse(parts(timeout, retry)) == [ScopedLoop(timeout, retry, looped=False, seconds=1.0)]
         assert fuse(parts(retry, timeout)) == parts(timeout, retry)
 
     @pytest.mark.parametrize("timeout", [Timeout(1, share=0.5), Timeout(1, thread=True)])

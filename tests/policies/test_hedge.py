@@ -71,7 +71,7 @@ class TestSettings:
 
     def test_a_budget_is_a_budget(self) -> None:
         wrong: Any = 3
-        with pytest.raises(TypeError, match="budget must be a RetryBudget or None"):
+        with pytest.raises(TypeError, match="budget must be a RetryBudget, a Partition of RetryBudgets, or None"):
             Hedge(0.1, budget=wrong)
 
     def test_the_representation_shows_what_differs_from_the_defaults(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Generic
 
+from resilience._call.budget import Inherit, RetryBudget
 from resilience._call.members import ONE, Member, Members, T
 from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
@@ -159,6 +160,13 @@ class Keyed(Generic[T]):
         """Return the time until which the state of a policy must not be lost although no call uses it."""
         del policy
         return now
+
+
+def check_budget(budget: Any) -> None:
+    """Raise a TypeError for what is no `budget=`."""
+    one = getattr(budget, "overflow", budget) if issubclass(type(budget), Keyed) else budget
+    if not (one is None or isinstance(one, RetryBudget | Inherit)):
+        raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
 
 def _text(key: Any) -> str:

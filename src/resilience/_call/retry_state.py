@@ -22,12 +22,13 @@ class RetryState:
         inside: what the code inside of the latest attempt knew by its context.
         cancellations: the pending cancellations of the task at the start of the first attempt; None if not known yet.
         shadow: whether the loop only reports what it would do.
+        settings: the settings of the loop when the chain of the call was composed, by which it ends; None if unknown.
         strategy_state: free for use by the policy; None at first.
     """
 
     __slots__ = (
-        "_scope_deadline", "attempt_number", "budget", "cancellations", "inside", "last_wait", "shadow", "started",
-        "strategy_state",
+        "_scope_deadline", "attempt_number", "budget", "cancellations", "inside", "last_wait", "settings", "shadow",
+        "started", "strategy_state",
     )  # fmt: skip
 
     def __init__(
@@ -36,9 +37,11 @@ class RetryState:
         scope_deadline: Callable[[], float],
         *,
         shadow: bool = False,
+        settings: Any = None,
     ) -> None:
         self._scope_deadline = scope_deadline
         self.shadow = shadow
+        self.settings = settings
         self.budget: RetryBudget | None = None
         self.strategy_state: Any = None
         self.started = started

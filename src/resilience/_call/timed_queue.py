@@ -69,6 +69,10 @@ class TimedTicket(Ticket):
             self._queue.grant(self)
         return super().acquire()
 
+    @property
+    def expected_at(self) -> float | None:
+        return self.check_at
+
     def waits_past(self, deadline: Callable[[], float]) -> bool:
         return self.check_at > clock.monotonic() and self.check_at >= deadline()
 

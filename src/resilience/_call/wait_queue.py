@@ -74,6 +74,11 @@ class Ticket:
         """Return whether a holder that has parked and could not `acquire` parks again, before that deadline."""
         return self.state is WAITING and clock.monotonic() < min(self.until, deadline)
 
+    @property
+    def expected_at(self) -> float | None:
+        """The time from which a permit is expected to be granted, on the same clock; None if that is not known."""
+        return None
+
     def waits_past(self, deadline: Callable[[], float]) -> bool:
         """Return whether it is known that the wait ends at that time or later."""
         del deadline

@@ -69,6 +69,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
     now = clock
     seconds = FOREVER if source is None or source.seconds is None else source.seconds
     bounds_call = source is not None and source.bounds_call
+    settings = policy.settings
 
     async def attempts(call: RunningCall) -> Any:
         started = now.monotonic()
@@ -89,7 +90,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                     result = await inner(call)
                 except Exception as error:
                     if state is None:
-                        state = RetryState(started, runtime.effective_deadline)
+                        state = RetryState(started, runtime.effective_deadline, settings=settings)
                     if call.calls_made != calls_made and hooks.was_cancelled(call, state, runtime.cancellations()):
                         raise  # the function has turned a cancellation into an exception of its own
                     if last is not None and hooks.is_rejected_attempt(call, error, calls_made):
@@ -152,9 +153,10 @@ async def await_delay(wait: Any, policy: Loop, call: RunningCall) -> float | Non
 
 def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step:
     """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
+    settings = policy.settings
 
     async def watched(call: RunningCall) -> Any:
-        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
+        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True, settings=settings)
         try:
             result = await inner(call)
         except Exception as error:

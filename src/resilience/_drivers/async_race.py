@@ -41,11 +41,11 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
     return racing
 
 
-def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None) -> Step:
+def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
     """Drive a Race in shadow mode: the call is made once; a further attempt that was due is reported at its end."""
 
     async def watched(call: RunningCall) -> Any:
-        shadow = begin_shadow(policy, call)
+        shadow = begin_shadow(policy, call, inside)
         try:
             result = await inner(call)
         except Exception as error:

@@ -15,7 +15,7 @@ from resilience._policies.shapes import OnSuccess, Race, RaceState
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import hook_failed
 from resilience.errors import CarriedResult
-from resilience.events._policy_types import HedgeEnded, HedgeStarted
+from resilience.events._policy_types import HedgeEnded, HedgeResult, HedgeStarted
 from resilience.events._types import Mode
 
 
@@ -253,21 +253,32 @@ class ShadowContest:
         self._due = FOREVER if wait is None else wait
 
     def ended(self, ending: Ending) -> None:
-        """Settle the race, and report an attempt that would have been started."""
-        now = clock.monotonic()
+        """Settle the race, and report an attempt that would have been started, or that would have been refused."""
+        state, now = self._state, clock.monotonic()
+        after: float | None = None
         try:
-            self._state.settle(1, ending, now)
+            if now - self._begun >= self._due and state.should_start(now):
+                after = self._due
+                state.settle(2, ABANDONED, now)  # it is not made, and so not paid
+                state.settle(1, ending, now)
+            else:
+                state.settle(1, ending, now)
+                wait = state.wait(now)  # a failure makes the next attempt due
+                if state.winner is None and wait is not None and state.should_start(now + wait):
+                    after = now + wait - self._begun
+                    state.settle(2, ABANDONED, now)
         except Exception as error:
             hook_failed("settle of a policy", self._race, error)
-        if now - self._begun >= self._due:
-            self._call.pipeline.publish(
-                HedgeStarted, self._race, self._call, attempt=2, after=self._due, mode=Mode.SHADOW
-            )
+        publish, common = self._call.pipeline.publish, {"mode": Mode.SHADOW}
+        if after is not None:
+            publish(HedgeStarted, self._race, self._call, attempt=2, after=after, **common)
+        elif state.result is HedgeResult.REFUSED:
+            publish(HedgeEnded, self._race, self._call, result=HedgeResult.REFUSED, attempts=1, **common)
 
 
-def begin_shadow(race: Race, call: RunningCall) -> ShadowContest | None:
+def begin_shadow(race: Race, call: RunningCall, inside: tuple[Policy[Any], ...]) -> ShadowContest | None:
     """Return a race in shadow mode; None for a call that the policy does not race."""
-    state, now = begin(race, call, ())
+    state, now = begin(race, call, inside)
     try:
         if state is None or not state.should_start(now):
             return None

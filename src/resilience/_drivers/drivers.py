@@ -56,7 +56,7 @@ class Drivers(NamedTuple):
     inject: Callable[[Injector, Step], Step]
     shadow_inject: Callable[[Injector, Step], Step]
     race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
-    shadow_race: Callable[[Race, Step, OnSuccess | None], Step]
+    shadow_race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
     substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     shadow_substitute: Callable[[Substitute[Any], Step, PipelineInfo], Step]
     raise_bad_results: Callable[[Step, tuple[Allowlist, ...]], Step]

@@ -8,13 +8,15 @@ from resilience._call.call import Call
 from resilience._call.entry import Admit
 from resilience._call.members import Member
 from resilience._call.wait_queue import Ticket
-from resilience._drivers.hooks import publish_rejection, rejection_of, settle_gate
+from resilience._drivers.hooks import publish_rejection, settle_gate
 from resilience._outcome.ending import Ending
+from resilience._policies.base import key_in_partition
 from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
+from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
 from resilience.errors import RejectedError
-from resilience.events._types import Mode
+from resilience.events._types import Mode, Queued
 
 REJECTED: Any = object()
 """The token of a call that the gate would have rejected: the gate does not settle it."""
@@ -35,7 +37,7 @@ class ShadowGate(ResultGate[Any]):
         self.holds_permit = gate.holds_permit
 
     def admit(self, call: Call) -> Any:
-        """Return the gate's token; if the call is rejected or would have to wait, report that and return REJECTED."""
+        """Return the gate's token; if the call would be rejected or have to wait, report that and return REJECTED."""
         gate = self._gate
         try:
             token = self._admit(call)
@@ -47,7 +49,7 @@ class ShadowGate(ResultGate[Any]):
             return REJECTED
         if isinstance(token, Ticket):
             token.leave()
-            publish_rejection(gate, call, rejection_of(gate, call), Mode.SHADOW)
+            _publish_queued(gate, call, token)
             return REJECTED
         return token
 
@@ -69,6 +71,20 @@ class ShadowGate(ResultGate[Any]):
         """Settle the gate, if it admitted the call."""
         if token is not REJECTED:
             settle_gate(self._gate, token, ending)
+
+
+def _publish_queued(gate: Gate[Any], call: Call, ticket: Ticket) -> None:
+    """Publish that a call would have waited."""
+    now, expected = clock.monotonic(), ticket.expected_at
+    call.pipeline.publish(
+        Queued,
+        gate,
+        call,
+        wait=None if expected is None else max(0.0, expected - now),
+        longest=max(0.0, ticket.until - now),
+        mode=Mode.SHADOW,
+        partition_key=key_in_partition(gate),
+    )
 
 
 def shadow_of(member: Member[Any]) -> ShadowGate:

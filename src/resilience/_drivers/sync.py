@@ -67,6 +67,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
     now = clock
     seconds = FOREVER if source is None or source.seconds is None else source.seconds
     bounds_call = source is not None and source.bounds_call
+    settings = policy.settings
 
     def attempts(call: RunningCall) -> Any:
         started = now.monotonic()
@@ -87,7 +88,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                     result = inner(call)
                 except Exception as error:
                     if state is None:
-                        state = RetryState(started, runtime.effective_deadline)
+                        state = RetryState(started, runtime.effective_deadline, settings=settings)
                     if call.calls_made != calls_made and hooks.was_cancelled(call, state, runtime.cancellations()):
                         raise  # the function has turned a cancellation into an exception of its own
                     if last is not None and hooks.is_rejected_attempt(call, error, calls_made):
@@ -143,9 +144,10 @@ def await_delay(wait: Any, policy: Loop, call: RunningCall) -> float | None:
 
 def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step:
     """Drive a Loop in shadow mode: it reports a retry, and the ending passes through."""
+    settings = policy.settings
 
     def watched(call: RunningCall) -> Any:
-        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True)
+        state = RetryState(clock.monotonic(), runtime.effective_deadline, shadow=True, settings=settings)
         try:
             result = inner(call)
         except Exception as error:

@@ -71,30 +71,31 @@ class Composer:
                 raise TypeError(f"{policy!r} is of no shape; {does}")
         self.policies = policies
         self.info = info
-        self._lists: dict[Allowlist, tuple[Allowlist, ...]] = {}
+        self._lists: dict[tuple[Mode, Allowlist], tuple[Allowlist, ...]] = {}
 
-    def result_lists(self, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
-        """Return the allowlists of this pipeline and of nested ones that classify returned values.
+    def result_lists(self, mode: Mode, default: Allowlist = NETWORK_ERRORS) -> tuple[Allowlist, ...]:
+        """Return the allowlists that classify returned values: of pipelines, and of the policies that are not off.
 
         Args:
+            mode: the mode of the pipeline and of what is outside.
             default: the allowlist of a pipeline that was given none.
         """
-        lists = self._lists
-        if default in lists:
-            return lists[default]
+        lists, key = self._lists, (mode, default)
+        if key in lists:
+            return lists[key]
         own = self.info.failures or default
         found = [own] if own.lists_results else []
-        for policy in self.policies:
+        for policy, applies in self._with_modes(mode):
             if isinstance(policy, Composite):
-                found += policy.composer.result_lists(default)
-            elif policy.failures is not None and policy.failures.lists_results:
+                found += policy.composer.result_lists(applies, default)
+            elif applies is not Mode.OFF and policy.failures is not None and policy.failures.lists_results:
                 found.append(policy.failures)
-        lists[default] = tuple(found)
-        return lists[default]
+        lists[key] = tuple(found)
+        return lists[key]
 
     def ignores_results(self) -> bool:
         """Return whether a Loop or a CircuitBreaker acts on failures, and no allowlist classifies returned values."""
-        return _has((Loop, CircuitBreaker), self.policies) and not self.result_lists()
+        return _has((Loop, CircuitBreaker), self.policies) and not self.result_lists(Mode.ENFORCE)
 
     def forget_result_lists(self) -> None:
         """Clear the cache of `result_lists`, since a policy has changed."""
@@ -108,25 +109,39 @@ class Composer:
             if policy.mode is Mode.ENFORCE
         )
 
-    def shortest_timeout(self) -> float | None:
+    def shortest_timeout(self, mode: Mode = Mode.ENFORCE) -> float | None:
         """Return the seconds of the shortest Timeout; without one, of the shortest `slow_after`; else None."""
-        return min(self._expected(), default=(True, None))[1]
+        return min(self._expected(mode), default=(True, None))[1]
 
-    def _expected(self) -> Iterator[tuple[bool, float]]:
-        """Yield for each policy, those of nested pipelines included, whether it is no Scope, and the seconds."""
-        for policy in self.policies:
+    def _expected(self, mode: Mode) -> Iterator[tuple[bool, float]]:
+        """Yield for each policy that is not off, nested ones included, whether it is no Scope, and the seconds."""
+        for policy, applies in self._with_modes(mode):
             if isinstance(policy, Composite):
-                yield from policy.composer._expected()
-            elif (seconds := expected_seconds(policy)) is not None:
+                yield from policy.composer._expected(applies)
+            elif applies is not Mode.OFF and (seconds := expected_seconds(policy)) is not None:
                 yield not isinstance(policy, Scope), seconds
+
+    def has_loop(self, mode: Mode) -> bool:
+        """Return whether there is a Loop that is not off, in nested pipelines, too."""
+        return any(
+            policy.composer.has_loop(applies)
+            if isinstance(policy, Composite)
+            else isinstance(policy, Loop) and applies is not Mode.OFF
+            for policy, applies in self._with_modes(mode)
+        )
+
+    def _with_modes(self, mode: Mode) -> Iterator[tuple[Policy[Any], Mode]]:
+        """Yield the policies and the mode that applies to each, given the mode of the pipeline and what is outside."""
+        for policy in self.policies:
+            yield policy, more_lenient(policy.mode, mode)
 
     def chain(self, drivers: Drivers, mode: Mode) -> Step:
         """Return the chain of this pipeline as the outermost one; `mode` is that of the pipeline and the process."""
         if mode is Mode.ENFORCE and self.always_has_deadline():
             step = drivers.invoke_with_deadline
         else:
-            step = drivers.invoke_attempt if _has(Loop, self.policies) else drivers.invoke
-        allowlists = self.result_lists()
+            step = drivers.invoke_attempt if self.has_loop(mode) else drivers.invoke
+        allowlists = self.result_lists(mode)
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)
         return self.compose(ChainBuild(drivers, allowlists, [], []), step, mode, looped=False)
@@ -155,11 +170,13 @@ class Composer:
     def _resolve(self, mode: Mode, *, looped: bool) -> list[Part]:
         """Return the policies that are not off, and all nested pipelines, outermost first."""
         parts: list[Part] = []
-        for policy in self.policies:
-            own = more_lenient(policy.mode, mode)
-            if own is not Mode.OFF or isinstance(policy, Composite):
+        for policy, own in self._with_modes(mode):
+            if isinstance(policy, Composite):
                 parts.append(Part(policy, own, looped))
-            looped = looped or _has(Loop, [policy])
+                looped = looped or policy.composer.has_loop(own)
+            elif own is not Mode.OFF:
+                parts.append(Part(policy, own, looped))
+                looped = looped or isinstance(policy, Loop)
         return parts
 
     def _fold(self, build: ChainBuild, link: Link, step: Step) -> Step:
@@ -168,7 +185,7 @@ class Composer:
         if isinstance(link, GatePair):
             return drivers.gate_pair(link.outer, link.inner, step)
         if isinstance(link, ScopedLoop):
-            source = self._source(link.scope, looped=link.looped)
+            source = self._source(link.scope, link.seconds, looped=link.looped)
             step = drivers.loop(link.loop, step, self._on_success(build, link.loop), source)
             return self._with_budgets(build, link.loop, step)
         policy, shadow = link.policy, link.mode is Mode.SHADOW
@@ -183,7 +200,7 @@ class Composer:
                 step = drivers.loop(policy, step, on_success, None)
             return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
-            source = self._source(policy, looped=link.looped)
+            source = self._source(policy, policy.seconds, looped=link.looped)
             if isinstance(policy, PhasedScope) and has_phases(policy) and not shadow:
                 step = drivers.phases(policy, step, source.scope, self.info)
             if shadow:
@@ -197,10 +214,7 @@ class Composer:
         if isinstance(policy, Race):
             on_success = self._on_success(build, policy)
             inside = tuple(one for one in build.inside if type(one).permits_hedge is not Policy.permits_hedge)
-            if shadow:
-                step = drivers.shadow_race(policy, step, on_success)
-            else:
-                step = drivers.race(policy, step, on_success, inside)
+            step = (drivers.shadow_race if shadow else drivers.race)(policy, step, on_success, inside)
             return self._with_budgets(build, policy, step)
         if isinstance(policy, Substitute):
             return (drivers.shadow_substitute if shadow else drivers.substitute)(policy, step, self.info)
@@ -235,9 +249,9 @@ class Composer:
         found = (policy.budgets(self.info) for policy in self.policies if isinstance(policy, Loop | Race))
         return [budgets for budgets in found if isinstance(budgets, Partition)]
 
-    def _source(self, scope: Scope, *, looped: bool) -> DeadlineSource:
+    def _source(self, scope: Scope, seconds: float | None, *, looped: bool) -> DeadlineSource:
         """Return the source of the deadlines that a Scope sets."""
-        return DeadlineSource(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.info, scope, scope.seconds)
+        return DeadlineSource(TimeoutScope.ATTEMPT if looped else TimeoutScope.CALL, self.info, scope, seconds)
 
 
 class Composite(Policy[D_co]):

@@ -119,7 +119,7 @@ class Engine(Generic[PipelineT]):
         """Compose the chain for plain functions, and pass the call through it."""
         version = self._version
         ignores_results = self.composer.ignores_results()
-        shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(SYNC, self.reject)
+        shortest_timeout, chain = self.composer.shortest_timeout(self._mode()), self._chain(SYNC, self.reject)
         with state_lock:
             if self._version is version:
                 self.chain = chain
@@ -133,7 +133,7 @@ class Engine(Generic[PipelineT]):
         """Compose the chain for coroutine functions, and pass the call through it."""
         version = self._version
         ignores_results = self.composer.ignores_results()
-        shortest_timeout, chain = self.composer.shortest_timeout(), self._chain(ASYNC, self._areject)
+        shortest_timeout, chain = self.composer.shortest_timeout(self._mode()), self._chain(ASYNC, self._areject)
         with state_lock:
             if self._version is version:
                 self.achain = chain
@@ -154,6 +154,10 @@ class Engine(Generic[PipelineT]):
         pipeline = self._pipeline()
         return process.mode if pipeline is None else more_lenient(pipeline.mode, process.mode)
 
+    def effective_mode(self, policy: Policy[Any]) -> Mode:
+        """Return the mode of a policy in calls of this pipeline, those aside that come from one around it."""
+        return more_lenient(policy.mode, self._mode())
+
     def name_after(self, function: Callable[..., Any]) -> None:
         """Name the pipeline after the decorated function, if it has no name yet."""
         if not self.info.name:
@@ -162,7 +166,7 @@ class Engine(Generic[PipelineT]):
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
         """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
-        return self.composer.result_lists(default)
+        return self.composer.result_lists(self._mode(), default)
 
     def enter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a thread may wait."""

@@ -28,11 +28,15 @@ class GatePair(NamedTuple):
 
 
 class ScopedLoop(NamedTuple):
-    """A Loop and the Scope directly around it, driven by one closure. `looped` is whether a Loop is outside them."""
+    """A Loop and the Scope directly around it, driven by one closure. `looped` is whether a Loop is outside them.
+
+    `seconds` is the timeout of the Scope, read once, since an `update` may change it while a chain is composed.
+    """
 
     scope: Scope
     loop: Loop
     looped: bool
+    seconds: float
 
 
 Link: TypeAlias = "Part | GatePair | ScopedLoop"
@@ -74,6 +78,8 @@ def _joined(outer: Part, inner: Part) -> Link | None:
     if isinstance(first, Gate) and isinstance(second, Gate):
         return GatePair(first, second)
     if isinstance(first, Scope) and isinstance(second, Loop):
-        apart = first.seconds is None or first.thread or has_phases(first)
-        return None if apart else ScopedLoop(first, second, outer.looped)
+        seconds = first.seconds
+        if seconds is None or first.thread or has_phases(first):
+            return None
+        return ScopedLoop(first, second, outer.looped, seconds)
     return None

@@ -11,6 +11,7 @@ from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import CallOptions
 from resilience._call.caller import D_co
 from resilience._call.entry import Entry
+from resilience._call.keyed import check_budget
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.compose import Composer, Composite
@@ -19,7 +20,6 @@ from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
 from resilience._policies.base import Policy, Standalone
 from resilience._policies.partition import Partition, partition_hint
-from resilience._policies.retry.settings import check_budget
 from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription

@@ -88,7 +88,7 @@ class RetryBlock:
         if clock.monotonic() >= call.deadline:
             raise deadline_errors.expired_error(call)
         shadow = self._mode is Mode.SHADOW
-        self._state = RetryState(clock.monotonic(), scope_deadline, shadow=shadow)
+        self._state = RetryState(clock.monotonic(), scope_deadline, shadow=shadow, settings=self.loop.settings)
         self._number = 1
         self._in_flight.calls.add(call)
         if self._in_flight.draining:

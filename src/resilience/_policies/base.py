@@ -32,6 +32,10 @@ class Recomposable(Protocol):
     def recompose(self) -> None:
         """Compose the chains again."""
 
+    def effective_mode(self, policy: Policy[Any]) -> Mode:
+        """Return the mode of a policy in calls of the pipeline: the most lenient of policy, pipeline and process."""
+        ...
+
 
 class Standalone:
     """Makes the pipeline of a policy that is used without one.

@@ -115,7 +115,7 @@ class Chaos(Injector):
             latency = settings.latency(call) if callable(settings.latency) else settings.latency
             return Fault(
                 latency=0.0 if latency is None else validation.number("what latency= returns", latency),
-                error=self._error(call),
+                error=_error(settings.error, call),
                 has_result=settings.result is not MISSING,
                 result=settings.result,
             )
@@ -133,16 +133,17 @@ class Chaos(Injector):
         if self.settings.seed != self._seed:
             self.reset()
 
-    def _error(self, call: Call) -> Exception | None:
-        error = self.settings.error
-        if error is None:
-            return None
-        if isinstance(error, Exception):
-            return _copy_of(error)
-        made = error() if isinstance(error, type) else error(call)
-        if not isinstance(made, Exception):
-            raise TypeError(f"error= returned {made!r}, which is no exception")
-        return made
+
+def _error(error: Any, call: Call) -> Exception | None:
+    """Return the exception to raise for a call, by the setting `error`; None for none."""
+    if error is None:
+        return None
+    if isinstance(error, Exception):
+        return _copy_of(error)
+    made = error() if isinstance(error, type) else error(call)
+    if not isinstance(made, Exception):
+        raise TypeError(f"error= returned {made!r}, which is no exception")
+    return made
 
 
 def _copy_of(error: Exception) -> Exception:

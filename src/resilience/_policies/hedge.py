@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
-from resilience._call.keyed import Keyed
+from resilience._call.keyed import Keyed, check_budget
 from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import OnSuccess, Race
@@ -75,9 +75,11 @@ class HedgeSettings(Value):
         validation.integer("max_hedges", self.max_hedges, low=1)
         if self.on is not None:
             object.__setattr__(self, "on", Allowlist.of(self.on))
-        budget: Any = self.budget
-        if not (budget is None or isinstance(budget, RetryBudget | Inherit)):
-            raise TypeError(f"budget must be a RetryBudget or None, not {self.budget!r}")
+        check_budget(self.budget)
+
+    def budget_in(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
+        """Return the budget of calls in a pipeline."""
+        return info.budget if isinstance(self.budget, Inherit) else self.budget
 
 
 class Hedge(Race):
@@ -133,7 +135,8 @@ class Hedge(Race):
         """Return the state of a new race; None for a call that is not explicitly idempotent."""
         if not call.hedgeable:
             return None
-        settings, budget = self.settings, self._budget(call.pipeline)
+        settings = self.settings  # once, since `update` may replace them meanwhile
+        budget = settings.budget_in(call.pipeline)
         if isinstance(budget, Keyed):
             budget = budget.policy_of(call)
         after = settings.after
@@ -145,12 +148,12 @@ class Hedge(Race):
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
-        budget = self._budget(info)
+        budget = self.settings.budget_in(info)
         return budget.deposit if isinstance(budget, RetryBudget) else None
 
     def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
         """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
-        budget = self._budget(info)
+        budget = self.settings.budget_in(info)
         return budget if isinstance(budget, Keyed) else None
 
     def delay(self, target: str | None = None) -> float | None:
@@ -175,12 +178,9 @@ class Hedge(Race):
     def reset(self) -> None:
         """Forget what was learned, and reset the budget if this Hedge has a budget of its own."""
         self._estimators = {}
-        if isinstance(self.settings.budget, RetryBudget):
-            self.settings.budget.reset()
-
-    def _budget(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
         budget = self.settings.budget
-        return info.budget if isinstance(budget, Inherit) else budget
+        if isinstance(budget, RetryBudget | Keyed):
+            budget.reset()
 
     def _estimator(self, target: str | None, p: float) -> QuantileEstimator:
         estimators = self._estimators

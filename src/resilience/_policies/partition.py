@@ -129,6 +129,11 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
     def _expected_seconds(self) -> float | None:
         return self.overflow._expected_seconds if isinstance(self.overflow, Policy) else None
 
+    def permits_hedge(self, call: Call) -> bool:
+        """Return whether the policy of the key of the call permits it."""
+        policy = self.policy_of(call)
+        return policy.permits_hedge(call) if isinstance(policy, Policy) else True
+
     def calling(self, key: Hashable) -> Block[Any]:
         """Return a guard for one block by the policy of a key: `with partition.calling(key):`, or `async with`.
 

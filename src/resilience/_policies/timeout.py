@@ -43,6 +43,11 @@ class TimeoutSettings(Value):
         validation.flag("thread", self.thread)
         validation.integer("max_abandoned", self.max_abandoned, low=1)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each call gets `seconds`, whatever remains of an outer deadline."""
+        return self.share is None and self.reserve == 0
+
 
 class Timeout(PhasedScope):
     """Limit the time of the whole call if it is outside a Retry, and of each attempt if it is inside.
@@ -103,26 +108,21 @@ class Timeout(PhasedScope):
         )
         super().__init__(settings, name=name, mode=mode)
         self._abandoned: dict[object, None] = {}
-        self._settings_changed()
-
-    def _settings_changed(self) -> None:
-        """Precompute the values that each call needs."""
-        settings = self.settings
-        self._seconds = FOREVER if settings.seconds is None else settings.seconds
-        self._plain = settings.share is None and settings.reserve == 0
 
     def deadline(self, call: Call, now: float) -> float:
         """Return the deadline of the calls inside, in seconds of the library's monotonic clock."""
-        at = now + self._seconds
-        if self._plain or call.deadline == FOREVER:
+        settings = self.settings  # once, since `update` may replace them meanwhile
+        at = now + (FOREVER if settings.seconds is None else settings.seconds)
+        if settings.is_plain or call.deadline == FOREVER:
             return at
-        left = call.deadline - now - self.settings.reserve
-        return min(at, now + max(0.0, left) * (self.settings.share or 1.0))
+        left = call.deadline - now - settings.reserve
+        return min(at, now + max(0.0, left) * (settings.share or 1.0))
 
     @property
     def seconds(self) -> float | None:
         """The timeout in seconds, if it is the same for each call; None with `share` or `reserve`."""
-        return self.settings.seconds if self._plain else None
+        settings = self.settings
+        return settings.seconds if settings.is_plain else None
 
     @property
     def first(self) -> float | None:

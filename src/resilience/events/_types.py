@@ -210,6 +210,26 @@ class Rejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Queued(Event):
+    """A call would have waited in the queue of a policy, which is in shadow mode and has let it through at once.
+
+    Whether it would have been admitted in time is not known where that depends on when other calls end.
+
+    Attributes:
+        wait: the seconds after which the policy would admit it at the earliest; None if that is not known, as in the
+            queue of a bulkhead.
+        longest: the longest time that it would have waited, in seconds, its deadline aside.
+        mode: the mode of the policy.
+        partition_key: as in Rejected.
+    """
+
+    wait: float | None
+    longest: float
+    mode: Mode = Mode.SHADOW
+    partition_key: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FallbackUsed(Event):
     """A Substitute replaced the outcome of a call.
 

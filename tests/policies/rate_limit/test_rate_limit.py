@@ -12,7 +12,7 @@ from resilience import Call, Pipeline, RateLimit, RateLimitedError, UsageError
 from resilience._policies.base import forget_calls
 from resilience._util.clock import clock as library_clock
 from resilience._util.locks import inside_state, state_lock
-from resilience.events import Rejected
+from resilience.events import Queued, Rejected
 from resilience.testing import Recorder, VirtualClock
 from tests.policies.rate_limit.helpers import admitted, call_of, empty, exceeds, now, queued
 from tests.support.fork import in_child
@@ -326,7 +326,10 @@ class TestModes:
 
         assert clock.elapsed == 0
         assert limit.queued == 0
-        assert [(str(event.mode), str(event.reason)) for event in recorder.of(Rejected)] == [("shadow", "rate")] * 2
+        assert recorder.of(Rejected) == []
+        queued = recorder.of(Queued)
+        assert [(str(event.mode), event.longest) for event in queued] == [("shadow", 1.0)] * 2
+        assert [event.wait for event in queued] == pytest.approx([0.1, 0.1])
         assert limit.available == pytest.approx(0)
 
     def test_off_counts_nothing(self) -> None:

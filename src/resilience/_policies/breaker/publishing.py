@@ -27,17 +27,21 @@ def publish_change(
     """
     if change.previous is change.state:
         return
-    facts = {**change._asdict(), "mode": breaker.mode, "partition_key": key_in_partition(breaker)}
+    facts = {**change._asdict(), "partition_key": key_in_partition(breaker)}
     facts["key"] = change.state  # the log distinguishes the states
-    if call is not None:
-        call.pipeline.publish(BreakerChanged, breaker, call, **facts)
+    told = False
     for pipeline in pipelines:
-        info = pipeline.info
-        if call is None or info is not call.pipeline:
-            name = info.name_of(breaker) or breaker.name
-            info.bus.publish(
-                BreakerChanged, pipeline=info.name, policy=name, operation="", target=target_by_key(breaker), **facts
-            )
+        info, mode = pipeline.info, pipeline.effective_mode(breaker)
+        if call is not None and info is call.pipeline:
+            told = True
+            info.publish(BreakerChanged, breaker, call, mode=mode, **facts)
+            continue
+        name, target = info.name_of(breaker) or breaker.name, target_by_key(breaker)
+        info.bus.publish(
+            BreakerChanged, pipeline=info.name, policy=name, operation="", target=target, mode=mode, **facts
+        )
+    if call is not None and not told:
+        call.pipeline.publish(BreakerChanged, breaker, call, mode=breaker.mode, **facts)
 
 
 def log_if_unlisted(

@@ -266,4 +266,5 @@ class Cooldown(Gate["CooldownTicket | None"]):
         for pipeline in self._pipelines():
             info = pipeline.info
             name = info.name_of(self) or self.name
-            info.bus.publish(kind, pipeline=info.name, policy=name, operation="", target=None, mode=self.mode, **facts)
+            mode = pipeline.effective_mode(self)
+            info.bus.publish(kind, pipeline=info.name, policy=name, operation="", target=None, mode=mode, **facts)

@@ -21,7 +21,6 @@ from resilience._outcome.unlisted import log_unlisted
 from resilience._policies.retry.settings import AGAIN, DEFAULT_WAIT, On, RetrySettings, Stop, Wait
 from resilience._policies.shapes import Loop, OnSuccess
 from resilience._util.clock import FOREVER, clock
-from resilience.backoff import Backoff
 from resilience.errors import RejectedError
 from resilience.events._bus import Subscription
 from resilience.events._types import Event, GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled, type_name
@@ -92,36 +91,27 @@ class Retry(Loop):
             name=name,
             mode=mode,
         )
-        self._settings_changed()
 
     def on_success(self, info: PipelineInfo) -> OnSuccess | None:
         """Return the budget's `deposit`, which each successful attempt calls; None without a budget."""
-        budget = info.budget if self._inherits else self._own_budget
+        budget = self.settings.budget_in(info)
         return budget.deposit if isinstance(budget, RetryBudget) else None
 
     def budgets(self, info: PipelineInfo) -> Keyed[RetryBudget] | None:
         """Return the budget if it is a Partition of budgets, in which each success is deposited; else None."""
-        budget = info.budget if self._inherits else self._own_budget
+        budget = self.settings.budget_in(info)
         return budget if isinstance(budget, Keyed) else None
 
     def reset(self) -> None:
         """Reset the budget, if this Retry has a budget of its own."""
-        if self._own_budget is not None:
-            self._own_budget.reset()
+        own = self.settings.own_budget
+        if own is not None:
+            own.reset()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state of the budget as `budget`, if this Retry has a budget of its own; else an empty dict."""
-        return {} if self._own_budget is None else {"budget": self._own_budget.snapshot()}
-
-    def _settings_changed(self) -> None:
-        """Precompute the values that each failure needs."""
-        settings = self.settings
-        own: object = settings.on
-        self._listed = own if isinstance(own, Allowlist) else None
-        self._is_async = own is not None and self._listed is None
-        self._inherits = isinstance(settings.budget, Inherit)
-        self._own_budget = None if isinstance(settings.budget, Inherit) else settings.budget
-        self._backoff = settings.only if isinstance(settings.only, Backoff) and settings.stop is None else None
+        own = self.settings.own_budget
+        return {} if own is None else {"budget": own.snapshot()}
 
     @property
     def _holds_state(self) -> bool:
@@ -130,13 +120,15 @@ class Retry(Loop):
     @property
     def failures(self) -> Allowlist | None:
         """The policy's own allowlist; None with the pipeline's allowlist, or with an async predicate."""
-        return self._listed
+        return self.settings.listed
 
     def delay(self, call: Call, ending: Ending, state: RetryState) -> Any:
         """Return the seconds to wait before another attempt, or None to give up; an awaitable with an async `on`."""
-        if self._is_async:
+        settings: RetrySettings
+        settings = state.settings = state.settings or self.settings
+        if settings.is_async:
             return self._delay_async(call, ending, state)
-        own = self._listed
+        own = settings.listed
         kind, failure = (ending.kind, ending.failure) if own is None else ending.by(own)
         if kind is _ABANDONED:  # a rejection by one of our policies
             return None
@@ -146,38 +138,38 @@ class Retry(Loop):
         """Decide as `delay` does, with an async predicate."""
         error = ending.error
         assert isinstance(error, Exception)
-        listed = not isinstance(error, RejectedError) and await tenacity_adapter.ask_async(self.settings.on, error)
+        listed = not isinstance(error, RejectedError) and await tenacity_adapter.ask_async(state.settings.on, error)
         return self._decide(call, ending, state, default_failure(error) if listed else None)
 
     def _decide(self, call: Call, ending: Ending, state: RetryState, failure: Failure | None) -> float | None:
         """Return the seconds to wait, or None to give up. The budget comes last: only a retry withdraws from it."""
         error: Any = ending.error  # always an Exception: drivers call loops for nothing else
         info = call.pipeline
-        budget = info.budget if self._inherits else self._own_budget
+        settings: RetrySettings = state.settings
+        budget = settings.budget_in(info)
         if isinstance(budget, Keyed):
             budget = budget.policy_of(call)
         if failure is None:
             if not isinstance(error, TryAgain):
-                self._let_through(info, ending, error, budget)
+                _let_through(info, ending, error, settings, budget)
                 return None
             failure = AGAIN
         unsent = call.unsent
         if unsent is not None and failure.unprocessed is not unsent:
             failure = replace(failure, unprocessed=unsent)
-        settings = self.settings
         if not settings.nested and retry_marks.given_up_inside(error, state.inside):
             self._respect_mark(call, error, state)
             return None
         if budget is not None and budget.counts_failures and failure.counted:
             budget.failed()
-        backoff, stopped = self._backoff, False
+        backoff, stopped = settings.backoff, False
         if backoff is None:
-            wait, stopped = self._strategy_wait(call, error, failure, state)
+            wait, stopped = _strategy_wait(call, error, failure, state)
         else:
             wait = backoff.seconds(state.attempt_number, state.last_wait)
             if failure.retry_after is not None or wait.__class__ is not float or not 0.0 <= wait < FOREVER:
                 wait = settings.with_hint(backoff, wait, failure)
-        reason = self._reason(call, failure, state, wait, stopped)
+        reason = _reason(call, failure, state, wait, stopped)
         if reason is None and budget is not None:
             paid = budget.affordable if state.shadow else budget.withdraw()
             state.budget = budget if paid and not state.shadow else None
@@ -189,7 +181,8 @@ class Retry(Loop):
         if wanting := info.bus.listeners_for(RetryScheduled):
             mode = Mode.SHADOW if state.shadow else Mode.ENFORCE
             number = state.attempt_number
-            self._publish(wanting, RetryScheduled, call, error, attempt=number, wait=wait, failure=failure, mode=mode)
+            facts = {"attempt": number, "wait": wait, "failure": failure, "mode": mode}
+            self._publish(wanting, RetryScheduled, call, error, state, **facts)
         state.last_wait = wait
         return wait
 
@@ -205,60 +198,11 @@ class Retry(Loop):
         reason = retry_marks.REJECTIONS.get(why, why)
         retry_marks.note(error, f"attempt {state.attempt_number + 1} not made: {reason}")
 
-    def _let_through(self, info: PipelineInfo, ending: Ending, error: Exception, budget: RetryBudget | None) -> None:
-        """Handle an exception that is not a failure: a known answer counts as a success; another is logged once."""
-        kind = ending.by(self._listed)[0]
-        if budget is not None and kind is EndingKind.OK:
-            budget.deposit()
-        elif kind is EndingKind.ERROR:
-            log_unlisted(info.name, error)
-
-    def _strategy_wait(self, call: Call, error: Exception, failure: Failure, state: RetryState) -> tuple[float, bool]:
-        """Return the wait, and whether `stop` ends the retries; for tenacity's strategies and waits by failure kind."""
-        settings = self.settings
-        strategy: Any = settings.only if settings.waits is None else settings.waits[failure.kind]
-        stop = settings.stop
-        retried = state.strategy_state
-        if retried is None:
-            retried = state.strategy_state = CallState(state.started, call.function, call.args, call.kwargs)
-        retried.ended(state.attempt_number, error)
-        try:
-            wait = settings.with_hint(strategy, strategy(retried), failure)
-            retried.about_to_sleep(wait)
-            stopped = stop is not None and bool(stop(retried))
-            retried.idle_for += wait
-            return wait, stopped
-        finally:
-            retried.forget()
-
-    def _reason(
-        self, call: Call, failure: Failure, state: RetryState, wait: float, stopped: bool
-    ) -> GiveUpReason | None:
-        """Return why to give up, the budget aside; None if another attempt may be made."""
-        settings = self.settings
-        if not failure.retryable:
-            return GiveUpReason.NOT_RETRYABLE
-        if call.idempotent is False:
-            permitted = failure.unprocessed and (failure.retry_after is None or settings.max_retry_after > 0)
-            if not permitted:
-                return GiveUpReason.NOT_IDEMPOTENT
-        if not call.replayable:
-            return GiveUpReason.BODY_NOT_REPLAYABLE
-        if settings.attempts is not None and state.attempt_number >= settings.attempts:
-            return GiveUpReason.ATTEMPTS
-        if stopped:
-            return GiveUpReason.STOP
-        if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
-            return GiveUpReason.RETRY_AFTER
-        if not state.fits(call, wait):
-            return GiveUpReason.DEADLINE
-        return None
-
     def _give_up(self, call: Call, error: Exception, state: RetryState, reason: GiveUpReason) -> None:
         """Publish the event, mark the exception as given up, and note the reason on it."""
         elapsed = self._publish_given_up(call, error, state, reason)
         # A Retry with attempts=1 does not retry by configuration, so an outer Retry may.
-        if reason not in retry_marks.UNMARKED and self.settings.attempts != 1:
+        if reason not in retry_marks.UNMARKED and state.settings.attempts != 1:
             retry_marks.mark(error, state.inside)
         made = "1 attempt" if state.attempt_number == 1 else f"{state.attempt_number} attempts"
         label = call.pipeline.label(self, self.name)
@@ -279,12 +223,70 @@ class Retry(Loop):
         """Publish that this Retry gave up; return the seconds since the first attempt began."""
         elapsed = clock.monotonic() - state.started
         if wanting := call.pipeline.bus.listeners_for(RetryGivenUp):
-            number = state.attempt_number
-            self._publish(wanting, RetryGivenUp, call, error, attempts=number, elapsed=elapsed, reason=reason)
+            facts = {"attempts": state.attempt_number, "elapsed": elapsed, "reason": reason}
+            self._publish(wanting, RetryGivenUp, call, error, state, **facts)
         return elapsed
 
     def _publish(
-        self, wanting: Sequence[Subscription], kind: type[Event], call: Call, error: Exception, **facts: Any
+        self,
+        wanting: Sequence[Subscription],
+        kind: type[Event],
+        call: Call,
+        error: Exception,
+        state: RetryState,
+        **facts: Any,
     ) -> None:
-        attempts = self.settings.attempts
-        call.pipeline.publish_to(wanting, kind, self, call, max_attempts=attempts, error_type=type_name(error), **facts)
+        facts |= {"max_attempts": state.settings.attempts, "error_type": type_name(error)}
+        call.pipeline.publish_to(wanting, kind, self, call, **facts)
+
+
+def _let_through(
+    info: PipelineInfo, ending: Ending, error: Exception, settings: RetrySettings, budget: RetryBudget | None
+) -> None:
+    """Handle an exception that is not a failure: a known answer counts as a success; another is logged once."""
+    kind = ending.by(settings.listed)[0]
+    if budget is not None and kind is EndingKind.OK:
+        budget.deposit()
+    elif kind is EndingKind.ERROR:
+        log_unlisted(info.name, error)
+
+
+def _strategy_wait(call: Call, error: Exception, failure: Failure, state: RetryState) -> tuple[float, bool]:
+    """Return the wait, and whether `stop` ends the retries; for tenacity's strategies and waits by failure kind."""
+    settings: RetrySettings = state.settings
+    strategy: Any = settings.only if settings.waits is None else settings.waits[failure.kind]
+    stop = settings.stop
+    retried = state.strategy_state
+    if retried is None:
+        retried = state.strategy_state = CallState(state.started, call.function, call.args, call.kwargs)
+    retried.ended(state.attempt_number, error)
+    try:
+        wait = settings.with_hint(strategy, strategy(retried), failure)
+        retried.about_to_sleep(wait)
+        stopped = stop is not None and bool(stop(retried))
+        retried.idle_for += wait
+        return wait, stopped
+    finally:
+        retried.forget()
+
+
+def _reason(call: Call, failure: Failure, state: RetryState, wait: float, stopped: bool) -> GiveUpReason | None:
+    """Return why to give up, the budget aside; None if another attempt may be made."""
+    settings: RetrySettings = state.settings
+    if not failure.retryable:
+        return GiveUpReason.NOT_RETRYABLE
+    if call.idempotent is False:
+        permitted = failure.unprocessed and (failure.retry_after is None or settings.max_retry_after > 0)
+        if not permitted:
+            return GiveUpReason.NOT_IDEMPOTENT
+    if not call.replayable:
+        return GiveUpReason.BODY_NOT_REPLAYABLE
+    if settings.attempts is not None and state.attempt_number >= settings.attempts:
+        return GiveUpReason.ATTEMPTS
+    if stopped:
+        return GiveUpReason.STOP
+    if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:
+        return GiveUpReason.RETRY_AFTER
+    if not state.fits(call, wait):
+        return GiveUpReason.DEADLINE
+    return None

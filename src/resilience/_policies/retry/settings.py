@@ -12,7 +12,8 @@ from tenacity.wait import wait_base
 
 from resilience import backoff
 from resilience._call.budget import Inherit, RetryBudget
-from resilience._call.keyed import Keyed
+from resilience._call.call import PipelineInfo
+from resilience._call.keyed import Keyed, check_budget
 from resilience._outcome import tenacity_adapter
 from resilience._outcome.allowlist import Allowlist, Failure, FailureKind, Failures
 from resilience._util import validation
@@ -33,7 +34,17 @@ On: TypeAlias = "Failures | Callable[[Exception], Awaitable[bool]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RetrySettings(Value):
-    """The settings of a Retry; `Retry` describes each. `waits` and `only` are derived from `wait`: one is None."""
+    """The settings of a Retry; `Retry` describes each. What is derived from them is replaced together with them.
+
+    Attributes:
+        waits: the waits by kind of failure; None if there is one for all.
+        only: the wait for all kinds; None if there are several.
+        backoff: `only` if it is a backoff and there is no `stop`, so that nobody needs a state of tenacity; else None.
+        listed: `on` if it is an allowlist; None without one, or for an async predicate.
+        is_async: whether `on` is an async predicate.
+        inherits: whether the budget is the pipeline's.
+        own_budget: the budget of its own; None if it has none.
+    """
 
     attempts: int | None
     wait: Wait | Mapping[FailureKind, Wait] | None
@@ -44,6 +55,11 @@ class RetrySettings(Value):
     nested: bool
     waits: Mapping[FailureKind, Wait] | None = field(init=False)
     only: Wait | None = field(init=False)
+    backoff: Backoff | None = field(init=False)
+    listed: Allowlist | None = field(init=False)
+    is_async: bool = field(init=False)
+    inherits: bool = field(init=False)
+    own_budget: RetryBudget | Keyed[RetryBudget] | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Validate the settings, and replace None by the defaults."""
@@ -65,6 +81,21 @@ class RetrySettings(Value):
         check_budget(self.budget)
         validation.number("max_retry_after", self.max_retry_after)
         validation.flag("nested", self.nested)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Set what each failure needs and the validated settings imply."""
+        only, own, budget = self.only, self.on, self.budget
+        listed = own if isinstance(own, Allowlist) else None
+        object.__setattr__(self, "backoff", only if isinstance(only, Backoff) and self.stop is None else None)
+        object.__setattr__(self, "listed", listed)
+        object.__setattr__(self, "is_async", own is not None and listed is None)
+        object.__setattr__(self, "inherits", isinstance(budget, Inherit))
+        object.__setattr__(self, "own_budget", None if isinstance(budget, Inherit) else budget)
+
+    def budget_in(self, info: PipelineInfo) -> RetryBudget | Keyed[RetryBudget] | None:
+        """Return the budget of calls in a pipeline."""
+        return info.budget if self.inherits else self.own_budget
 
     def with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
         """Return the validated wait of a strategy, or that which the server's hint asks for if it is longer.
@@ -78,13 +109,6 @@ class RetrySettings(Value):
         if hint is not None and self.max_retry_after > 0:
             wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
         return wait
-
-
-def check_budget(budget: Any) -> None:
-    """Raise a TypeError for what is no `budget=`."""
-    one = getattr(budget, "overflow", budget) if issubclass(type(budget), Keyed) else budget
-    if not (one is None or isinstance(one, RetryBudget | Inherit)):
-        raise TypeError(f"budget must be a RetryBudget, a Partition of RetryBudgets, or None, not {budget!r}")
 
 
 DEFAULT_WAIT: Final = backoff.full_jitter(0.1, cap=10.0)
