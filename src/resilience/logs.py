@@ -170,7 +170,7 @@ def _n_of_m(attempt: int, max_attempts: int | None) -> str:
 def _log(
     level: int, held_back: int, event: Event, target: str | None, message: str, *args: object, **details: object
 ) -> None:
-    """Log a line: the pipeline and the policy, the message, and how many events the line stands for besides this one.
+    """Log a line: the pipeline and the policy, the message, and how many other events the line stands for.
 
     Args:
         level: the level.
@@ -179,7 +179,7 @@ def _log(
         target: its target, without credentials.
         message: the message, of which each kind of event has one.
         args: its arguments.
-        details: what the `extra` has besides what is common to all events.
+        details: what the `extra` has in addition to what is common to all events.
     """
     more = f" (and {held_back:,} more since the last line)" if held_back else ""
     logger.log(

@@ -18,8 +18,6 @@ from resilience import (
     Chaos,
     CircuitBreaker,
     Cooldown,
-    Failure,
-    FailureKind,
     Fallback,
     Hedge,
     Partition,
@@ -31,21 +29,11 @@ from resilience import (
     Timeout,
     backoff,
 )
+from tests.support.overload import Overloaded, busy
 from tests.support.threads import wait_until
 
 CALLS = 60
 THREADS = 8
-
-
-class Overloaded(Exception):
-    """The dependency asks for a short pause."""
-
-
-def busy(error: Exception) -> Failure | bool:
-    """Return the failure of an exception of the dependency."""
-    if isinstance(error, Overloaded):
-        return Failure(FailureKind.OVERLOAD, 0.001, counted=False)
-    return isinstance(error, ConnectionError)
 
 
 class Everything:
@@ -104,7 +92,7 @@ class Everything:
         if luck < 0.1:
             raise ConnectionError
         if luck < 0.13:
-            raise Overloaded
+            raise Overloaded(pause=0.001)
         if luck < 0.16:
             raise KeyError("mistake")
 

@@ -23,8 +23,6 @@ from resilience import (
     CircuitBreaker,
     Cooldown,
     DeadlineExceededError,
-    Failure,
-    FailureKind,
     Fallback,
     Hedge,
     Partition,
@@ -43,27 +41,12 @@ from resilience import (
 from resilience.events import RetryGivenUp, RetryScheduled
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.functions import Failing, down
+from tests.support.overload import Overloaded, busy, overloaded
 from tests.support.threads import together, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::resilience.ResilienceWarning")
 
 BUDGET = RetryBudget(1.0, 1e6)
-
-
-class Overloaded(Exception):
-    """The dependency asks for a pause of 5 s."""
-
-
-def busy(error: Exception) -> Failure | bool:
-    """Return the failure of an exception of the dependency."""
-    if isinstance(error, Overloaded):
-        return Failure(FailureKind.OVERLOAD, 5.0, counted=False)
-    return isinstance(error, ConnectionError)
-
-
-def overloaded() -> Any:
-    """Fail, as a dependency that asks for a pause does."""
-    raise Overloaded
 
 
 class Case(NamedTuple):

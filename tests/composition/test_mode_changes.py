@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,8 +21,6 @@ from resilience import (
     Chaos,
     CircuitBreaker,
     Cooldown,
-    Failure,
-    FailureKind,
     Fallback,
     Hedge,
     Mode,
@@ -41,33 +39,11 @@ from resilience.events import RetryScheduled
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.functions import Failing, down
 from tests.support.interpreter import run_python
+from tests.support.overload import Overloaded, busy, overloaded
 from tests.support.policies import Streaming
 from tests.support.threads import together, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::resilience.ResilienceWarning")
-
-
-class Overloaded(Exception):
-    """The dependency asks for a pause of 5 s."""
-
-
-def busy(error: Exception) -> Failure | bool:
-    """Return the failure of an exception of the dependency."""
-    if isinstance(error, Overloaded):
-        return Failure(FailureKind.OVERLOAD, 5.0, counted=False)
-    return isinstance(error, ConnectionError)
-
-
-def overloaded() -> Any:
-    """Fail, as a dependency that asks for a pause does."""
-    raise Overloaded
-
-
-@pytest.fixture
-def process_mode() -> Generator[None]:
-    """Restore the mode of the process after the test."""
-    yield
-    set_mode("enforce")
 
 
 MODES = tuple(Mode)

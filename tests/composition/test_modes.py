@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -17,8 +17,6 @@ from resilience import (
     Chaos,
     CircuitBreaker,
     Cooldown,
-    Failure,
-    FailureKind,
     Fallback,
     Hedge,
     Mode,
@@ -53,34 +51,12 @@ from resilience.events import (
 )
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.functions import Failing, down
+from tests.support.overload import Overloaded, busy, overloaded
 
 # Policies are combined that make no sense together, and pipelines of one name may still be alive.
 pytestmark = pytest.mark.filterwarnings("ignore::resilience.ResilienceWarning")
 
 LONG = 1e6
-
-
-class Overloaded(Exception):
-    """The dependency asks for a pause of 5 s."""
-
-
-def busy(error: Exception) -> Failure | bool:
-    """Return the failure of an exception of the dependency."""
-    if isinstance(error, Overloaded):
-        return Failure(FailureKind.OVERLOAD, 5.0, counted=False)
-    return isinstance(error, ConnectionError)
-
-
-def overloaded() -> Any:
-    """Fail, as a dependency that asks for a pause does."""
-    raise Overloaded
-
-
-@pytest.fixture
-def process_mode() -> Generator[None]:
-    """Restore the mode of the process after the test."""
-    yield
-    set_mode("enforce")
 
 
 # What each policy does: scripts that return what the caller sees.

@@ -1,4 +1,4 @@
-"""Attempts that race in tasks, where the call is cancelled, dropped, or told by the server to come back later."""
+"""Attempts that race in tasks, where the call is cancelled or dropped, or the server asks to come back later."""
 
 from __future__ import annotations
 

@@ -25,9 +25,11 @@ from resilience import (
     Retry,
     RetryBudget,
     Timeout,
+    UsageError,
     backoff,
     remaining,
 )
+from resilience._util.clock import clock
 from resilience.events import AttemptEnded, CallEnded, RetryScheduled
 from resilience.testing import Recorder, VirtualClock, virtual_time
 from tests.support.cancellation import RUNNERS, Report, Scenario
@@ -505,3 +507,80 @@ def test_a_late_first_item_is_used_and_the_next_one_is_not_waited_for() -> None:
         with pytest.raises(DeadlineExceededError):
             next(items)
     assert source.open == 0
+
+
+@each_loop
+def test_one_that_waits_while_its_deadline_passes_is_closed_before_its_permits_come_back(run: Run) -> None:
+    bulkhead = Bulkhead(1)
+    seen: list[int] = []
+
+    @Pipeline(Timeout(2.0), bulkhead, name="slow user")
+    async def pages() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await anyio.lowlevel.checkpoint()
+            seen.append(bulkhead.in_flight)
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError):
+            async for _ in pages():
+                await anyio.sleep(5)
+        assert seen == [1]
+
+    run(main)
+    assert bulkhead.in_flight == 0
+
+
+@each_loop
+def test_what_is_done_about_a_thrown_exception_is_bounded_too(run: Run) -> None:
+    @Pipeline(Timeout(2.0), name="slow to recover")
+    async def pages() -> AsyncGenerator[int]:
+        try:
+            yield 1
+        except KeyError:
+            await anyio.sleep(60)
+        yield 2
+
+    async def main() -> float:
+        items = pages()
+        await anext(items)
+        started = clock.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            await items.athrow(KeyError())
+        return clock.monotonic() - started
+
+    assert run(main) == pytest.approx(2.0)
+
+
+def test_a_plain_one_is_closed_before_its_permits_come_back(virtual_clock: VirtualClock) -> None:
+    bulkhead = Bulkhead(1)
+    seen: list[int] = []
+
+    @Pipeline(Timeout(2.0), bulkhead, name="slow plain user")
+    def pages() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            seen.append(bulkhead.in_flight)
+
+    with pytest.raises(DeadlineExceededError):
+        for _ in pages():
+            virtual_clock.advance(5)
+
+    assert (seen, bulkhead.in_flight) == ([1], 0)
+
+
+@each_loop
+def test_an_async_iterator_may_take_the_place_of_an_async_one(run: Run) -> None:
+    pipeline = Pipeline(Fallback(lambda error: Source(7, 8).awaited()))
+
+    assert on_loop(run, pipeline, Source(failures=5)) == [7, 8]
+
+
+@each_way
+def test_a_replacement_without_items_is_an_error_that_says_so(way: Way) -> None:
+    with pytest.raises(UsageError, match="let it give a list of items"):
+        way(Pipeline(Fallback(value=None)), Source(failures=5))

@@ -67,9 +67,10 @@ def check_function(function: Any) -> None:
 
 
 def is_generator_function(function: Any) -> bool:
-    """Return whether `function` is a generator function, or an object with such a `__call__`."""
-    inner = unwrapped(function)
-    return inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(type(inner).__call__)
+    """Return whether `function` is a generator function, plain or async, or an object with such a `__call__`."""
+    called = type(unwrapped(function)).__call__
+    plain = inspect.isgeneratorfunction(unwrapped(function)) or inspect.isgeneratorfunction(called)
+    return plain or is_async_generator_function(function)
 
 
 def is_async_generator_function(function: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from resilience._call.call import CallOptions
-from resilience._call.callables import check_function, is_async_generator_function, is_generator_function, unwrapped
+from resilience._call.callables import check_function, is_generator_function, unwrapped
 from resilience._call.entry import Entry, aexecute, execute, guard, guard_async
 from resilience._call.responses import NOT_RESPONSES, check_response
 from resilience._call.running_call import RunningCall
@@ -70,7 +70,7 @@ class Caller(ABC, Generic[D_co]):
         check_function(function)
         entry, options = self.entry()
         entry.name_after(function)
-        if is_generator_function(function) or is_async_generator_function(function):
+        if is_generator_function(function):
             guarded = entry.guard_generator(options, function)
         else:
             guarded = (guard_async if is_async(function) else guard)(entry, options, function)

@@ -17,7 +17,7 @@ from resilience._call.entry import Entry, aexecute, execute
 from resilience._call.generator_call import AnyGeneratorCall, AsyncGeneratorCall, Exhausted, GeneratorCall, Head
 from resilience._outcome.ending import ABANDONED, OK, Ending
 from resilience._util.clock import FOREVER, clock
-from resilience.errors import LateResult
+from resilience.errors import LateResult, UsageError
 
 
 def guard_generator(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +32,9 @@ def guard_generator(entry: Entry, options: CallOptions, function: Callable[..., 
             return (yield from _items(call, head, started))
         if isinstance(head, Exhausted):
             return head.value
-        yield from head  # of a Fallback
+        if not hasattr(type(head), "__iter__"):
+            raise _not_iterable(call, head)
+        yield from head  # the replacement of a Fallback
         return None
 
     return guarded
@@ -42,33 +44,32 @@ def _items(call: GeneratorCall, head: Head, started: float) -> Generator[Any, An
     """Yield the items, and settle the call when there are no more."""
     items, settlement = head.items, head.settlement
     item, thrown = head.first, None
-    until = FOREVER  # when the last item should have come, if it came later than that
+    was_silent = False
     try:
         while True:
             try:
                 sent = yield item
             except GeneratorExit:
-                items.close()
-                settlement.end(OK)
                 raise
             except BaseException as error:
                 thrown = error
                 item = items.throw(error)
             else:
                 _check_deadline(call, started)
-                if until != FOREVER:
+                if was_silent:
                     raise deadline_errors.cut_error(call, started, head.idle_source)
                 until = clock.monotonic() + head.idle
                 item = items.send(sent)
-                if clock.monotonic() < until:
-                    until = FOREVER
+                was_silent = clock.monotonic() >= until
             thrown = None
     except StopIteration as stop:
         settlement.end(OK)
         return stop.value
     except BaseException as error:
-        settlement.end(ABANDONED if error is thrown else Ending(None, error, _failures(call)))
-        items.close()
+        try:
+            items.close()
+        finally:
+            settlement.end(_ending(call, error, thrown))
         raise
     finally:
         thrown = None
@@ -84,10 +85,16 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
         head = await aexecute(entry, call)
         if isinstance(head, Exhausted):
             return
-        if not isinstance(head, Head):  # of a Fallback
-            for item in head:
-                yield item
+        if hasattr(type(head), "__aiter__"):  # the replacement of a Fallback, as those that follow
+            async for one in head:
+                yield one
             return
+        if hasattr(type(head), "__iter__"):
+            for one in head:
+                yield one
+            return
+        if not isinstance(head, Head):
+            raise _not_iterable(call, head)
         items, settlement = head.items, head.settlement
         item, thrown = head.first, None
         try:
@@ -95,19 +102,21 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    await items.aclose()
-                    settlement.end(OK)
                     raise
                 except BaseException as error:
                     thrown = error
-                    item = await items.athrow(error)
+                    item = await _in_time(call, head, items.athrow(error))
                 else:
-                    item = await _next(call, head, items.asend(sent), started)
+                    _check_deadline(call, started)
+                    item = await _in_time(call, head, items.asend(sent))
                 thrown = None
         except StopAsyncIteration:
             settlement.end(OK)
         except BaseException as error:
-            settlement.end(ABANDONED if error is thrown else Ending(None, error, _failures(call)))
+            try:
+                await items.aclose()
+            finally:
+                settlement.end(_ending(call, error, thrown))
             raise
         finally:
             thrown = None
@@ -115,9 +124,8 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
     return guarded
 
 
-async def _next(call: AsyncGeneratorCall, head: Head, step: Any, started: float) -> Any:
+async def _in_time(call: AsyncGeneratorCall, head: Head, step: Any) -> Any:
     """Await an item, at most until the deadline of the whole call, and for the longest silence."""
-    _check_deadline(call, started)
     call.deadline, call.deadline_source = call.current_total_deadline(), call.total_deadline_source
     until = clock.monotonic() + head.idle
     if until < call.deadline:
@@ -132,10 +140,20 @@ async def _next(call: AsyncGeneratorCall, head: Head, step: Any, started: float)
 
 def _check_deadline(call: AnyGeneratorCall, started: float) -> None:
     """Raise the error of a call whose deadline has passed."""
-    deadline = call.current_total_deadline()
-    if deadline != FOREVER and clock.monotonic() >= deadline:
+    if clock.monotonic() >= call.current_total_deadline():
         raise deadline_errors.cut_error(call, started, call.total_deadline_source)
 
 
-def _failures(call: AnyGeneratorCall) -> Any:
-    return call.pipeline.failures or call.options.failures
+def _ending(call: AnyGeneratorCall, error: BaseException, thrown: BaseException | None) -> Ending:
+    """Return the ending of a generator that was closed, or ended with an exception; `thrown` came from its user."""
+    if isinstance(error, GeneratorExit):
+        return OK
+    return ABANDONED if error is thrown else Ending(None, error, call.failures)
+
+
+def _not_iterable(call: AnyGeneratorCall, replacement: object) -> UsageError:
+    """Return the error for what a Fallback gives in place of a generator, and has no items."""
+    return UsageError(
+        f"a Fallback replaced the generator {call.operation} by a {type(replacement).__name__}, which cannot be "
+        "iterated over; let it give a list of items, or an iterator"
+    )

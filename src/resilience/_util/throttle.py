@@ -64,7 +64,7 @@ class Throttle:
                 self.until = self.since + self.interval
 
     def _untold(self) -> int:
-        """Read the counter. Lock held. An event that is counted meanwhile is told with the next one that passes."""
+        """Read the counter. Lock held. An event that is counted meanwhile is part of the next number."""
         held_back = next(self.held_back) - self._reads
         self._reads += 1
         return held_back - self._told

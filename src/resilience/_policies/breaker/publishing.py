@@ -29,18 +29,18 @@ def publish_change(
         return
     facts = {**change._asdict(), "partition_key": key_in_partition(breaker)}
     facts["key"] = change.state  # the log distinguishes the states
-    told = False
+    published = False
     for pipeline in pipelines:
         info, mode = pipeline.info, pipeline.effective_mode(breaker)
         if call is not None and info is call.pipeline:
-            told = True
+            published = True
             info.publish(BreakerChanged, breaker, call, mode=mode, **facts)
             continue
         name, target = info.name_of(breaker) or breaker.name, target_by_key(breaker)
         info.bus.publish(
             BreakerChanged, pipeline=info.name, policy=name, operation="", target=target, mode=mode, **facts
         )
-    if call is not None and not told:
+    if call is not None and not published:
         call.pipeline.publish(BreakerChanged, breaker, call, mode=breaker.mode, **facts)
 
 

@@ -39,7 +39,7 @@ class RetrySettings(Value):
     Attributes:
         waits: the waits by kind of failure; None if there is one for all.
         only: the wait for all kinds; None if there are several.
-        backoff: `only` if it is a backoff and there is no `stop`, so that nobody needs a state of tenacity; else None.
+        backoff: `only` if it is a backoff and there is no `stop`, so that no state of tenacity is needed; else None.
         listed: `on` if it is an allowlist; None without one, or for an async predicate.
         is_async: whether `on` is an async predicate.
         inherits: whether the budget is the pipeline's.
