@@ -32,7 +32,7 @@ def guard_generator(entry: Entry, options: CallOptions, function: Callable[..., 
             return (yield from _items(call, head, started))
         if isinstance(head, Exhausted):
             return head.value
-        if not hasattr(type(head), "__iter__"):
+        if not hasattr(head.__class__, "__iter__"):
             raise _not_iterable(call, head)
         yield from head  # the replacement of a Fallback
         return None
@@ -85,11 +85,11 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
         head = await aexecute(entry, call)
         if isinstance(head, Exhausted):
             return
-        if hasattr(type(head), "__aiter__"):  # the replacement of a Fallback, as those that follow
+        if hasattr(head.__class__, "__aiter__"):  # the replacement of a Fallback, as those that follow
             async for one in head:
                 yield one
             return
-        if hasattr(type(head), "__iter__"):
+        if hasattr(head.__class__, "__iter__"):
             for one in head:
                 yield one
             return
