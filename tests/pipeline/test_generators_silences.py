@@ -172,3 +172,26 @@ def test_a_change_holds_for_later_calls(virtual_clock: VirtualClock) -> None:
     timeout.update(idle=2.0)
     with pytest.raises(DeadlineExceededError):
         list(pages())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"first": 2.0}, r"the limit on the first item of timeout of worded \(2 s\) passed while"),
+        ({"idle": 3.0}, r"the limit on silences of timeout of worded \(3 s\) passed while"),
+    ],
+)
+def test_the_error_says_which_limit_it_was(run: Run, settings: dict[str, Any], words: str) -> None:
+    @Pipeline(Timeout(60.0, **settings), name="worded")
+    async def pages() -> AsyncGenerator[int]:
+        await anyio.sleep(10 if "first" in settings else 0)
+        yield 1
+        await anyio.sleep(10)
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError, match=words):
+            async for _ in pages():
+                pass
+
+    run(main)

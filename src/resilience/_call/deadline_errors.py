@@ -91,7 +91,7 @@ def _label(source: DeadlineSource) -> str:
     if source.pipeline is None:
         return "the caller's deadline"
     label = source.pipeline.label(source.policy, "")
-    return f"the deadline of {label}" + ("" if source.seconds is None else f" ({source.seconds:g} s)")
+    return f"the {source.bounds} of {label}" + ("" if source.seconds is None else f" ({source.seconds:g} s)")
 
 
 def _policy(source: DeadlineSource) -> str:

@@ -27,13 +27,14 @@ class DeadlineSource:
         pipeline: the pipeline of the Timeout; None for an inherited deadline.
         policy: the Timeout; None for an inherited deadline.
         seconds: the seconds that the Timeout grants; None if they vary, or for an inherited deadline.
+        bounds: what it is, for messages: a deadline, or a limit on a part of a streamed result.
 
     Attributes:
         bounds_call: whether the deadline applies to the whole call, not to an attempt.
         timer: the timer of the runtime for these deadlines.
     """
 
-    __slots__ = ("__weakref__", "bounds_call", "pipeline", "policy", "scope", "seconds", "timer")
+    __slots__ = ("__weakref__", "bounds", "bounds_call", "pipeline", "policy", "scope", "seconds", "timer")
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class DeadlineSource:
         pipeline: PipelineInfo | None = None,
         policy: object = None,
         seconds: float | None = None,
+        bounds: str = "deadline",
     ) -> None:
         self.scope = scope
+        self.bounds = bounds
         self.pipeline = pipeline
         self.policy = policy
         self.seconds = seconds
