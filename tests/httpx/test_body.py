@@ -61,6 +61,21 @@ def test_a_body_that_fails_is_a_failure() -> None:
     assert (bulkhead.in_flight, breaker.snapshot()["failures"]) == (0, 1)
 
 
+@pytest.mark.parametrize("listed", ["inside", "outside"])
+def test_each_pipeline_judges_a_body_that_fails_by_its_own_list(listed: str) -> None:
+    inner_breaker, outer_breaker = CircuitBreaker(), CircuitBreaker()
+    lists: dict[str, Any] = {"inside": KeyError, "outside": KeyError, listed: httpx.RemoteProtocolError}
+    inner = Pipeline(inner_breaker, failures=lists["inside"])
+    outer = Pipeline(outer_breaker, inner, failures=lists["outside"])
+    script = Script(lambda: httpx.Response(200, stream=Stream(b"a", httpx.RemoteProtocolError("cut"))))
+
+    with pytest.raises(httpx.RemoteProtocolError, match="cut"):
+        attach(httpx.Client(transport=script), outer).get("http://quotes.test")
+
+    counted = inner_breaker.snapshot()["failures"], outer_breaker.snapshot()["failures"]
+    assert counted == ((1, 0) if listed == "inside" else (0, 1))
+
+
 def test_a_body_that_is_dropped_is_abandoned() -> None:
     bulkhead, breaker = Bulkhead(1), CircuitBreaker()
     client = attach(

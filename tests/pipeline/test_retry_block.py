@@ -331,6 +331,25 @@ def test_a_task_that_is_cancelled_between_two_attempts_leaves_nothing_in_flight(
     assert pipeline.snapshot()["in_flight"] == 0
 
 
+def test_a_task_that_is_cancelled_between_two_attempts_counts_its_block_out_at_once() -> None:
+    pipeline = Pipeline(Retry(3, wait=backoff.fixed(60)))
+
+    async def block() -> None:
+        async for attempt in pipeline:
+            async with attempt:
+                raise ConnectionError
+
+    async def main() -> None:
+        task = asyncio.create_task(block())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert pipeline.snapshot()["in_flight"] == 0, caught.value
+
+    asyncio.run(main())
+
+
 def test_a_block_that_has_ended_is_freed_at_once() -> None:
     gc.disable()
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from resilience._call.callables import name_of
 from resilience._call.running_call import RunningCall, StreamedCall
 from resilience._call.settlement import DeferredSettlement
+from resilience._outcome.ending import ABANDONED, OK
 
 
 class Head:
@@ -18,21 +19,20 @@ class Head:
     Args:
         items: the generator, which has yielded its first item.
         first: that item.
-        call: the call, or the copy of it, that has begun it.
+        call: the call that has begun it; in a race, or with a thread of its own, a copy of the call that was made.
 
     Attributes:
+        failures: the allowlist of the innermost pipeline.
         settlement: ends with the generator.
-        idle: the longest silence before another item, in seconds.
-        idle_source: the source of that.
     """
 
-    __slots__ = ("first", "idle", "idle_source", "items", "settlement")
+    __slots__ = ("call", "failures", "first", "items", "settlement")
 
     def __init__(self, items: Any, first: Any, call: AnyGeneratorCall) -> None:
         self.items = items
         self.first = first
-        self.idle = call.idle
-        self.idle_source = call.idle_source
+        self.call = call
+        self.failures = call.failures
         self.settlement = call.deferred = DeferredSettlement()
 
 
@@ -92,14 +92,18 @@ class GeneratorCall(AnyGeneratorCall):
         try:
             first = next(items)
         except StopIteration as stop:
+            self.deferred = DeferredSettlement(OK)
             return Exhausted(stop.value)
         return Head(items, first, self)
 
     def dispose(self, result: Any) -> None:
         """Close the generator of an attempt whose result is not used."""
         if isinstance(result, Head):
-            with contextlib.suppress(Exception):
-                result.items.close()
+            try:
+                with contextlib.suppress(Exception):
+                    result.items.close()
+            finally:
+                result.settlement.end(ABANDONED)
 
 
 class AsyncGeneratorCall(AnyGeneratorCall):
@@ -112,11 +116,15 @@ class AsyncGeneratorCall(AnyGeneratorCall):
         try:
             first = await anext(items)
         except StopAsyncIteration:
+            self.deferred = DeferredSettlement(OK)
             return Exhausted()
         return Head(items, first, self)
 
     async def adispose(self, result: Any) -> None:
         """Close the generator of an attempt whose result is not used."""
         if isinstance(result, Head):
-            with contextlib.suppress(Exception):
-                await result.items.aclose()
+            try:
+                with contextlib.suppress(Exception):
+                    await result.items.aclose()
+            finally:
+                result.settlement.end(ABANDONED)

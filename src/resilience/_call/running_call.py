@@ -103,6 +103,9 @@ class RunningCall(Call):
     single_attempt: ClassVar[bool] = False
     """Whether the function makes exactly one attempt and does nothing else, such as that of an integration."""
 
+    is_streamed: ClassVar[bool] = False
+    """Whether the result arrives item by item, so that allowlists and gates are not asked about it."""
+
     release_attempt: Callable[[], Any] | None = None
     """Releases the resources of the last attempt, such as a connection. It is called before the wait for another
     attempt; for awaited calls it returns an awaitable. It must not raise."""
@@ -184,6 +187,12 @@ class RunningCall(Call):
         other.total_deadline_source = self.total_deadline_source
         return other
 
+    def leave_pipeline(self, outer: PipelineInfo) -> None:
+        """Go back to the pipeline around the present one. It judges what is left running by its own allowlist."""
+        inner, self.pipeline = self.pipeline, outer
+        if self.deferred is not None and inner.failures is not outer.failures:
+            self.deferred = self.deferred.judged_by(self.failures)
+
     def ending_of(self, error: BaseException) -> Ending:
         """Return the ending with an exception, by the allowlist of the pipeline that the call is in.
 
@@ -221,6 +230,8 @@ class StreamedCall(RunningCall):
     """
 
     __slots__ = ("idle", "idle_source")
+
+    is_streamed = True
 
     def begin(
         self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

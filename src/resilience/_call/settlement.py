@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.ending import ABANDONED, Ending, EndingKind
 from resilience._util.finalizers import pending, put_off, settle_from_finalizer, settle_pending
 from resilience._util.locks import holds_any_lock
@@ -101,6 +102,12 @@ class DeferredSettlement:
         both = DeferredSettlement(known=self.known and other.known)
         self.add(lambda _: other.add(both.end))
         return both
+
+    def judged_by(self, allowlist: Allowlist) -> DeferredSettlement:
+        """Return a settlement that ends with this one, and with its ending as another allowlist judges it."""
+        other = DeferredSettlement(known=self.known)
+        self.add(lambda ending: other.end(ending.judged_by(allowlist)))
+        return other
 
     def add(self, settle: Settle) -> None:
         """Call `settle` with the ending when the work ends, or at once if it has ended."""

@@ -10,6 +10,7 @@ from resilience._call import deadline_errors
 from resilience._call.ambient import Ambient
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.caller import Caller
+from resilience._call.generator_call import Exhausted, Head
 from resilience._call.retry_state import RetryState
 from resilience._call.running_call import RunningCall
 from resilience._call.settlement import REPLACED, DeferredSettlement
@@ -80,9 +81,8 @@ def rejection_after_wait(gate: Gate[Any], ticket: Ticket, call: RunningCall) -> 
     The event is published, too.
     """
     if call.deadline <= ticket.until and clock.monotonic() >= call.deadline:
-        return deadline_errors.expired_error(
-            call, f"while the call waited for {call.pipeline.name_of(gate) or gate.name}"
-        )
+        where = f"while the call waited for {call.pipeline.name_of(gate) or gate.name}"
+        return deadline_errors.expired_error(call, where)
     error = rejection_of(gate, call, ticket)
     publish_rejection(gate, call, error, Mode.ENFORCE)
     return error
@@ -104,8 +104,10 @@ def rejection_of(gate: Gate[Any], call: Call, ticket: Ticket | None = None) -> R
 
 def give_result(gate: ResultGate[Any], token: Any, result: Any) -> None:
     """Give a result to a gate, also one that is carried by an exception. If its hook fails, log that once."""
+    value = result.result if isinstance(result, CarriedResult) else result
     try:
-        gate.on_result(token, result.result if isinstance(result, CarriedResult) else result)
+        if not isinstance(value, Head | Exhausted):  # of a generator
+            gate.on_result(token, value)
     except Exception as error:
         hook_failed("on_result of a policy", gate, error)
 

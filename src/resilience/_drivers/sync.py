@@ -265,7 +265,7 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
     def raising(call: RunningCall) -> Any:
         result = inner(call)
-        if is_bad(result, allowlists):
+        if not call.is_streamed and is_bad(result, allowlists):
             raise BadResult(result)
         return result
 
@@ -283,7 +283,7 @@ def nested(inner: Step, info: PipelineInfo, enter: CountCall, leave: CountCall) 
             enter(key, call)
             return inner(call)
         finally:
-            call.pipeline = outer
+            call.leave_pipeline(outer)
             leave(key, call)
 
     return passing

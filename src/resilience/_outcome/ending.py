@@ -93,6 +93,12 @@ class Ending:
         self._judged = True
         return getattr(self, name)
 
+    def judged_by(self, allowlist: Allowlist) -> Ending:
+        """Return this ending as a pipeline with another allowlist sees it."""
+        if self.error is None or allowlist is self.allowlist:
+            return self
+        return Ending(None, self.error, allowlist)
+
     def by(self, allowlist: Allowlist | None) -> tuple[EndingKind, Failure | None]:
         """Return the kind and the failure by another allowlist, such as a policy's `on=`.
 

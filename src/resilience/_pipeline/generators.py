@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from typing import Any
 
 from resilience import _runtime
@@ -16,6 +17,7 @@ from resilience._call.call import CallOptions
 from resilience._call.entry import Entry, aexecute, execute
 from resilience._call.generator_call import AnyGeneratorCall, AsyncGeneratorCall, Exhausted, GeneratorCall, Head
 from resilience._outcome.ending import ABANDONED, OK, Ending
+from resilience._runtime.deadline import deadline_after
 from resilience._util.clock import FOREVER, clock
 from resilience.errors import LateResult, UsageError
 
@@ -25,26 +27,27 @@ def guard_generator(entry: Entry, options: CallOptions, function: Callable[..., 
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        call = GeneratorCall.make(options, function, args, kwargs)
-        started = clock.monotonic()
-        head = execute(entry, call)
-        if isinstance(head, Head):
-            return (yield from _items(call, head, started))
-        if isinstance(head, Exhausted):
-            return head.value
-        if not hasattr(head.__class__, "__iter__"):
-            raise _not_iterable(call, head)
-        yield from head  # the replacement of a Fallback
-        return None
+        return (yield from _items(entry, GeneratorCall.make(options, function, args, kwargs)))
 
     return guarded
 
 
-def _items(call: GeneratorCall, head: Head, started: float) -> Generator[Any, Any, Any]:
-    """Yield the items, and settle the call when there are no more."""
-    items, settlement = head.items, head.settlement
+def _items(entry: Entry, call: GeneratorCall) -> Generator[Any, Any, Any]:
+    """Make the call, yield the items of the generator, and settle the call when there are no more."""
+    started = clock.monotonic()
+    head = execute(entry, call)
+    if isinstance(head, Exhausted):
+        return head.value
+    if not isinstance(head, Head):
+        if not hasattr(head.__class__, "__iter__"):
+            raise _not_iterable(call, head)
+        yield from head  # the replacement of a Fallback
+        return None
+    call.deferred = head.call.deferred = None  # the settlement is that of the head, for which see below
     item, thrown = head.first, None
     was_silent = False
+    step: Callable[[], Any] | None = None
+    late: Exception | None = None
     try:
         while True:
             try:
@@ -53,26 +56,36 @@ def _items(call: GeneratorCall, head: Head, started: float) -> Generator[Any, An
                 raise
             except BaseException as error:
                 thrown = error
-                item = items.throw(error)
+                step = partial(head.items.throw, error)
             else:
-                _check_deadline(call, started)
-                if was_silent:
-                    raise deadline_errors.cut_error(call, started, head.idle_source)
-                until = clock.monotonic() + head.idle
-                item = items.send(sent)
-                was_silent = clock.monotonic() >= until
+                late = _late(head, started, was_silent=was_silent)
+                if late is not None:
+                    raise late
+                step = partial(head.items.send, sent)
+            until = clock.monotonic() + head.call.idle
+            item = _step(step, min(until, head.call.current_total_deadline()))
+            was_silent = clock.monotonic() >= until
             thrown = None
     except StopIteration as stop:
-        settlement.end(OK)
+        head.settlement.end(OK)
         return stop.value
     except BaseException as error:
         try:
-            items.close()
+            head.items.close()
         finally:
-            settlement.end(_ending(call, error, thrown))
+            head.settlement.end(_ending(head, error, thrown))
         raise
     finally:
-        thrown = None
+        del head  # its settlement has the exception, whose traceback has this frame
+        step = thrown = late = None
+
+
+def _step(step: Callable[[], Any], deadline: float) -> Any:
+    """Take a step of a plain generator, whose code sees the deadline."""
+    if deadline == FOREVER:
+        return step()
+    with deadline_after(max(0.0, deadline - clock.monotonic())):
+        return step()
 
 
 def guard_async_generator(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,8 +108,9 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
             return
         if not isinstance(head, Head):
             raise _not_iterable(call, head)
-        items, settlement = head.items, head.settlement
+        call.deferred = head.call.deferred = None  # as in `_items`
         item, thrown = head.first, None
+        late: Exception | None = None
         try:
             while True:
                 try:
@@ -105,50 +119,59 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
                     raise
                 except BaseException as error:
                     thrown = error
-                    item = await _in_time(call, head, items.athrow(error))
+                    item = await _in_time(head, head.items.athrow(error))
                 else:
-                    _check_deadline(call, started)
-                    item = await _in_time(call, head, items.asend(sent))
+                    late = _late(head, started)
+                    if late is not None:
+                        raise late
+                    item = await _in_time(head, head.items.asend(sent))
                 thrown = None
         except StopAsyncIteration:
-            settlement.end(OK)
+            head.settlement.end(OK)
         except BaseException as error:
             try:
-                await items.aclose()
+                await head.items.aclose()
             finally:
-                settlement.end(_ending(call, error, thrown))
+                head.settlement.end(_ending(head, error, thrown))
             raise
         finally:
-            thrown = None
+            del head  # its settlement has the exception, whose traceback has this frame
+            thrown = late = None
 
     return guarded
 
 
-async def _in_time(call: AsyncGeneratorCall, head: Head, step: Any) -> Any:
+async def _in_time(head: Head, step: Any) -> Any:
     """Await an item, at most until the deadline of the whole call, and for the longest silence."""
-    call.deadline, call.deadline_source = call.current_total_deadline(), call.total_deadline_source
-    until = clock.monotonic() + head.idle
-    if until < call.deadline:
-        call.deadline, call.deadline_source = until, head.idle_source
-    if call.deadline == FOREVER:
-        return await step
+    call = head.call
     try:
+        call.deadline, call.deadline_source = call.current_total_deadline(), call.total_deadline_source
+        until = clock.monotonic() + call.idle
+        if until < call.deadline:
+            call.deadline, call.deadline_source = until, call.idle_source
+        if call.deadline == FOREVER:
+            return await step
         return await _runtime.call_with_deadline(call, step)
     except LateResult as late:
         return late.result
+    finally:
+        del head  # as in `_items`
 
 
-def _check_deadline(call: AnyGeneratorCall, started: float) -> None:
-    """Raise the error of a call whose deadline has passed."""
+def _late(head: Head, started: float, *, was_silent: bool = False) -> Exception | None:
+    """Return the error of a call whose deadline has passed, or that was silent for too long; else None."""
+    call = head.call
+    source = call.idle_source if was_silent else None
     if clock.monotonic() >= call.current_total_deadline():
-        raise deadline_errors.cut_error(call, started, call.total_deadline_source)
+        source = call.total_deadline_source
+    return None if source is None else deadline_errors.cut_error(call, started, source)
 
 
-def _ending(call: AnyGeneratorCall, error: BaseException, thrown: BaseException | None) -> Ending:
+def _ending(head: Head, error: BaseException, thrown: BaseException | None) -> Ending:
     """Return the ending of a generator that was closed, or ended with an exception; `thrown` came from its user."""
     if isinstance(error, GeneratorExit):
         return OK
-    return ABANDONED if error is thrown else Ending(None, error, call.failures)
+    return ABANDONED if error is thrown else Ending(None, error, head.failures)
 
 
 def _not_iterable(call: AnyGeneratorCall, replacement: object) -> UsageError:

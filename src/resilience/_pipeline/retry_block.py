@@ -61,8 +61,12 @@ class RetryBlock:
         wait = self._next_wait()
         if wait is None:
             raise StopIteration
-        if wait > 0:
-            threads.sleep(self._call, clock.monotonic() + wait)
+        try:
+            if wait > 0:
+                threads.sleep(self._call, clock.monotonic() + wait)
+        except BaseException:
+            self._leave()
+            raise
         return self._next()
 
     async def __anext__(self) -> Attempt:
@@ -72,10 +76,14 @@ class RetryBlock:
         wait = self._next_wait()
         if wait is None:
             raise StopAsyncIteration
-        if wait > 0:
-            await _runtime.sleep(self._call, clock.monotonic() + wait)
-        else:
-            await _runtime.checkpoint()
+        try:
+            if wait > 0:
+                await _runtime.sleep(self._call, clock.monotonic() + wait)
+            else:
+                await _runtime.checkpoint()
+        except BaseException:
+            self._leave()
+            raise
         return self._next()
 
     def __del__(self) -> None:

@@ -39,6 +39,7 @@ class GuardedBody:
     ) -> None:
         self._stream = stream
         self._call = call
+        self._failures = call.failures  # of the pipeline that the call is in now, which may be a nested one
         self._timeouts = timeouts
         self._started = started
         self._deferred = deferred
@@ -71,7 +72,7 @@ class GuardedBody:
 
     def _fail(self, error: BaseException) -> None:
         """End the body with an error."""
-        self._end(Ending(None, error, self._call.failures))
+        self._end(Ending(None, error, self._failures))
 
     def _end_late(self, cause: Exception | None = None) -> Exception:
         """End the body since its deadline has passed, and return the error to raise."""
