@@ -25,6 +25,7 @@ LOWEST_FLAGS = [
     # It leaves sockets of connections that are cancelled while they are made to the garbage collector.
     *("-W", "ignore::ResourceWarning", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+PARALLEL = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
 NOT_LOWEST = {"opentelemetry-api": "FastAPI, which the tests use, needs a newer one"}
 CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "check":
         return check(environment())
     if options.command == "test":
-        flags = LOWEST_FLAGS if options.lowest else []
-        return test(environment(options.python, lowest=options.lowest), [*flags, *rest], everything=options.all)
+        python = environment(options.python, lowest=options.lowest)
+        return test(python, [*(LOWEST_FLAGS if options.lowest else []), *(rest or PARALLEL)], everything=options.all)
     if options.command == "bench":
         flags = [flag for flag, given in (("--check", options.check), ("--quick", options.quick)) if given]
         return script("benchmarks/run.py", [*flags, *options.names], environment(group="bench"))
@@ -71,7 +72,11 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         add_help=False,  # that of the script
         allow_abbrev=False,
     )
-    tests = commands.add_parser("test", help="the quick tests; other arguments go to pytest", allow_abbrev=False)
+    tests = commands.add_parser(
+        "test",
+        help="the quick tests, in several processes; other arguments go to pytest, which then runs in one",
+        allow_abbrev=False,
+    )
     tests.add_argument("--all", action="store_true", help="the slow tests too, under branch coverage")
     tests.add_argument("--python", metavar="X", help="another interpreter: a path, a command, or a version as 3.13")
     tests.add_argument("--lowest", action="store_true", help="with the lowest versions that pyproject.toml allows")

@@ -18,6 +18,8 @@ SEEDS = [1, 2, 3, 4, 5]
 FALLS = [3, 7, 10, 20]
 CAPACITY = WORKERS / SERVICE
 
+pytestmark = pytest.mark.no_cover  # it takes three times as long with it, and other tests reach the same lines
+
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 each_fall = pytest.mark.parametrize("seconds", FALLS)
 
@@ -82,15 +84,20 @@ def test_naive_retries_do_not_recover_in_half_a_minute_either() -> None:
 
 @pytest.mark.slow
 @each_seed
-@pytest.mark.parametrize("seconds", [10, 20])
-def test_standard_loses_fewer_calls_than_bare_calls_in_a_long_fall(seconds: int, seed: int) -> None:
-    assert run_guarded(seconds, seed).lost <= 0.6 * run_bare(seconds, seed).lost
+@each_fall
+def test_standard_loses_fewer_calls_than_bare_calls_and_few_more_in_a_short_fall(seconds: int, seed: int) -> None:
+    most = 1.1 if seconds == 3 else 0.6
+
+    assert run_guarded(seconds, seed).lost <= most * run_bare(seconds, seed).lost
 
 
 @pytest.mark.slow
 @each_seed
-def test_standard_recovers_within_7_s_if_the_load_comes_from_100_clients(seed: int) -> None:
-    assert run_guarded(10, seed, clients=100).recovery() <= 7.0
+def test_standard_recovers_within_7_s_and_loses_fewer_calls_if_the_load_comes_from_100_clients(seed: int) -> None:
+    outcome = run_guarded(10, seed, clients=100)
+
+    assert outcome.recovery() <= 7.0
+    assert outcome.lost <= 0.65 * run_bare(10, seed).lost
 
 
 @pytest.mark.slow

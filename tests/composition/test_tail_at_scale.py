@@ -17,6 +17,8 @@ import pytest
 from resilience import Hedge, Pipeline
 from resilience.testing import virtual_time
 
+pytestmark = pytest.mark.no_cover  # simulations, which take three times as long with it
+
 KEYS = 1000
 DELAY = 0.010
 TAIL = [(2e-2, 0.010), (1e-3, 0.069), (1e-6, 1.800)]

@@ -1,11 +1,16 @@
-"""A pytest plugin: a test that is skipped, for a reason that tests/allowed_skips.txt does not list, fails the run."""
+"""A pytest plugin: a test that is skipped, for a reason that tests/allowed_skips.txt does not list, fails the run.
+
+Where pytest-xdist spreads the tests over worker processes, each of them tells the process that started it.
+"""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ALLOWED = "tests/allowed_skips.txt"
+KEY = "forbidden skips"
 
 
 def read_allowed(path: Path) -> list[str]:
@@ -33,7 +38,15 @@ class SkipGuard:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self.judge(report)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Learn what a worker process has found."""
+        found: list[str] = getattr(node, "workeroutput", {}).get(KEY, [])
+        self.complaints += [complaint for complaint in found if complaint not in self.complaints]
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output[KEY] = self.complaints
         if self.complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

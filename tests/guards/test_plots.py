@@ -8,6 +8,8 @@ import pytest
 
 from docs.plots.__main__ import PAGES, PLOTS
 
+pytestmark = pytest.mark.no_cover  # simulations, which take three times as long with it
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)

@@ -38,10 +38,11 @@ def planted(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-def test_skips_that_are_not_allowed_fail_the_run_and_are_named(planted: pytest.Pytester) -> None:
+@pytest.mark.parametrize("processes", [[], ["--numprocesses=2"]], ids=["one process", "several"])
+def test_skips_that_are_not_allowed_fail_the_run_and_are_named(planted: pytest.Pytester, processes: list[str]) -> None:
     planted.makepyfile(test_planted=SKIPS, test_module="import pytest\npytest.skip('all', allow_module_level=True)")
 
-    result = planted.runpytest_subprocess(*GUARDED)
+    result = planted.runpytest_subprocess(*GUARDED, *processes)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     complaints = sorted(line for line in result.outlines if line.startswith("FORBIDDEN SKIP"))

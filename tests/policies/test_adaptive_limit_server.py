@@ -12,6 +12,8 @@ from resilience._util.clock import clock
 from resilience.testing import seeded
 from tests.support.loops import Run, on_asyncio, on_trio
 
+pytestmark = pytest.mark.no_cover  # simulations, which take three times as long with it
+
 LATENCY = 0.1
 CLIENTS = 100
 

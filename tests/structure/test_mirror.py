@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 DRIVERS = Path(__file__).parents[2] / "src" / "resilience" / "_drivers"
-PAIRS = {"sync": "async_", "sync_gate": "async_gate", "sync_keyed": "async_keyed"}
+PAIRS = {
+    "sync": "async_",
+    "sync_gate": "async_gate",
+    "sync_keyed": "async_keyed",
+    "sync_substitute": "async_substitute",
+}
 DIFFER = {"await_delay", "await_replacement", "invoke", "invoke_attempt"}
 """What a hook or function returns is awaited in one, and an error in the other; only tasks are cancelled."""
 
@@ -42,10 +47,13 @@ def test_the_drivers_are_mirror_images(plain: str) -> None:
 
 
 def test_every_exception_is_needed() -> None:
-    sync = functions((DRIVERS / "sync.py").read_text())
-    mirrored = functions((DRIVERS / "async_.py").read_text())
+    differ: set[str] = set()
+    for plain, other in PAIRS.items():
+        sync = functions((DRIVERS / f"{plain}.py").read_text())
+        mirrored = functions((DRIVERS / f"{other}.py").read_text())
+        differ |= {name for name in sync if sync[name] != mirrored[name]}
 
-    assert {name for name in sync if sync[name] != mirrored[name]} == DIFFER
+    assert differ == DIFFER
 
 
 def test_a_planted_difference_is_caught() -> None:

@@ -19,6 +19,7 @@ TESTED_WITH = {
     "_drivers/async_": "_drivers/sync",
     "_drivers/async_gate": "_drivers/sync_gate",
     "_drivers/contest": "_drivers/sync_race",
+    "_drivers/async_substitute": "_drivers/sync_substitute",
     "_drivers/phases": "_pipeline/generators",
     "_policies/phases": "_pipeline/generators",
     "_call/generator_call": "_pipeline/generators",

@@ -43,10 +43,16 @@ class PipelineInfo:
         """Whether the pipeline acts on failures, but no allowlist in it classifies the results of plain functions."""
 
     def name_of(self, policy: object) -> str:
-        """Return the name of a policy in this pipeline; empty if the policy is not part of it."""
+        """Return the name of a policy in this pipeline; empty if the policy is not part of it.
+
+        A limit of a combined rate limit has its own name.
+        """
         whole = getattr(policy, "_partition", None) or policy
         names = [name for name, one in self.policies.items() if one is policy or one is whole]
-        return names[-1] if names else ""
+        if names:
+            return names[-1]
+        limits = {id(limit): limit for one in self.policies.values() for limit in getattr(one, "limits", ())}
+        return getattr(limits.get(id(policy)), "name", "")
 
     def label(self, policy: object, default: str) -> str:
         """Return a name for messages, such as "breaker of quotes"; `default` replaces the name of an unknown policy."""

@@ -9,15 +9,16 @@ from resilience import _runtime as runtime
 from resilience._call.running_call import RunningCall
 from resilience._drivers.async_ import Step
 from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, call_on_success, result_of
-from resilience._policies.base import Policy
+from resilience._policies.base import Policy, fixed
 from resilience._policies.shapes import OnSuccess, Race
 
 
 def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
     """Drive a Race: start attempts as the policy says, use the outcome of the winner, cancel and await the others."""
+    decide = fixed(policy)
 
     async def racing(call: RunningCall) -> Any:
-        state, now = begin(policy, call, inside)
+        state, now = begin(decide, call, inside)
         if state is None:
             result = await inner(call)
         else:
@@ -43,9 +44,10 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
 
 def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
     """Drive a Race in shadow mode: the call is made once; a further attempt that was due is reported at its end."""
+    decide = fixed(policy)
 
     async def watched(call: RunningCall) -> Any:
-        shadow = begin_shadow(policy, call, inside)
+        shadow = begin_shadow(policy, decide, call, inside)
         try:
             result = await inner(call)
         except Exception as error:

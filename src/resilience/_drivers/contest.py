@@ -276,9 +276,9 @@ class ShadowContest:
             publish(HedgeEnded, self._race, self._call, result=HedgeResult.REFUSED, attempts=1, **common)
 
 
-def begin_shadow(race: Race, call: RunningCall, inside: tuple[Policy[Any], ...]) -> ShadowContest | None:
-    """Return a race in shadow mode; None for a call that the policy does not race."""
-    state, now = begin(race, call, inside)
+def begin_shadow(race: Race, decide: Race, call: RunningCall, inside: tuple[Policy[Any], ...]) -> ShadowContest | None:
+    """Return a race in shadow mode, about which `decide` decides; None for a call that the policy does not race."""
+    state, now = begin(decide, call, inside)
     try:
         if state is None or not state.should_start(now):
             return None

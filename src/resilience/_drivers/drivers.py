@@ -14,12 +14,14 @@ from resilience._drivers import (
     async_gate,
     async_keyed,
     async_race,
+    async_substitute,
     fault,
     phases,
     sync,
     sync_gate,
     sync_keyed,
     sync_race,
+    sync_substitute,
 )
 from resilience._drivers.hooks import CountCall
 from resilience._drivers.thread import thread_scope, thread_scope_async
@@ -83,8 +85,8 @@ SYNC = Drivers(
     shadow_inject=fault.shadow_inject,
     race=sync_race.race,
     shadow_race=sync_race.shadow_race,
-    substitute=sync.substitute,
-    shadow_substitute=sync.shadow_substitute,
+    substitute=sync_substitute.substitute,
+    shadow_substitute=sync_substitute.shadow_substitute,
     raise_bad_results=sync.raise_bad_results,
     nested=sync.nested,
 )
@@ -109,8 +111,8 @@ ASYNC = Drivers(
     shadow_inject=fault.shadow_inject,
     race=async_race.race,
     shadow_race=async_race.shadow_race,
-    substitute=async_.substitute,
-    shadow_substitute=async_.shadow_substitute,
+    substitute=async_substitute.substitute,
+    shadow_substitute=async_substitute.shadow_substitute,
     raise_bad_results=async_.raise_bad_results,
     nested=async_.nested,
 )

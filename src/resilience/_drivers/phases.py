@@ -50,10 +50,11 @@ class _Phases:
     """The bounds of one Scope in one pipeline."""
 
     def __init__(self, policy: PhasedScope, scope: TimeoutScope, info: PipelineInfo) -> None:
-        self._first = FOREVER if policy.first is None else policy.first
-        self._idle = FOREVER if policy.idle is None else policy.idle
-        self._first_source = DeadlineSource(scope, info, policy, policy.first, "limit on the first item")
-        self._idle_source = DeadlineSource(scope, info, policy, policy.idle, "limit on silences")
+        first, idle = policy.first, policy.idle
+        self._first = FOREVER if first is None else first
+        self._idle = FOREVER if idle is None else idle
+        self._first_source = DeadlineSource(scope, info, policy, first, "limit on the first item")
+        self._idle_source = DeadlineSource(scope, info, policy, idle, "limit on silences")
 
     def begin(self, call: StreamedCall) -> None:
         """Set the bounds for a call, unless there are shorter ones."""

@@ -20,7 +20,8 @@ from resilience._drivers import hooks
 from resilience._drivers.hooks import CountCall
 from resilience._outcome.allowlist import Allowlist, is_bad
 from resilience._outcome.ending import OK
-from resilience._policies.shapes import Loop, OnSuccess, Scope, Substitute
+from resilience._policies.base import fixed
+from resilience._policies.shapes import Loop, OnSuccess, Scope
 from resilience._runtime import threads as runtime
 from resilience._util.clock import FOREVER, clock
 from resilience._util.log_once import hook_failed
@@ -171,11 +172,11 @@ def shadow_loop(policy: Loop, inner: Step, on_success: OnSuccess | None) -> Step
 def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
     """Drive a Scope: set its deadline for what is inside, unless an earlier one is in force. `invoke` enforces it."""
     now = clock
-    seconds, bounds_call = source.seconds, source.bounds_call
+    seconds, bounds_call, decide = source.seconds, source.bounds_call, fixed(policy)
 
     def bounded(call: RunningCall) -> Any:
         outer, outer_source = call.deadline, call.deadline_source
-        deadline = policy.deadline(call, now.monotonic()) if seconds is None else now.monotonic() + seconds
+        deadline = decide.deadline(call, now.monotonic()) if seconds is None else now.monotonic() + seconds
         if deadline >= outer:
             return inner(call)
         call.deadline = deadline
@@ -194,9 +195,10 @@ def scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
 
 def shadow_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
     """Drive a Scope in shadow mode: it reports a passed deadline, and the ending passes through."""
+    decide = fixed(policy)
 
     def watched(call: RunningCall) -> Any:
-        deadline = policy.deadline(call, clock.monotonic())
+        deadline = decide.deadline(call, clock.monotonic())
         finalizing = False
         try:
             return inner(call)
@@ -206,56 +208,6 @@ def shadow_scope(policy: Scope, inner: Step, source: DeadlineSource) -> Step:
         finally:
             if not finalizing and clock.monotonic() >= deadline:
                 deadline_errors.publish(call, source, mode=Mode.SHADOW)
-
-    return watched
-
-
-def substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute: replace the outcome of an ending that it handles."""
-    keeps_results = hooks.keeps_results(policy)
-
-    def replacing(call: RunningCall) -> Any:
-        try:
-            result = inner(call)
-        except Exception as error:
-            # Not in a local variable: the traceback holds this frame, and the ending holds the exception.
-            if not hooks.should_handle(policy, call, call.ending_of(error)):
-                raise
-            age = hooks.age_of(policy, call)
-            value = policy.replace(call, call.ending_of(error))
-        else:
-            if keeps_results:
-                hooks.keep_result(policy, call, result)
-            return result
-        if hasattr(value.__class__, "__await__"):
-            value = await_replacement(value, call, policy.name)
-        call.deferred = hooks.settlement_of_replacement(call.deferred)
-        hooks.publish_replacement(policy, call, info, Mode.ENFORCE, age)
-        return value
-
-    return replacing
-
-
-def await_replacement(value: Any, call: RunningCall, policy: str) -> Any:
-    """Raise an error: a plain call cannot await a replacement."""
-    del call
-    raise callables.unawaited_replacement(value, policy)
-
-
-def shadow_substitute(policy: Substitute[Any], inner: Step, info: PipelineInfo) -> Step:
-    """Drive a Substitute in shadow mode: it reports a replacement, and the ending passes through."""
-    keeps_results = hooks.keeps_results(policy)
-
-    def watched(call: RunningCall) -> Any:
-        try:
-            result = inner(call)
-        except Exception as error:
-            if hooks.should_handle(policy, call, call.ending_of(error)):
-                hooks.publish_replacement(policy, call, info, Mode.SHADOW, hooks.age_of(policy, call))
-            raise
-        if keeps_results:
-            hooks.keep_result(policy, call, result)
-        return result
 
     return watched
 

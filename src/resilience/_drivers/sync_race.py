@@ -8,7 +8,7 @@ from typing import Any
 from resilience._call.running_call import RunningCall
 from resilience._drivers.contest import Attempt, Contest, begin, begin_shadow, call_on_success, joined
 from resilience._drivers.sync import Step
-from resilience._policies.base import Policy
+from resilience._policies.base import Policy, fixed
 from resilience._policies.shapes import OnSuccess, Race, RaceState
 from resilience._runtime import threads as runtime
 from resilience._runtime.threads import ThreadCall
@@ -17,9 +17,10 @@ from resilience._util.clock import FOREVER
 
 def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
     """Drive a Race: start attempts as the policy says, use the outcome of the winner, leave the others behind."""
+    decide = fixed(policy)
 
     def racing(call: RunningCall) -> Any:
-        state, now = begin(policy, call, inside)
+        state, now = begin(decide, call, inside)
         if state is None:
             result = inner(call)
         else:
@@ -37,9 +38,10 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
 
 def shadow_race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[Policy[Any], ...]) -> Step:
     """Drive a Race in shadow mode: the call is made once; a further attempt that was due is reported at its end."""
+    decide = fixed(policy)
 
     def watched(call: RunningCall) -> Any:
-        shadow = begin_shadow(policy, call, inside)
+        shadow = begin_shadow(policy, decide, call, inside)
         try:
             result = inner(call)
         except Exception as error:

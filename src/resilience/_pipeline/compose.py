@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from resilience._call.call import PipelineInfo
 from resilience._call.caller import D_co
@@ -16,7 +16,17 @@ from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.in_flight import InFlight
-from resilience._pipeline.links import GatePair, Link, Part, ScopedLoop, fuse, policies_of
+from resilience._pipeline.links import (
+    ChainBuild,
+    GatePair,
+    Link,
+    Part,
+    ScopedLoop,
+    fuse,
+    limits_in_shadow,
+    more_lenient,
+    policies_of,
+)
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.partition import Partition, sample
@@ -25,30 +35,6 @@ from resilience._policies.shapes import Gate, Injector, Loop, OnSuccess, Race, S
 from resilience._util.log_once import hook_failed
 from resilience.errors import UsageError
 from resilience.events._types import AttemptEnded, CallEnded, Event, Mode, TimeoutScope
-
-_LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
-
-
-def more_lenient(one: Mode, other: Mode) -> Mode:
-    """Return the more lenient of two modes: off, then shadow, then enforce."""
-    return max(one, other, key=_LENIENCY.index)
-
-
-class ChainBuild(NamedTuple):
-    """The common data of one chain, nested pipelines included.
-
-    Attributes:
-        drivers: the family of drivers.
-        result_lists: the allowlists that classify returned values.
-        success_hooks: the `on_success` of the inner loops, or their budgets by key, so that two Retries with one budget
-            deposit in it once.
-        inside: the policies in enforce mode that were composed so far, innermost first.
-    """
-
-    drivers: Drivers
-    result_lists: tuple[Allowlist, ...]
-    success_hooks: list[object]
-    inside: list[Policy[Any]]
 
 
 class Composer:
@@ -88,8 +74,8 @@ class Composer:
         for policy, applies in self._with_modes(mode):
             if isinstance(policy, Composite):
                 found += policy.composer.result_lists(applies, default)
-            elif applies is not Mode.OFF and policy.failures is not None and policy.failures.lists_results:
-                found.append(policy.failures)
+            elif applies is not Mode.OFF and (listed := policy.failures) is not None and listed.lists_results:
+                found.append(listed)
         lists[key] = tuple(found)
         return lists[key]
 
@@ -176,6 +162,7 @@ class Composer:
                 looped = looped or policy.composer.has_loop(own)
             elif own is not Mode.OFF:
                 parts.append(Part(policy, own, looped))
+                parts += (Part(limit, Mode.SHADOW, looped) for limit in limits_in_shadow(policy))
                 looped = looped or isinstance(policy, Loop)
         return parts
 

@@ -15,9 +15,10 @@ from resilience._drivers.drivers import ASYNC, SYNC, Drivers, Step
 from resilience._drivers.hooks import publish_rejection
 from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
-from resilience._pipeline.compose import Composer, more_lenient
+from resilience._pipeline.compose import Composer
 from resilience._pipeline.generators import guard_async_generator, guard_generator
 from resilience._pipeline.in_flight import InFlight
+from resilience._pipeline.links import more_lenient
 from resilience._pipeline.retry_block import RetryBlock
 from resilience._policies.base import Policy, forget_calls
 from resilience._policies.shapes import Gate, Loop

@@ -5,11 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from resilience._drivers.drivers import observes_results
+from resilience._drivers.drivers import Drivers, observes_results
+from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
 from resilience._policies.phases import has_phases
+from resilience._policies.rate_limit.rate_limit import CombinedRateLimit, RateLimit
 from resilience._policies.shapes import Gate, Loop, Scope
 from resilience.events._types import Mode
+
+_LENIENCY = (Mode.ENFORCE, Mode.SHADOW, Mode.OFF)
+
+
+def more_lenient(one: Mode, other: Mode) -> Mode:
+    """Return the more lenient of two modes: off, then shadow, then enforce."""
+    return max(one, other, key=_LENIENCY.index)
+
+
+class ChainBuild(NamedTuple):
+    """The common data of one chain, nested pipelines included.
+
+    Attributes:
+        drivers: the family of drivers.
+        result_lists: the allowlists that classify returned values.
+        success_hooks: the `on_success` of the inner loops, or their budgets by key, so that two Retries with one budget
+            deposit in it once.
+        inside: the policies in enforce mode that were composed so far, innermost first.
+    """
+
+    drivers: Drivers
+    result_lists: tuple[Allowlist, ...]
+    success_hooks: list[object]
+    inside: list[Policy[Any]]
 
 
 class Part(NamedTuple):
@@ -83,3 +109,9 @@ def _joined(outer: Part, inner: Part) -> Link | None:
             return None
         return ScopedLoop(first, second, outer.looped, seconds)
     return None
+
+
+def limits_in_shadow(policy: Policy[Any]) -> list[RateLimit]:
+    """Return the rate limits in shadow mode of a combined one; none for other policies."""
+    limits = policy.limits if isinstance(policy, CombinedRateLimit) else ()
+    return [limit for limit in limits if limit.mode is Mode.SHADOW]

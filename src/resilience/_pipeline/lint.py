@@ -24,7 +24,8 @@ def contradictions(policies: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     for index, (name, policy) in enumerate(policies):
         inside = policies[index + 1 :]
         yield from _repeated(name, policy, inside)
-        listed = () if policy.failures is None else policy.failures.rejections
+        allowlist = policy.failures
+        listed = () if allowlist is None else allowlist.rejections
         if listed and not isinstance(policy, Substitute):
             names = ", ".join(kind.__name__ for kind in listed)
             yield (
@@ -57,13 +58,14 @@ def _both_retry(outer: Policy[Any], inner: Policy[Any]) -> bool:
     """Return whether both are Retries with more than one attempt, which are not meant to multiply."""
     if not (isinstance(outer, Retry) and isinstance(inner, Retry)):
         return False
-    return 1 not in (outer.settings.attempts, inner.settings.attempts) and not outer.settings.nested
+    settings = outer.settings
+    return 1 not in (settings.attempts, inner.settings.attempts) and not settings.nested
 
 
 def _too_long_inside(name: str, timeout: Timeout, inside: list[tuple[str, Policy[Any]]]) -> Iterator[str]:
     """Yield a sentence for the bound of the first item, and for each inner Timeout, that is not shorter."""
-    total = timeout.settings.seconds
-    first = timeout.settings.first
+    settings = timeout.settings
+    total, first = settings.seconds, settings.first
     if total is not None and first is not None and first >= total:
         yield f"{name} has first={first:g} s, but ends after {total:g} s; set first to less than that"
     for inner_name, inner in inside:
@@ -120,13 +122,10 @@ def _breaker(
     if settings.slow_after is None:
         return
     for other_name, other in (*outside, *inside):
-        if (
-            isinstance(other, Timeout)
-            and other.settings.seconds is not None
-            and settings.slow_after >= other.settings.seconds
-        ):
+        seconds = other.settings.seconds if isinstance(other, Timeout) else None
+        if seconds is not None and settings.slow_after >= seconds:
             yield (
                 f"{name} counts a call as slow from slow_after={settings.slow_after:g} s on, but {other_name} ends it "
-                f"after {other.settings.seconds:g} s; set slow_after to less than that"
+                f"after {seconds:g} s; set slow_after to less than that"
             )
             return

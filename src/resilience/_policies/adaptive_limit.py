@@ -221,7 +221,8 @@ class AdaptiveLimit(ConcurrencyGate[Window]):
         self._token.expect(limit, self.settings.max_limit)
 
     def _wanted_limit(self) -> int:
-        return min(max(self._limit, self.settings.min_limit), self.settings.max_limit)
+        settings = self.settings
+        return min(max(self._limit, settings.min_limit), settings.max_limit)
 
     def _take(self) -> bool:
         """Take a permit for the first waiting call, whose ticket learns in which window. Lock held."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass, replace
 from operator import attrgetter, methodcaller
-from typing import Any, ClassVar, Protocol, SupportsIndex
+from typing import Any, ClassVar, Protocol, SupportsIndex, TypeVar
 from weakref import ref
 
 from resilience._call.call import Call, CallOptions, PipelineInfo
@@ -15,7 +15,10 @@ from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
 from resilience._util.locks import new_lock
+from resilience._util.values import plain
 from resilience.events._types import Mode, ModeName
+
+P = TypeVar("P", bound="Policy[Any]")
 
 _update_lock = new_lock()
 _first_use_lock = new_lock()
@@ -63,6 +66,8 @@ class Policy(Caller[D_co]):
     """
 
     kind: ClassVar[str] = "policy"
+    _shares_state: ClassVar[bool]
+    """Set by a class, for itself and not for its subclasses, whose state is in objects that `fixed` can share."""
     _repr_defaults: ClassVar[dict[str, Any]] = {}
     """Defaults of the settings for which the constructor takes None; `repr` omits settings with these values."""
     settings: Any = None
@@ -155,11 +160,12 @@ class Policy(Caller[D_co]):
 
     def _changed(self, settings: dict[str, Any]) -> Any:
         """Return the settings with some changed, or raise the error that `update` raises for them."""
-        known = {one.name for one in _fields(self.settings) if one.init}
+        own = self.settings
+        known = {one.name for one in _fields(own) if one.init}
         if unknown := sorted(set(settings) - known):
             names = ", ".join(sorted(known)) or "none of its own"
             raise TypeError(f"{self.kind} has no setting {', '.join(unknown)}; it has {names}")
-        return replace(self.settings, **settings) if settings else self.settings
+        return replace(own, **settings) if settings else own
 
     def _settings_changed(self) -> None:
         """Adapt the state to new settings. Called by `update` with its lock held; an exception undoes the update."""
@@ -167,10 +173,9 @@ class Policy(Caller[D_co]):
     def describe(self) -> dict[str, Any]:
         """Return kind, name, mode and settings as plain data: dicts, strings, numbers, booleans and None."""
         description: dict[str, Any] = {"kind": self.kind, "name": self.name, "mode": str(self._mode)}
-        if is_dataclass(self.settings):
-            description["settings"] = {
-                one.name: _plain(getattr(self.settings, one.name)) for one in _fields(self.settings) if one.init
-            }
+        settings = self.settings
+        if is_dataclass(settings):
+            description["settings"] = {name: plain(value) for name, value in _values(settings).items()}
         return description
 
     def snapshot(self) -> dict[str, Any]:
@@ -248,29 +253,35 @@ class Policy(Caller[D_co]):
         defaults = {
             name: one.default for name, one in inspect.signature(type(self)).parameters.items()
         } | self._repr_defaults
-        settings = {one.name: getattr(self.settings, one.name) for one in _fields(self.settings) if one.init}
         shown = [
-            f"{name}={value!r}" for name, value in settings.items() if name not in defaults or value != defaults[name]
+            f"{name}={value!r}"
+            for name, value in _values(self.settings).items()
+            if name not in defaults or value != defaults[name]
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def fixed(policy: P) -> P:
+    """Return what decides for the calls of one chain: a policy with the state of this one and its settings of now.
+
+    So a call in flight keeps the rules that it began with. For a class that does not set `_shares_state` it is the
+    policy itself.
+    """
+    if "_shares_state" not in vars(type(policy)):
+        return policy
+    twin = object.__new__(type(policy))
+    vars(twin).update(vars(policy))
+    return twin
+
+
+def _values(settings: Any) -> dict[str, Any]:
+    """Return the values of a settings dataclass by the name of the parameter; none for other objects."""
+    return {one.name: getattr(settings, one.name) for one in _fields(settings) if one.init}
 
 
 def _fields(settings: Any) -> tuple[Field[Any], ...]:
     """Return the fields of a settings dataclass; none for other objects."""
     return fields(settings) if is_dataclass(settings) else ()
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as plain data; objects of other types as their `repr`."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return _plain_items(value)
-    return repr(value)
-
-
-def _plain_items(mapping: Any) -> dict[str, Any]:
-    return {str(key): _plain(one) for key, one in mapping.items()}
 
 
 forget_calls: Callable[[Policy[Any]], object] = methodcaller("_forget_calls")

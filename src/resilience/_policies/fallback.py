@@ -59,6 +59,7 @@ class Fallback(Substitute[D]):
     """
 
     kind = "fallback"
+    _shares_state = True
     settings: FallbackSettings
 
     @overload

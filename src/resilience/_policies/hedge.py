@@ -115,6 +115,7 @@ class Hedge(Race):
     """
 
     kind = "hedge"
+    _shares_state = True
     settings: HedgeSettings
 
     def __init__(
@@ -177,7 +178,7 @@ class Hedge(Race):
 
     def reset(self) -> None:
         """Forget what was learned, and reset the budget if this Hedge has a budget of its own."""
-        self._estimators = {}
+        self._estimators.clear()
         budget = self.settings.budget
         if isinstance(budget, RetryBudget | Keyed):
             budget.reset()

@@ -172,7 +172,8 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
         return {**Policy.describe(self), **super().describe()}
 
     def _settings_changed(self) -> None:
-        self._configure(self.settings.by, self.settings.max_keys, self.settings.idle)
+        settings = self.settings
+        self._configure(settings.by, settings.max_keys, settings.idle)
 
     def _recompose(self) -> None:
         for policy in self.policies():

@@ -62,6 +62,7 @@ class StaleCache(Substitute[Never]):
     """
 
     kind = "stale_cache"
+    _shares_state = True
     settings: StaleCacheSettings
 
     def __init__(
@@ -76,20 +77,13 @@ class StaleCache(Substitute[Never]):
     ) -> None:
         settings = StaleCacheSettings(key=key, max_age=max_age, max_entries=max_entries, on=on)
         super().__init__(settings, name=name, mode=mode)
-        self._lock = new_lock()
-        self._results: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._results = _Results(max_entries)
 
     def on_result(self, call: Call, result: Any) -> None:
         """Keep a good result."""
         key = self._key(call)
-        if key is None:
-            return
-        dropped: list[object] = []  # what is dropped is freed without the lock: it may run code of the user
-        with self._lock:
-            dropped.append(self._results.pop(key, None))
-            self._results[key] = clock.monotonic(), result
-            while len(self._results) > self.settings.max_entries:
-                dropped.append(self._results.popitem(last=False))
+        if key is not None:
+            self._results.keep(key, result)
 
     def should_handle(self, call: Call, ending: Ending) -> bool:
         """Return whether to replace this ending, and a result is there that is not too old."""
@@ -114,32 +108,16 @@ class StaleCache(Substitute[Never]):
 
     def reset(self) -> None:
         """Drop all results."""
-        with self._lock:
-            dropped, self._results = self._results, OrderedDict()
-        del dropped
+        self._results.clear()
 
     def _settings_changed(self) -> None:
         """Drop what is too much under a smaller `max_entries`."""
-        dropped: list[object] = []
-        with self._lock:
-            while len(self._results) > self.settings.max_entries:
-                dropped.append(self._results.popitem(last=False))
+        self._results.limit(self.settings.max_entries)
 
     def _kept(self, call: Call) -> tuple[float, Any] | None:
         """Return when the result for a call was kept, and the result; None if there is none that is young enough."""
         key = self._key(call)
-        if key is None:
-            return None
-        with self._lock:
-            kept = self._results.get(key)
-            if kept is None:
-                return None
-            fresh = clock.monotonic() - kept[0] <= self.settings.max_age
-            if fresh:
-                self._results.move_to_end(key)
-            else:
-                del self._results[key]
-        return kept if fresh else None
+        return None if key is None else self._results.find(key, self.settings.max_age)
 
     def _key(self, call: Call) -> Hashable | None:
         """Return the key of a call; None if its result is not kept."""
@@ -155,3 +133,53 @@ class StaleCache(Substitute[Never]):
             hook_failed("key= of a StaleCache", own, error)
             return None
         return key
+
+
+class _Results:
+    """The kept results by key, the least recently used one first. What is dropped is freed without the lock."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._lock = new_lock()
+        self._by_key: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._max_entries = max_entries
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def keep(self, key: Hashable, result: Any) -> None:
+        """Keep a result, and drop what is too much."""
+        dropped: list[object] = []
+        with self._lock:
+            dropped.append(self._by_key.pop(key, None))
+            self._by_key[key] = clock.monotonic(), result
+            self._trim(dropped)
+
+    def find(self, key: Hashable, max_age: float) -> tuple[float, Any] | None:
+        """Return when a result was kept, and the result; None if there is none that is young enough."""
+        with self._lock:
+            kept = self._by_key.get(key)
+            if kept is None:
+                return None
+            fresh = clock.monotonic() - kept[0] <= max_age
+            if fresh:
+                self._by_key.move_to_end(key)
+            else:
+                del self._by_key[key]
+        return kept if fresh else None
+
+    def limit(self, max_entries: int) -> None:
+        """Set the greatest number of results."""
+        dropped: list[object] = []
+        with self._lock:
+            self._max_entries = max_entries
+            self._trim(dropped)
+
+    def clear(self) -> None:
+        """Drop all results."""
+        with self._lock:
+            dropped, self._by_key = self._by_key, OrderedDict()
+        del dropped
+
+    def _trim(self, dropped: list[object]) -> None:
+        while len(self._by_key) > self._max_entries:
+            dropped.append(self._by_key.popitem(last=False))

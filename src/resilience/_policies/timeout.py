@@ -82,6 +82,7 @@ class Timeout(PhasedScope):
     """
 
     kind = "timeout"
+    _shares_state = True
     settings: TimeoutSettings
 
     def __init__(
@@ -159,10 +160,11 @@ class Timeout(PhasedScope):
         Raises:
             BulkheadFullError: with reason "abandoned_full".
         """
-        if len(self._abandoned) >= self.settings.max_abandoned:
+        max_abandoned = self.settings.max_abandoned
+        if len(self._abandoned) >= max_abandoned:
             raise BulkheadFullError(
                 f"{call.operation} was not called: {self.abandoned} earlier calls still run in abandoned threads "
-                f"(max_abandoned={self.settings.max_abandoned}); find out what they wait for",
+                f"(max_abandoned={max_abandoned}); find out what they wait for",
                 policy=call.pipeline.name_of(self),
                 pipeline=call.pipeline.name,
                 reason=RejectReason.ABANDONED_FULL,

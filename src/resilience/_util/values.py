@@ -43,3 +43,16 @@ class Missing(Enum):
 
 MISSING: Final = Missing.MISSING
 """The default of a parameter that was not given, where None is a value."""
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain data; objects of other types as their `repr`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return _plain_items(value)
+    return repr(value)
+
+
+def _plain_items(mapping: Any) -> dict[str, Any]:
+    return {str(key): plain(one) for key, one in mapping.items()}

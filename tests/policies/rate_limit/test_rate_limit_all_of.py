@@ -9,7 +9,8 @@ import pytest
 
 from resilience import CombinedRateLimit, Partition, Pipeline, RateLimit, RateLimitedError, Ticket
 from resilience._outcome.ending import ABANDONED
-from resilience.testing import VirtualClock
+from resilience.events import Queued
+from resilience.testing import Recorder, VirtualClock
 from tests.policies.rate_limit.helpers import admitted, call_of, exceeds, now, queued
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -215,6 +216,29 @@ def test_in_shadow_mode_nobody_waits_and_those_who_would_have_been_admitted_coun
         both.call(int, 100)
     assert requests.available == pytest.approx(0)
     assert both.queued == 0
+
+
+def test_a_limit_in_shadow_mode_takes_and_reports_and_does_not_hold_back() -> None:
+    requests, tokens, both = llm(actual=lambda used: used)
+    pipeline = Pipeline(both, name="llm")
+    tokens.mode = "shadow"
+    with Recorder(pipeline) as recorder:
+        for _ in range(3):
+            pipeline.call(lambda estimate: estimate, 400)
+
+    assert tokens.available == pytest.approx(200)
+    assert requests.available == pytest.approx(2)
+    (queued,) = recorder.of(Queued)
+    assert (queued.policy, queued.mode) == ("tokens", "shadow")
+
+    tokens.mode = "off"
+    with Recorder(pipeline) as recorder:
+        pipeline.call(lambda estimate: estimate, 400)
+    assert recorder.of(Queued) == []
+    assert tokens.available == pytest.approx(200)
+    tokens.mode = "enforce"
+    pipeline.call(lambda estimate: estimate, 200)
+    assert tokens.available == pytest.approx(0)
 
 
 def test_a_partition_keeps_one_whose_limits_are_in_debt(clock: VirtualClock) -> None:

@@ -174,9 +174,10 @@ class CircuitBreaker(Gate[Token]):
 
     def _score(self, token: Token, ending: Ending) -> None:
         # The verdict may call a predicate of the user, so it is made without the lock.
-        verdict = GOOD if ending is OK else self.settings.verdict(ending)
+        settings = self.settings
+        verdict = GOOD if ending is OK else settings.verdict(ending)
         if verdict.good is None and isinstance(ending.error, Exception):
-            log_if_unlisted(self._pipelines(), self.settings, ending, ending.error)
+            log_if_unlisted(self._pipelines(), settings, ending, ending.error)
         now = clock.monotonic()
         if isinstance(token, Probe):
             self._publish(self._machine.end_probe(token, verdict, now, slow=self._was_slow(token, now)))

@@ -180,14 +180,15 @@ class RateGate(PermitGate[Token], ResultGate[Token]):
         admitted = self.admitted_of(token)
         used: Corrections = []
         for source in self._sources:
-            if source.settings.actual is None:
+            actual = source.settings.actual
+            if actual is None:
                 continue
             try:
-                units = source.settings.actual(result)
+                units = actual(result)
                 if units is not None:
                     used += admitted.of(source.meter, validation.number("what actual returns", units))
             except Exception as error:
-                hook_failed("actual of a policy", source.settings.actual, error)
+                hook_failed("actual of a policy", actual, error)
         self.correct(admitted, used, close=True)
 
     def on_response_head(self, token: Token) -> Token:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilience._call.call import Call
+from resilience._policies.base import Recomposable
 from resilience._policies.rate_limit.gate import RateGate
 from resilience._policies.rate_limit.reservation import Reservation
 from resilience._policies.rate_limit.settings import Actual, Cost, RateLimitSettings
@@ -64,7 +65,6 @@ class RateLimit(RateGate):
     ) -> None:
         settings = RateLimitSettings(rate=rate, per=per, burst=burst, max_wait=max_wait, cost=cost, actual=actual)
         self.source = Source(settings)
-        """What the gates that take from it know of it. Internal."""
         self._meter = self.source.meter
         self.source.gates.add(self)
         super().__init__(settings, name=name, mode=mode)
@@ -81,8 +81,7 @@ class RateLimit(RateGate):
             mode: see `Policy`.
 
         Raises:
-            TypeError: one of `limits` is not a RateLimit, or there is none.
-            ValueError: one is there twice.
+            TypeError, ValueError: one of `limits` is not a RateLimit, or is there twice; or there is none.
         """
         return CombinedRateLimit(*limits, name=name, mode=mode)
 
@@ -176,14 +175,15 @@ class RateLimit(RateGate):
         calls rejected since the start or the last reset; `rate`, `per` and `burst` the settings.
         """
         with state_lock:
+            settings = self.settings
             state = {
                 "available": self._meter.available(clock.monotonic()),
                 "wait": round(self._wait_of_one(), 6),
                 "queued": len(self._waiting),
                 "rejected": self._rejected,
-                "rate": self.settings.rate,
-                "per": self.settings.per,
-                "burst": self.settings.burst,
+                "rate": settings.rate,
+                "per": settings.per,
+                "burst": settings.burst,
             }
         if pending:
             run_pending()
@@ -208,8 +208,9 @@ class CombinedRateLimit(RateGate):
     """Admit a call when all of several rate limits admit it; it takes from all of them, or from none.
 
     `RateLimit.all_of` makes it. The settings are those of each rate limit, `cost` and `actual` included; the longest
-    wait is the shortest `max_wait` of them. A rate limit whose mode is not "enforce" is left out. Calls that take from
-    one of the rate limits by itself have a queue of their own, and may overtake those that wait for all.
+    wait is the shortest `max_wait` of them. A rate limit in shadow mode takes from the calls that the others admit, and
+    reports in pipelines what it would have rejected; one that is off is left out. Calls that take from one of the rate
+    limits by itself have a queue of their own, and may overtake those that wait for all.
     """
 
     def __init__(self, *limits: RateLimit, name: str | None = None, mode: ModeName = Mode.ENFORCE) -> None:
@@ -225,6 +226,11 @@ class CombinedRateLimit(RateGate):
         super().__init__(None, name=name, mode=mode)
         for limit in limits:
             limit.share(self)
+
+    def _attach(self, pipeline: Recomposable) -> None:
+        super()._attach(pipeline)
+        for limit in self._limits:
+            limit._attach(pipeline)
 
     @property
     def limits(self) -> tuple[RateLimit, ...]:
