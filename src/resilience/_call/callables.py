@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import operator
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
@@ -111,6 +112,19 @@ def unwrapped(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = operator.attrgetter("func")(function)
     return function
+
+
+def is_retried_by_tenacity(function: Any) -> bool:
+    """Return whether `function` was decorated with tenacity's `retry`, also below other decorators."""
+    tenacity = sys.modules.get("tenacity")
+    if tenacity is None:
+        return False
+    inner = unwrapped(function)
+    while inner is not None:
+        if isinstance(getattr(inner, "retry", None), tenacity.BaseRetrying):
+            return True
+        inner = getattr(inner, "__wrapped__", None)
+    return False
 
 
 def name_of(function: Callable[..., Any]) -> str:

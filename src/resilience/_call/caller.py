@@ -69,7 +69,7 @@ class Caller(ABC, Generic[D_co]):
             return _rewrap(function, self)
         check_function(function)
         entry, options = self.entry()
-        entry.name_after(function)
+        entry.prepare_for(function)
         if is_generator_function(function):
             guarded = entry.guard_generator(options, function)
         else:

@@ -53,8 +53,8 @@ class Entry(Protocol):
         """The calls in flight."""
         ...
 
-    def name_after(self, function: Callable[..., Any]) -> None:
-        """Name the pipeline after a function that is decorated, if it has no name yet."""
+    def prepare_for(self, function: Callable[..., Any]) -> None:
+        """Prepare for a function that is decorated: the pipeline is named after it if it has no name yet."""
         ...
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:

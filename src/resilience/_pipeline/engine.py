@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from weakref import ref
 
 from resilience._call.call import AnyBudget, CallOptions, PipelineInfo
-from resilience._call.callables import is_async_generator_function, name_of
+from resilience._call.callables import is_async_generator_function, is_retried_by_tenacity, name_of
 from resilience._call.entry import Admit, BlockEntry
 from resilience._call.running_call import RunningCall
 from resilience._drivers.drivers import ASYNC, SYNC, Drivers, Step
@@ -25,6 +25,7 @@ from resilience._policies.shapes import Gate, Loop
 from resilience._util import validation
 from resilience._util.finalizers import pending, put_off, run_pending
 from resilience._util.locks import inside_state, members, state_lock
+from resilience._util.log_once import warn
 from resilience.errors import RejectedError, RejectReason
 from resilience.events._bus import Bus, everywhere
 from resilience.events._types import CallEnded, Mode, ModeName
@@ -159,11 +160,16 @@ class Engine(Generic[PipelineT]):
         """Return the mode of a policy in calls of this pipeline, those aside that come from one around it."""
         return more_lenient(policy.mode, self._mode())
 
-    def name_after(self, function: Callable[..., Any]) -> None:
-        """Name the pipeline after the decorated function, if it has no name yet."""
+    def prepare_for(self, function: Callable[..., Any]) -> None:
+        """Name the pipeline after the decorated function, if it has no name yet; warn of a function with retries."""
         if not self.info.name:
             self.info.name = name_of(function)
             self._named(self.info.name, self._pipeline())
+        if self.composer.has_loop(Mode.ENFORCE) and is_retried_by_tenacity(function):
+            warn(
+                f"in pipeline {self.info.name!r}: tenacity retries {name_of(function)}, too, so that its attempts and "
+                "those of the Retry multiply; remove one of the two"
+            )
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
         """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
