@@ -37,7 +37,8 @@ AT_ONCE = backoff.none()
 
 def three_times(**more: Any) -> Callable[[F], F]:
     """Return tenacity's decorator that makes three attempts."""
-    decorator: Callable[[F], F] = tenacity.retry(stop=tenacity.stop_after_attempt(3), **more)
+    retry: Any = tenacity.retry(stop=tenacity.stop_after_attempt(3), **more)
+    decorator: Callable[[F], F] = retry
     return decorator
 
 
@@ -77,7 +78,7 @@ def test_a_retry_inside_a_timeout_inside_a_fallback(make: Make, virtual_clock: V
 
 @each_way
 def test_a_breaker_for_each_target_inside_a_retry(make: Make) -> None:
-    pipeline = Pipeline(Retry(3, wait=AT_ONCE), Partition(lambda: CircuitBreaker(1.0, 3)), budget=None)
+    pipeline: Any = Pipeline(Retry(3, wait=AT_ONCE), Partition(lambda: CircuitBreaker(1.0, 3)), budget=None)
     failing = Failing()
 
     with pytest.raises(ConnectionError):
