@@ -10,7 +10,8 @@ import pytest
 
 from resilience import Bulkhead, CircuitBreaker, DeadlineExceededError, Hedge, Pipeline, Retry, Timeout, backoff
 from resilience._util.clock import clock
-from resilience.testing import VirtualClock
+from resilience.events import TimedOut
+from resilience.testing import Recorder, VirtualClock
 from tests.support.loops import Run, each_loop
 
 NOW = backoff.none()
@@ -191,3 +192,36 @@ def test_the_error_says_which_limit_it_was(run: Run, settings: dict[str, Any], w
                 pass
 
     run(main)
+
+
+@each_loop
+def test_in_shadow_mode_a_late_first_item_and_the_first_long_silence_are_reported(run: Run) -> None:
+    pipeline = Pipeline(Timeout(None, first=1.0, idle=2.0, mode="shadow"), name="watched")
+
+    @pipeline
+    async def pages() -> AsyncGenerator[int]:
+        for number, silence in enumerate([1.5, 1.0, 3.0, 3.0]):
+            await anyio.sleep(silence)
+            yield number
+
+    async def main() -> list[int]:
+        return [item async for item in pages()]
+
+    with Recorder(pipeline) as recorder:
+        assert run(main) == [0, 1, 2, 3]
+    assert [(event.timeout, event.mode) for event in recorder.of(TimedOut)] == [(1.0, "shadow"), (2.0, "shadow")]
+
+
+def test_in_shadow_mode_they_are_reported_of_plain_generators_too(virtual_clock: VirtualClock) -> None:
+    pipeline = Pipeline(Timeout(None, first=1.0, idle=2.0, mode="shadow"), name="watched plain")
+
+    @pipeline
+    def pages(*silences: float) -> Iterator[int]:
+        for number, silence in enumerate(silences):
+            virtual_clock.advance(silence)
+            yield number
+
+    with Recorder(pipeline) as recorder:
+        assert list(pages(1.5, 1.0, 3.0, 3.0)) == [0, 1, 2, 3]
+        assert list(pages(0.5, 1.5)) == [0, 1]
+    assert [(event.timeout, event.mode) for event in recorder.of(TimedOut)] == [(1.0, "shadow"), (2.0, "shadow")]

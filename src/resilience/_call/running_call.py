@@ -227,9 +227,11 @@ class StreamedCall(RunningCall):
     Attributes:
         idle: the longest silence before another item, in seconds.
         idle_source: the source of that.
+        shadow_idle: the longest silence that is not reported, of a Timeout in shadow mode, in seconds.
+        shadow_idle_source: the source of that.
     """
 
-    __slots__ = ("idle", "idle_source")
+    __slots__ = ("idle", "idle_source", "shadow_idle", "shadow_idle_source")
 
     is_streamed = True
 
@@ -238,11 +240,12 @@ class StreamedCall(RunningCall):
     ) -> None:
         """Set all attributes of a new call."""
         super().begin(options, function, args, kwargs)
-        self.idle = FOREVER
-        self.idle_source = INHERITED
+        self.idle = self.shadow_idle = FOREVER
+        self.idle_source = self.shadow_idle_source = INHERITED
 
     def copy_state_to(self, other: CallT) -> CallT:
         """Copy the state of this call to another one, and return that."""
         if isinstance(other, StreamedCall):
             other.idle, other.idle_source = self.idle, self.idle_source
+            other.shadow_idle, other.shadow_idle_source = self.shadow_idle, self.shadow_idle_source
         return super().copy_state_to(other)

@@ -55,6 +55,7 @@ class Drivers(NamedTuple):
     shadow_scope: Callable[[Scope, Step, DeadlineSource], Step]
     thread_scope: Callable[[Scope, Step, DeadlineSource], Step]
     phases: Callable[[PhasedScope, Step, TimeoutScope, PipelineInfo], Step]
+    shadow_phases: Callable[[PhasedScope, Step, TimeoutScope, PipelineInfo], Step]
     inject: Callable[[Injector, Step], Step]
     shadow_inject: Callable[[Injector, Step], Step]
     race: Callable[[Race, Step, OnSuccess | None, tuple[Policy[Any], ...]], Step]
@@ -81,6 +82,7 @@ SYNC = Drivers(
     shadow_scope=sync.shadow_scope,
     thread_scope=thread_scope,
     phases=phases.phases,
+    shadow_phases=phases.shadow_phases,
     inject=fault.inject,
     shadow_inject=fault.shadow_inject,
     race=sync_race.race,
@@ -107,6 +109,7 @@ ASYNC = Drivers(
     shadow_scope=async_.shadow_scope,
     thread_scope=thread_scope_async,
     phases=phases.phases_async,
+    shadow_phases=phases.shadow_phases_async,
     inject=fault.inject_async,
     shadow_inject=fault.shadow_inject,
     race=async_race.race,

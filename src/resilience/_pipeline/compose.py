@@ -188,8 +188,8 @@ class Composer:
             return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
             source = self._source(policy, policy.seconds, looped=link.looped)
-            if isinstance(policy, PhasedScope) and has_phases(policy) and not shadow:
-                step = drivers.phases(policy, step, source.scope, self.info)
+            if isinstance(policy, PhasedScope) and has_phases(policy):
+                step = (drivers.shadow_phases if shadow else drivers.phases)(policy, step, source.scope, self.info)
             if shadow:
                 return drivers.shadow_scope(policy, step, source)
             return (drivers.thread_scope if policy.thread else drivers.scope)(policy, step, source)

@@ -20,6 +20,7 @@ from resilience._outcome.ending import ABANDONED, OK, Ending
 from resilience._runtime.deadline import deadline_after
 from resilience._util.clock import FOREVER, clock
 from resilience.errors import LateResult, UsageError
+from resilience.events._types import Mode
 
 
 def guard_generator(entry: Entry, options: CallOptions, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,9 +63,11 @@ def _items(entry: Entry, call: GeneratorCall) -> Generator[Any, Any, Any]:
                 if late is not None:
                     raise late
                 step = partial(head.items.send, sent)
-            until = clock.monotonic() + head.call.idle
+            asked = clock.monotonic()
+            until = asked + head.call.idle
             item = _step(step, min(until, head.call.current_total_deadline()))
             was_silent = clock.monotonic() >= until
+            _report_silence(head, asked)
             thrown = None
     except StopIteration as stop:
         head.settlement.end(OK)
@@ -124,7 +127,9 @@ def guard_async_generator(entry: Entry, options: CallOptions, function: Callable
                     late = _late(head, started)
                     if late is not None:
                         raise late
+                    asked = clock.monotonic()
                     item = await _in_time(head, head.items.asend(sent))
+                    _report_silence(head, asked)
                 thrown = None
         except StopAsyncIteration:
             head.settlement.end(OK)
@@ -156,6 +161,14 @@ async def _in_time(head: Head, step: Any) -> Any:
         return late.result
     finally:
         del head  # as in `_items`
+
+
+def _report_silence(head: Head, asked: float) -> None:
+    """Publish the first silence for which a Timeout would have ended the call, were it not in shadow mode."""
+    call = head.call
+    if call.shadow_idle < FOREVER and clock.monotonic() - asked >= call.shadow_idle:
+        call.shadow_idle = FOREVER
+        deadline_errors.publish(call, call.shadow_idle_source, mode=Mode.SHADOW)
 
 
 def _late(head: Head, started: float, *, was_silent: bool = False) -> Exception | None:

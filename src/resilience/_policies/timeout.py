@@ -67,7 +67,8 @@ class Timeout(PhasedScope):
             `BulkheadFullError` of reason "abandoned_full". Calls that are running already may exceed it; an outer
             Bulkhead limits the sum.
         name: see `Policy`.
-        mode: see `Policy`. In shadow mode, a call that would have been ended at the deadline is reported.
+        mode: see `Policy`. In shadow mode, a call that would have been ended at the deadline is reported, and so are a
+            late first item and the first long silence.
 
     Raises:
         TypeError: a parameter is of the wrong type.
