@@ -147,8 +147,8 @@ def test_no_listener_is_lost_when_threads_subscribe_while_events_come(bus: Bus) 
     def work(index: int) -> list[str]:
         wrong: list[str] = []
         listener: list[Any] = []
-        for number in range(ROUNDS):
-            if number % 50 == 0:
+        for number in range(ROUNDS // 5):
+            if number % 10 == 0:
                 forget_log_lines()
             subscription = (bus.add if index % 2 else subscribe)(listener.append, events=[RetryScheduled])
             if subscription not in bus.listeners_for(RetryScheduled):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from resilience._call.running_call import RunningCall
 from resilience._outcome.allowlist import is_bad
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import FOREVER
-from resilience.events import RetryScheduled
-from resilience.testing import Recorder
+from resilience.events import RetryScheduled, TimedOut
+from resilience.testing import Recorder, virtual_time
 from tests.support.functions import Flaky, down
 from tests.support.policies import retrying
 
@@ -126,3 +127,22 @@ def test_the_shortest_timeout_is_the_same_in_a_nested_pipeline(
     nested = Pipeline(*outer, Pipeline(*inner)) if inner else Pipeline(*outer)
     assert nested.composer.shortest_timeout() == seconds
     assert Pipeline(*outer, *inner).composer.shortest_timeout() == seconds
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "scopes"),
+    [
+        (lambda: Pipeline(Timeout(3.0)), ["call"]),
+        (lambda: Pipeline(Timeout(3.0), Timeout(2.0)), ["attempt"]),
+        (lambda: Pipeline(Timeout(3.0), Pipeline(Timeout(2.0))), ["attempt"]),
+        (lambda: Pipeline(Timeout(3.0, mode="off"), Timeout(2.0)), ["call"]),
+        (lambda: Pipeline(Retry(1), Timeout(2.0)), ["attempt"]),
+        (lambda: Pipeline(Timeout(2.0), Retry(1)), ["call"]),
+    ],
+)
+def test_without_a_retry_the_innermost_of_several_timeouts_bounds_the_attempt(
+    pipeline: Callable[[], Pipeline[Any]], scopes: list[str]
+) -> None:
+    with virtual_time() as clock, Recorder(events=[TimedOut]) as recorder:
+        pipeline().call(lambda: clock.advance(2.5 if scopes == ["attempt"] else 9.0))
+    assert [str(event.scope) for event in recorder.of(TimedOut)] == scopes

@@ -24,6 +24,7 @@ RANKS = {
 """A room may import from rooms of a lower rank, and from itself. Rooms of one rank do not know each other."""
 
 DOORS = {
+    "asgi": {"_call.ambient", "_call.propagation", "_outcome.failure", "_util.clock", "_util.validation"},
     "grpc": {
         "_call.ambient",
         "_call.call",
@@ -41,10 +42,13 @@ DOORS = {
         "_util.validation",
     },
     "httpx": {
+        "_call.ambient",
         "_call.call",
         "_call.caller",
         "_call.deadline_errors",
         "_call.entry",
+        "_call.propagation",
+        "_call.retry_marks",
         "_call.running_call",
         "_call.settlement",
         "_outcome.allowlist",
@@ -52,12 +56,16 @@ DOORS = {
         "_outcome.http_status",
         "_outcome.network_errors",
         "_outcome.status_failures",
+        "_pipeline.standard",
         "_runtime",
         "_util.clock",
-        "_util.finalizers",
-        "_util.locks",
         "_util.exports",
         "_util.extras",
+        "_util.finalizers",
+        "_util.locks",
+        "_util.log_once",
+        "_util.validation",
+        "_util.values",
     },
     "logs": {"_util.locks", "_util.redaction", "_util.throttle", "_util.validation"},
     "pytest_plugin": set[str](),
@@ -76,7 +84,7 @@ DOORS = {
 NEVER_FOR_DOORS = ("_policies", "_drivers")
 SHARED_BY_POLICIES = {"base", "blocks", "permits", "phases", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
-MAY_NAME_RUNTIMES = {"_runtime", "testing", "_util.locks", "_util.clock"}
+MAY_NAME_RUNTIMES = {"asgi", "_runtime", "testing", "_util.locks", "_util.clock"}
 
 
 def modules(root: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 import resilience
 
-LAZY = {"grpc", "httpx", "testing"}
+LAZY = {"asgi", "grpc", "httpx", "testing"}
 SUBMODULES = {"backoff", "events", "logs"}
 ROOMS = sorted(
     path.parent.name

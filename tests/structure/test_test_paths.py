@@ -26,6 +26,8 @@ TESTED_WITH = {
     "_drivers/fault": "_policies/chaos",
     "_runtime/racing": "_runtime/asyncio_race",
     "_drivers/async_keyed": "_drivers/sync_keyed",
+    "testing/_faults": "testing/_faulty_server",
+    "httpx/_routed": "httpx/_install",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 SECONDS = 1e-6
-PATIENCE = 60.0
+PATIENCE = 120.0
 T = TypeVar("T")
 
 

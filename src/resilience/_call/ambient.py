@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from resilience._util.clock import FOREVER
 from resilience._util.locks import members
@@ -39,7 +39,7 @@ class Ambient:
     given_up: deque[object] | None
 
     @classmethod
-    def make(cls, at: float, outer: Ambient | None) -> Ambient:
+    def make(cls, at: float, outer: Ambient | None) -> Self:
         """Return a new one, which holds once it is the value of `ambient`; `outer` is what `innermost` returned."""
         new = cls()
         new.at = at
@@ -101,6 +101,39 @@ class Detached(Ambient):
     passes_deadlines = False
 
 
+class InboundRequest(Ambient):
+    """A request of another process, as long as the code inside handles it.
+
+    Attributes:
+        attempt: which attempt of the caller it is, 1 for the first.
+    """
+
+    __slots__ = ("attempt",)
+
+    attempt: int
+
+    @classmethod
+    def begin(cls, deadline: float, attempt: int) -> InboundRequest:
+        """Set that of this context.
+
+        Args:
+            deadline: that of the caller, in seconds of the library's monotonic clock; infinity for none. A deadline
+                that is in force already can only become earlier.
+            attempt: which attempt of the caller it is, >= 1.
+        """
+        around = ambient.get().innermost()
+        new = cls.make(min(deadline, around.holding().at), around)
+        new.attempt = attempt
+        ambient.set(new)
+        return new
+
+    def end(self) -> None:
+        """Make it void, in all contexts. To be called once the caller has its response; further calls do nothing."""
+        self.at = FOREVER
+        self.live = False
+        self.release()
+
+
 NOTHING = Ambient.make(FOREVER, None)
 """What holds where nothing has been set: no deadline, no attempt."""
 NOTHING.live = False
@@ -111,3 +144,12 @@ ambient: ContextVar[Ambient] = ContextVar("resilience_ambient", default=NOTHING)
 def ambient_deadline() -> float:
     """Return the time of the ambient deadline that holds, in seconds of the monotonic clock; infinity without one."""
     return ambient.get().holding().at
+
+
+def inbound_attempt(inside: Ambient) -> int:
+    """Return which attempt of another process is handled inside of `inside`; 1 for the first attempt, or for none.
+
+    Above 1, the caller repeats the call already: retries inside of it would multiply, and outgoing calls are part of a
+    retry, too.
+    """
+    return max((one.attempt for one in inside.around() if isinstance(one, InboundRequest)), default=1)

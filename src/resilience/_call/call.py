@@ -29,7 +29,10 @@ class PipelineInfo:
         bus: the subscriptions to its events.
     """
 
-    __slots__ = ("__weakref__", "budget", "bus", "failures", "ignores_results", "name", "policies", "shortest_timeout")
+    __slots__ = (
+        "__weakref__", "budget", "bus", "failures", "foreign_retries", "ignores_results", "name", "policies",
+        "shortest_timeout",
+    )  # fmt: skip
 
     def __init__(self, name: str, failures: Allowlist | None, budget: AnyBudget, bus: Bus) -> None:
         self.name = name
@@ -39,6 +42,8 @@ class PipelineInfo:
         self.policies: Mapping[str, object] = {}
         self.shortest_timeout: float | None = None
         """The shortest Timeout in the pipeline, in seconds; if it has none, the shortest `slow_after`, or None."""
+        self.foreign_retries = 0
+        """The number of requests that an SDK around the pipeline has repeated by itself."""
         self.ignores_results = False
         """Whether the pipeline acts on failures, but no allowlist in it classifies the results of plain functions."""
 

@@ -59,6 +59,11 @@ AWS_THROTTLING_CODES: Final = frozenset(
 )
 """The error codes that botocore takes for throttling in its retry mode "standard"; most come with status 400."""
 
+CONFLICT: Final = 409
+"""The status of a repeated request whose first one still runs (draft-ietf-httpapi-idempotency-key-header 2.7)."""
+KEYED: Final = "resilience_key"
+"""The extension of a response to a request with an idempotency key that an integration has made."""
+
 _STATUS: Final = ("status_code", "status", "http_status", "code")
 _NAMES: Final = frozenset({*_STATUS, "response", "headers", "meta"})
 _declared: dict[type, frozenset[str]] = {}
@@ -111,6 +116,12 @@ def looks_like_response(outcome: object) -> bool:
 def is_throttled(error: object) -> bool:
     """Return whether an exception of botocore has an error code that means throttling."""
     return _item(_read(error, "response"), "Error", "Code") in AWS_THROTTLING_CODES
+
+
+def is_keyed(response: object) -> bool:
+    """Return whether a response of httpx is one to a request with an idempotency key of ours, by its extension."""
+    extensions: Any = getattr(response, "__dict__", _NOTHING).get("extensions")
+    return issubclass(type(extensions), dict) and KEYED in extensions
 
 
 def headers_of(outcome: object) -> Any:

@@ -61,7 +61,11 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
 
     def status_of_result(result: object) -> Failure | None:
         status = http_status.status_of(result)
-        return None if status is None or status < 400 else failure_of(status, _hints(result, status), listed)
+        if status is None or status < 400:
+            return None
+        if status == http_status.CONFLICT and http_status.is_keyed(result):
+            return with_hints(_ABOUT_THE_REQUEST, _hints(result, status))
+        return failure_of(status, _hints(result, status), listed)
 
     def status_of_error(error: Exception) -> Verdict:
         status = http_status.status_of(error)

@@ -116,6 +116,15 @@ class Composer:
             for policy, applies in self._with_modes(mode)
         )
 
+    def _count_scopes(self, mode: Mode) -> int:
+        """Return the number of Scopes in enforce mode, nested pipelines included."""
+        return sum(
+            policy.composer._count_scopes(applies)
+            if isinstance(policy, Composite)
+            else isinstance(policy, Scope) and applies is Mode.ENFORCE
+            for policy, applies in self._with_modes(mode)
+        )
+
     def _with_modes(self, mode: Mode) -> Iterator[tuple[Policy[Any], Mode]]:
         """Yield the policies and the mode that applies to each, given the mode of the pipeline and what is outside."""
         for policy in self.policies:
@@ -130,7 +139,8 @@ class Composer:
         allowlists = self.result_lists(mode)
         if allowlists:
             step = drivers.raise_bad_results(step, allowlists)
-        return self.compose(ChainBuild(drivers, allowlists, [], []), step, mode, looped=False)
+        several = not self.has_loop(mode) and self._count_scopes(mode) > 1
+        return self.compose(ChainBuild(drivers, allowlists, [], [], several), step, mode, looped=False)
 
     def compose(self, build: ChainBuild, step: Step, mode: Mode, *, looped: bool) -> Step:
         """Return `step` wrapped in the drivers of all policies, the last one innermost.
@@ -187,7 +197,8 @@ class Composer:
                 step = drivers.loop(policy, step, on_success, None)
             return self._with_budgets(build, policy, step)
         if isinstance(policy, Scope):
-            source = self._source(policy, policy.seconds, looped=link.looped)
+            innermost = build.innermost_bounds_attempt and not any(isinstance(one, Scope) for one in build.inside)
+            source = self._source(policy, policy.seconds, looped=link.looped or (innermost and not shadow))
             if isinstance(policy, PhasedScope) and has_phases(policy):
                 step = (drivers.shadow_phases if shadow else drivers.phases)(policy, step, source.scope, self.info)
             if shadow:

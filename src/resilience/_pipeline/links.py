@@ -30,12 +30,14 @@ class ChainBuild(NamedTuple):
         success_hooks: the `on_success` of the inner loops, or their budgets by key, so that two Retries with one budget
             deposit in it once.
         inside: the policies in enforce mode that were composed so far, innermost first.
+        innermost_bounds_attempt: whether the innermost Scope bounds the attempt, although no Loop is outside it.
     """
 
     drivers: Drivers
     result_lists: tuple[Allowlist, ...]
     success_hooks: list[object]
     inside: list[Policy[Any]]
+    innermost_bounds_attempt: bool
 
 
 class Part(NamedTuple):

@@ -169,8 +169,8 @@ class Pipeline(Composite[D_co]):
     @property
     def budget(self) -> RetryBudget | Partition[RetryBudget] | None:
         """The retry budget, or a Partition with one for each key; None for no limit."""
-        budget = self._engine.info.budget
-        return budget if budget is None or isinstance(budget, RetryBudget | Partition) else None
+        own = self._engine.info.budget
+        return own if isinstance(own, RetryBudget | Partition) else None
 
     def flattened(self) -> list[tuple[str, Policy[Any]]]:
         """Return the policies with their names, those of nested pipelines included, outermost first."""
@@ -265,12 +265,13 @@ class Pipeline(Composite[D_co]):
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the current state as plain data: calls in flight, the budget, the state of each policy."""
+        """Return the state as plain data: calls in flight, repetitions by SDKs, the budget, the state of policies."""
         info = self._engine.info
         return {
             "name": self.name,
             "in_flight": len(self._engine.in_flight),
             "draining": self._engine.in_flight.draining,
+            "foreign_retries": info.foreign_retries,
             "budget": None if info.budget is None else info.budget.snapshot(),
             "policies": {name: policy.snapshot() for name, policy in self._by_name.items()},
         }

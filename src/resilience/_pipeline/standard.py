@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Never, TypeAlias
 
+from resilience._call.budget import RetryBudget
 from resilience._call.call import CallOptions
 from resilience._call.entry import Entry
+from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline.pipeline import Pipeline
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
 from resilience._policies.cooldown.cooldown import Cooldown
+from resilience._policies.partition import Partition
 from resilience._policies.retry.retry import Retry
 from resilience._policies.timeout import Timeout
 from resilience._util import validation
@@ -103,6 +107,27 @@ def standard(
         name=name,
         idempotent=idempotent,
         mode=mode,
+    )
+
+
+@functools.cache
+def standard_per_target(name: str, failures: Allowlist) -> Pipeline[Never]:
+    """Return the standard pipeline for calls to many targets, each of which has its own state; one per name.
+
+    Args:
+        name: the name of the pipeline.
+        failures: its allowlist.
+    """
+    return Pipeline(
+        Timeout(30.0),
+        Retry(),
+        Partition(Cooldown),
+        Partition(lambda: Bulkhead(100, queue=100)),
+        Partition(lambda: CircuitBreaker(consecutive_failures=7)),
+        Timeout(10.0),
+        name=name,
+        failures=failures,
+        budget=Partition(RetryBudget),
     )
 
 

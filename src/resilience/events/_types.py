@@ -68,7 +68,7 @@ class GiveUpReason(StrEnum):
     RETRY_AFTER = "retry_after"
     """The server asks for a longer wait than `max_retry_after`."""
     NESTED = "nested"
-    """An inner Retry has given up on the failure already."""
+    """An inner Retry has given up on the failure already, or the request being handled is a retry of its caller."""
 
 
 class TimeoutScope(StrEnum):

@@ -8,9 +8,23 @@ the extra `httpx` or `httpx2`.
 """
 
 from resilience._util.exports import set_public_module as _set_public_module
+from resilience.httpx._attach import attach
 from resilience.httpx._failures import HTTP_FAILURES, http_failures
-from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport, attach
+from resilience.httpx._idempotency import IdempotencyKey
+from resilience.httpx._install import install, uninstall
+from resilience.httpx._options import options
+from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport
 
-__all__ = ["HTTP_FAILURES", "AsyncResilientTransport", "ResilientTransport", "attach", "http_failures"]
+__all__ = [
+    "HTTP_FAILURES",
+    "AsyncResilientTransport",
+    "IdempotencyKey",
+    "ResilientTransport",
+    "attach",
+    "http_failures",
+    "install",
+    "options",
+    "uninstall",
+]
 
 _set_public_module(__name__, __all__, globals())

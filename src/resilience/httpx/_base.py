@@ -7,32 +7,48 @@ from typing import Any
 from resilience._call.caller import Caller, options_of
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.allowlist import is_bad
-from resilience.errors import RejectedError, RejectReason
+from resilience._outcome.http_status import KEYED
+from resilience._pipeline.standard import standard_per_target
+from resilience._util.clock import FOREVER
+from resilience.errors import DeadlineExceededError, RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
 from resilience.httpx._pool_repair import pool_of
+from resilience.httpx._settings import TransportSettings
+from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry, response_for
 
 
 class BaseResilientTransport:
     """A transport that passes requests through a pipeline to an inner transport.
 
     Args:
-        pipeline: the pipeline, or a single policy; also a bound one.
+        pipeline: the pipeline, or a single policy; also a bound one. None for the standard one, see `attach`.
         transport: the inner transport, which sends the requests; None for the default one.
         default: the name of the class of the default inner transport in httpx.
         method: the name of the method that an inner transport must have.
+        settings: the other settings.
 
     Raises:
         TypeError: `pipeline` or `transport` has the wrong type.
     """
 
-    def __init__(self, pipeline: Caller[Any], transport: Any, default: str, method: str) -> None:
+    def __init__(
+        self,
+        pipeline: Caller[Any] | None,
+        transport: Any,
+        default: str,
+        method: str,
+        settings: TransportSettings,
+    ) -> None:
         given: Any = pipeline
-        if not isinstance(given, Caller):
+        if pipeline is None:
+            pipeline = standard_per_target("httpx", HTTP_FAILURES)
+        elif not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
         self._pipeline: Caller[Any] = pipeline
+        self._settings = settings
         self._entry, _ = pipeline.entry()
         self._options = options_of(pipeline, HTTP_FAILURES)
         if transport is not None and not callable(getattr(transport, method, None)):
@@ -47,6 +63,30 @@ class BaseResilientTransport:
         self._transport: Any = transport
         self._own = is_own(transport)
         self._pool = pool_of(transport)
+
+    def passes_through(self, pipeline: Caller[Any] | None) -> bool:
+        """Return whether requests pass through that pipeline. Internal."""
+        given = standard_per_target("httpx", HTTP_FAILURES) if pipeline is None else pipeline
+        return given is self._pipeline or given.entry() == (self._entry, self._pipeline.entry()[1])
+
+    def _begin(self, request: Any, release: Any) -> HttpCall:
+        """Return the call of a request."""
+        if type(request) is not self._request_class:
+            self._check_module(request)
+        if RETRY_COUNT in request.headers:
+            note_foreign_retry(request, self._options.pipeline)
+        return HttpCall(self._options, self._attempt, request, release, self._settings, self._times_closed)
+
+    def _attempt(self, call: HttpCall) -> Any:
+        """Make an attempt; for awaited calls this returns an awaitable."""
+        raise NotImplementedError
+
+    def _problem(self, error: RejectedError | DeadlineExceededError, request: Any) -> Any:
+        """Return the error to raise in place of one of the pipeline, or the response to return."""
+        module = httpx_module_of(request)
+        if self._settings.rejects_with_response:
+            return response_for(error, request, module.module)
+        return module.translated(error, request)
 
     def _check_module(self, request: Any) -> None:
         """Check that a request and the inner transport are of the same module; done again for a new class of requests.
@@ -77,7 +117,7 @@ class BaseResilientTransport:
         call.set_queued(False)
         extensions = call.request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
-        return copied(call.request, {**extensions, "timeout": timeouts}), timeouts
+        return copied(call.request, {**extensions, "timeout": timeouts}, call.headers_to_add()), timeouts
 
     def _note_unsent(self, error: BaseException, call: HttpCall) -> None:
         """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
@@ -95,10 +135,16 @@ class BaseResilientTransport:
         """
         call.set_queued(False)
         call.opened.append(response)
+        if call.key is not None:
+            response.extensions[KEYED] = call.key
         if not response.is_closed:
             timeouts.set_deadline(call.total_deadline)
         if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
             return True, None
+        if call.settles_at_head(response):
+            call.release_body()
+            timeouts.set_deadline(FOREVER)
+            return False, None
         if response.is_closed:
             return False, None
         call.deferred = DeferredSettlement()

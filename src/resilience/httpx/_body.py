@@ -16,6 +16,7 @@ from resilience._util.locks import run_in_thread
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._modules import httpx_module_of
+from resilience.httpx._network import bounded_by
 
 DRAIN_BYTES: Final = 65_536
 """The number of bytes up to which the body of a discarded response is read."""
@@ -98,7 +99,8 @@ class Body(GuardedBody):
                     self._stream.close()
                     raise self._end_late()
                 try:
-                    chunk: bytes = next(iterator)
+                    with bounded_by(self._timeouts):
+                        chunk: bytes = next(iterator)
                 except StopIteration:
                     break
                 yield chunk
@@ -129,10 +131,11 @@ class Body(GuardedBody):
         try:
             self._timeouts.set_deadline(until)
             read = bytearray()
-            for chunk in self._stream:
-                read += chunk
-                if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
-                    return None
+            with bounded_by(self._timeouts):
+                for chunk in self._stream:
+                    read += chunk
+                    if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
+                        return None
             return bytes(read)
         except Exception:
             return None

@@ -7,14 +7,27 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+from resilience._call.ambient import inbound_attempt
 from resilience._call.call import CallOptions
-from resilience._call.running_call import RunningCall
+from resilience._call.propagation import headers_for
+from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._util.clock import FOREVER, clock
+from resilience.events import TimeoutScope
+from resilience.httpx._idempotency import is_among
 from resilience.httpx._modules import is_a
+from resilience.httpx._options import NONE, options_of_request
+from resilience.httpx._settings import DEFAULTS, TransportSettings
 
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""The idempotent methods of RFC 9110 9.2.2."""
+IDEMPOTENT: Final = frozenset(
+    {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY", "PROPFIND", "REPORT", "SEARCH"}
+)
+"""The idempotent methods of RFC 9110 9.2.2, RFC 10008 (QUERY), RFC 4918, RFC 3253 and RFC 5323 (WebDAV)."""
+EVENT_STREAM: Final = "text/event-stream"
+"""The type of server-sent events, whose stream may last for ever."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """The safe methods of RFC 9110 9.2.1."""
+UNBOUNDED: Final = DeadlineSource(TimeoutScope.CALL)
+"""The source of the deadline of a body that may last for ever."""
 
 
 class HttpCall(RunningCall):
@@ -25,10 +38,17 @@ class HttpCall(RunningCall):
         function: makes an attempt; it is called with this call.
         request: the request.
         release: discards the responses in `opened`; for awaited calls it is a coroutine function.
+        settings: the settings of the transport.
         times_closed: how often the transport had been closed when the call began.
+
+    Raises:
+        TypeError: the request has options that were not made by `resilience.httpx.options`.
     """
 
-    __slots__ = ("_queued", "_release", "_unsent", "opened", "release_attempt", "request", "times_closed")
+    __slots__ = (
+        "_queued", "_release", "_settings", "_unsent", "key", "opened", "own", "release_attempt", "request",
+        "times_closed",
+    )  # fmt: skip
 
     cancel_via_anyio = True
     single_attempt = True
@@ -39,10 +59,18 @@ class HttpCall(RunningCall):
         function: Callable[[HttpCall], Any],
         request: Any,
         release: Callable[[HttpCall], Any],
+        settings: TransportSettings = DEFAULTS,
         times_closed: int = 0,
     ) -> None:
         self.begin(options, function, (self,), {})
         self.request = request
+        self.own = own = options_of_request(request)
+        """The options of the request."""
+        if own is not NONE and own.timeout is not None:
+            self._bound_by(own.timeout)
+        self._settings = settings
+        self.key: str | None = None if settings.idempotency_key is None else settings.idempotency_key.key_for(request)
+        """The idempotency key that all attempts send; None for none, or one of the caller's own."""
         self.opened: list[Any] = []
         """The responses that are still to be closed."""
         self._unsent: dict[int, bool] = {}
@@ -53,8 +81,8 @@ class HttpCall(RunningCall):
 
     @property
     def operation(self) -> str:
-        """The operation given by `bind`, otherwise the method."""
-        return self.options.operation or self.request.method
+        """The operation of the request's options, or given by `bind`; otherwise the method."""
+        return self.own.operation or self.options.operation or self.request.method
 
     @property
     def target(self) -> str | None:
@@ -63,15 +91,21 @@ class HttpCall(RunningCall):
 
     @property
     def idempotent(self) -> bool:
-        """What `bind` says, otherwise whether the method is idempotent (RFC 9110 9.2.2) or has an Idempotency-Key."""
-        if self.options.idempotent is not None:
-            return self.options.idempotent
-        return self.request.method in IDEMPOTENT or "idempotency-key" in self.request.headers
+        """What the request's options or `bind` say; otherwise whether its method, a key or a pattern makes it so."""
+        said = self.options.idempotent if self.own.idempotent is None else self.own.idempotent
+        request = self.request
+        if said is not None or request.method in IDEMPOTENT:
+            return said is not False
+        if self.key is not None or request.headers.get("idempotency-key"):
+            return True
+        routes = self._settings.idempotent
+        return bool(routes) and routes.match(request.method, request.url.path)
 
     @property
     def hedgeable(self) -> bool:
-        """What `bind` says, otherwise whether the method is safe (RFC 9110 9.2.1)."""
-        return self.request.method in SAFE if self.options.idempotent is None else self.options.idempotent
+        """What the request's options or `bind` say; otherwise whether the method is safe (RFC 9110 9.2.1)."""
+        said = self.options.idempotent if self.own.idempotent is None else self.own.idempotent
+        return self.request.method in SAFE if said is None else said
 
     @property
     def replayable(self) -> bool:
@@ -91,6 +125,33 @@ class HttpCall(RunningCall):
     def set_unsent(self, unsent: bool) -> None:
         """Set whether this attempt certainly sent nothing."""
         self._unsent[self.attempt] = unsent
+
+    def settles_at_head(self, response: Any) -> bool:
+        """Return whether the call ends with the head of a response, whose body may last for ever."""
+        settle = self.own.settle or self._settings.settle
+        return settle == "headers" or response.headers.get("content-type", "").startswith(EVENT_STREAM)
+
+    def release_body(self) -> None:
+        """Let the body of the response last as long as it will."""
+        self.total_deadline, self.total_deadline_source = FOREVER, UNBOUNDED
+
+    def headers_to_add(self) -> dict[str, str]:
+        """Return the headers that this attempt sends besides those of the request."""
+        added: dict[str, str] = {}
+        settings = self._settings
+        if self.key is not None and settings.idempotency_key is not None:
+            added[settings.idempotency_key.header] = self.key
+        if settings.propagate_to and is_among(self.request.url, settings.propagate_to):
+            attempt = max(self.attempt, inbound_attempt(self.ambient))  # a part of a retry is a retry
+            added |= headers_for(self.deadline, attempt, clock.monotonic())
+        return added
+
+    def _bound_by(self, seconds: float) -> None:
+        """Bound the whole call, the body included."""
+        deadline = clock.monotonic() + seconds
+        if deadline < self.deadline:
+            self.deadline = self.total_deadline = deadline
+            self.deadline_source = self.total_deadline_source = DeadlineSource(TimeoutScope.CALL, None, None, seconds)
 
     def end(self) -> None:
         """Drop the references of the call to itself: no attempt follows."""
@@ -112,8 +173,9 @@ class HttpCall(RunningCall):
 
     def copy(self) -> HttpCall:
         """Return a copy, for a thread that may be abandoned. The copies share `opened`."""
-        other = HttpCall(self.options, self.function, self.request, self._release, self.times_closed)
+        other = HttpCall(self.options, self.function, self.request, self._release, self._settings, self.times_closed)
         self.copy_state_to(other)
+        other.key = self.key
         other.opened = self.opened
         other._unsent = self._unsent
         return other
@@ -168,10 +230,16 @@ def _rewinds(part: Any) -> bool:
         return False
 
 
-def copied(request: Any, extensions: dict[str, Any]) -> Any:
-    """Return a copy of a request with other extensions. The original stays unchanged: its caller may send it again."""
+def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str]) -> Any:
+    """Return a copy of a request with other extensions, and with further headers.
+
+    The original stays unchanged: its caller may send it again.
+    """
     kind: Any = request.__class__
     other: Any = kind.__new__(kind)
     other.__dict__.update(request.__dict__)
     other.extensions = extensions
+    if headers:
+        other.headers = request.headers.copy()
+        other.headers.update(headers)
     return other

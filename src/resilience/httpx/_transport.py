@@ -1,12 +1,11 @@
-"""The transports for plain and for async clients, and `attach`."""
+"""The transports for plain and for async clients."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from resilience._call.caller import Caller
 from resilience._call.entry import aexecute, execute
@@ -19,8 +18,13 @@ from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
+from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
+from resilience.httpx._network import bound_network, bounded_by
+from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import PoolSlot, repair
+from resilience.httpx._settings import RejectWith, TransportSettings
+from resilience.httpx._verdicts import with_verdict
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
@@ -28,23 +32,37 @@ else:
     _module = import_first(*MODULES)
     BaseTransport, AsyncBaseTransport = _module.BaseTransport, _module.AsyncBaseTransport
 
-C = TypeVar("C")
-
 
 class ResilientTransport(BaseResilientTransport, BaseTransport):
     """A transport for plain clients that passes every request through a pipeline.
 
     Args:
-        pipeline: the pipeline, a single policy, or what `bind` of either returns.
+        pipeline: the pipeline, a single policy, or what `bind` of either returns; None for the standard one.
         transport: the inner transport, which sends the requests. None for a new `HTTPTransport()` of httpx or httpx2,
             whichever the client belongs to.
+        idempotent, propagate_to, idempotency_key, settle, reject_with: see `attach`, also for the standard pipeline.
 
     Raises:
         TypeError: `pipeline` is not a pipeline or policy, or `transport` has no method `handle_request`.
     """
 
-    def __init__(self, pipeline: Caller[Any], transport: BaseTransport | None = None) -> None:
-        super().__init__(pipeline, transport, "HTTPTransport", "handle_request")
+    def __init__(
+        self,
+        pipeline: Caller[Any] | None = None,
+        transport: BaseTransport | None = None,
+        *,
+        idempotent: Iterable[str] | str = (),
+        propagate_to: Iterable[str] | str = (),
+        idempotency_key: IdempotencyKey | None = None,
+        settle: Settle = "body",
+        reject_with: RejectWith = "error",
+    ) -> None:
+        settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
+        super().__init__(pipeline, transport, "HTTPTransport", "handle_request", settings)
+
+    def _set_inner(self, transport: Any) -> None:
+        super()._set_inner(transport)
+        bound_network(transport)
 
     def handle_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
@@ -60,19 +78,19 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
                 has returned an object that is not a response, such as the value of a fallback.
             httpx.TransportError: the last attempt has failed; or any other error of the inner transport.
         """
-        if type(request) is not self._request_class:
-            self._check_module(request)
-        call = HttpCall(self._options, self._attempt, request, release_responses, self._times_closed)
+        call = self._begin(request, release_responses)
         response: Any = None
         try:
             response = _checked(execute(self._entry, call))
         except (RejectedError, DeadlineExceededError) as error:
-            problem = httpx_module_of(request).translated(error, request)
+            problem = self._problem(error, request)
         else:
-            return response
+            return with_verdict(response)
         finally:
             call.end()
             call.close_all(but=response)
+        if not isinstance(problem, Exception):
+            return problem
         try:
             raise problem
         finally:
@@ -86,7 +104,8 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
             request.extensions["trace"] = DeadlineTrace(timeouts, module, request.extensions.get("trace"))
             request.stream = module.derived(Upload, "SyncByteStream")(request.stream, timeouts, module)
         try:
-            response = self._transport.handle_request(request)
+            with bounded_by(timeouts):
+                response = self._transport.handle_request(request)
         except BaseException as error:
             self._note_unsent(error, call)
             if self._pool is not None:
@@ -123,16 +142,28 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
     """A transport for async clients, on asyncio or trio, that passes every request through a pipeline.
 
     Args:
-        pipeline: the pipeline, a single policy, or what `bind` of either returns.
+        pipeline: the pipeline, a single policy, or what `bind` of either returns; None for the standard one.
         transport: the inner transport, which sends the requests. None for a new `AsyncHTTPTransport()` of httpx or
             httpx2, whichever the client belongs to.
+        idempotent, propagate_to, idempotency_key, settle, reject_with: see `attach`, also for the standard pipeline.
 
     Raises:
         TypeError: `pipeline` is not a pipeline or policy, or `transport` has no method `handle_async_request`.
     """
 
-    def __init__(self, pipeline: Caller[Any], transport: AsyncBaseTransport | None = None) -> None:
-        super().__init__(pipeline, transport, "AsyncHTTPTransport", "handle_async_request")
+    def __init__(
+        self,
+        pipeline: Caller[Any] | None = None,
+        transport: AsyncBaseTransport | None = None,
+        *,
+        idempotent: Iterable[str] | str = (),
+        propagate_to: Iterable[str] | str = (),
+        idempotency_key: IdempotencyKey | None = None,
+        settle: Settle = "body",
+        reject_with: RejectWith = "error",
+    ) -> None:
+        settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
+        super().__init__(pipeline, transport, "AsyncHTTPTransport", "handle_async_request", settings)
 
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
@@ -152,23 +183,23 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
                 has returned an object that is not a response, such as the value of a fallback.
             httpx.TransportError: the last attempt has failed; or any other error of the inner transport.
         """
-        if type(request) is not self._request_class:
-            self._check_module(request)
-        call = HttpCall(self._options, self._attempt, request, arelease_responses, self._times_closed)
+        call = self._begin(request, arelease_responses)
         response: Any = None
         try:
             response = _checked(await aexecute(self._entry, call))
         except (RejectedError, DeadlineExceededError) as error:
-            problem = httpx_module_of(request).translated(error, request)
+            problem = self._problem(error, request)
         except GeneratorExit:
             call.opened.clear()  # a dropped coroutine cannot wait for anything
             raise
         else:
-            return response
+            return with_verdict(response)
         finally:
             call.end()
             if call.opened:
                 await self._close_all(call, response)
+        if not isinstance(problem, Exception):
+            return problem
         try:
             raise problem
         finally:
@@ -234,42 +265,3 @@ def _checked(response: Any) -> Any:
     if not is_a(response, "Response"):
         raise TypeError(f"the pipeline of a client must return a Response, not {type(response)!r}")
     return response
-
-
-def attach(client: C, pipeline: Caller[Any]) -> C:
-    """Pass every request of a client through a pipeline, also through its proxies and other mounts.
-
-    The transports of the client are wrapped in a `ResilientTransport` or an `AsyncResilientTransport`.
-
-    Args:
-        client: a `Client` or an `AsyncClient` of httpx or httpx2, or of a subclass.
-        pipeline: the pipeline, a single policy, or what `bind` of either returns.
-
-    Returns:
-        The same client.
-
-    Raises:
-        TypeError: `client` is not such a client, or `pipeline` is not a pipeline or policy.
-        ValueError: the client has a pipeline already.
-    """
-    private: Any = client
-    if is_a(client, "Client"):
-        make: Callable[[Any], Any] = partial(ResilientTransport, pipeline)
-    elif is_a(client, "AsyncClient"):
-        make = partial(AsyncResilientTransport, pipeline)
-    else:
-        raise TypeError(f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}")
-    if any(isinstance(each, BaseResilientTransport) for each in (private._transport, *private._mounts.values())):
-        raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
-    made: dict[int, Any] = {}
-
-    def wrapped(transport: Any) -> Any:
-        if transport is None:  # a mount without a proxy uses the transport of the client
-            return None
-        if id(transport) not in made:
-            made[id(transport)] = make(transport)
-        return made[id(transport)]
-
-    private._transport = wrapped(private._transport)
-    private._mounts = {pattern: wrapped(transport) for pattern, transport in private._mounts.items()}
-    return client

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tenacity import TryAgain
 
 from resilience._call import retry_marks
+from resilience._call.ambient import inbound_attempt
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import Call, PipelineInfo
 from resilience._call.keyed import Keyed
@@ -26,6 +27,7 @@ from resilience.events._bus import Subscription
 from resilience.events._types import Event, GiveUpReason, Mode, ModeName, RetryGivenUp, RetryScheduled, type_name
 
 _ABANDONED = EndingKind.ABANDONED
+_RETRIED_REQUEST = f"the request being handled is a retry itself{retry_marks.NESTED_REASON}"
 
 
 class Retry(Loop):
@@ -45,7 +47,8 @@ class Retry(Loop):
             of the wait; up to a fifth of it, at most 5 s, is added at random, so that calls with the same hint do not
             come back together. With a longer hint the Retry gives up at once, since the server would reject an earlier
             attempt. 0 ignores all hints, also those that permit to repeat a call that is not idempotent.
-        nested: True to retry also failures that an inner Retry has given up on; the attempts then multiply.
+        nested: True to retry also failures that an inner Retry has given up on, and while a request is handled that is
+            a retry of another process (see `resilience.asgi`); the attempts then multiply.
         name: see `Policy`.
         mode: see `Policy`. In shadow mode, a retry is reported but not made.
 
@@ -54,8 +57,8 @@ class Retry(Loop):
 
     It gives up when no attempts are left, `stop` says so, the wait would end at or past the deadline, the budget is
     empty, the call is not idempotent, the failure is not retryable, the request cannot be sent again, the hint exceeds
-    `max_retry_after`, or an inner Retry has given up on the failure. Then the original exception is raised (or the
-    original bad result returned), with a note of the reason (PEP 678).
+    `max_retry_after`, an inner Retry has given up on the failure, or the request being handled is a retry itself. Then
+    the original exception is raised (or the original bad result returned), with a note of the reason (PEP 678).
 
     Cancellation and other BaseExceptions are never retried, nor are rejections by policies: if a later attempt is
     rejected by an inner policy, the last real failure is raised.
@@ -206,7 +209,8 @@ class Retry(Loop):
             retry_marks.mark(error, state.inside)
         made = "1 attempt" if state.attempt_number == 1 else f"{state.attempt_number} attempts"
         label = call.pipeline.label(self, self.name)
-        retry_marks.note(error, f"{label} gave up after {made} in {elapsed:.3g} s: {retry_marks.REASONS[reason]}")
+        why = retry_marks.REASONS.get(reason, _RETRIED_REQUEST)
+        retry_marks.note(error, f"{label} gave up after {made} in {elapsed:.3g} s: {why}")
 
     def _respect_mark(self, call: Call, error: Exception, state: RetryState) -> None:
         """Give up on a failure that an inner Retry has given up on."""
@@ -283,6 +287,8 @@ def _reason(call: Call, failure: Failure, state: RetryState, wait: float, stoppe
         return GiveUpReason.BODY_NOT_REPLAYABLE
     if settings.attempts is not None and state.attempt_number >= settings.attempts:
         return GiveUpReason.ATTEMPTS
+    if not settings.nested and inbound_attempt(state.inside) > 1:
+        return GiveUpReason.NESTED
     if stopped:
         return GiveUpReason.STOP
     if failure.retry_after is not None and 0 < settings.max_retry_after < failure.retry_after:

@@ -1,0 +1,45 @@
+"""The settings of a transport, besides its pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal, TypeAlias
+
+from resilience.httpx._idempotency import IdempotencyKey, Routes, check_hosts
+from resilience.httpx._options import Settle, check_settle
+
+RejectWith: TypeAlias = Literal["error", "response"]
+REJECT_WITH: Final = ("error", "response")
+
+
+class TransportSettings:
+    """The settings of a transport; `attach` describes each.
+
+    Raises:
+        TypeError, ValueError: one is of the wrong type or out of range.
+    """
+
+    __slots__ = ("idempotency_key", "idempotent", "propagate_to", "rejects_with_response", "settle")
+
+    def __init__(
+        self,
+        idempotent: Iterable[str] | str,
+        propagate_to: Iterable[str] | str,
+        idempotency_key: IdempotencyKey | None,
+        settle: Settle,
+        reject_with: RejectWith,
+    ) -> None:
+        self.idempotent = Routes(idempotent)
+        self.propagate_to = check_hosts("propagate_to", propagate_to)
+        key: Any = idempotency_key
+        if key is not None and not isinstance(key, IdempotencyKey):
+            raise TypeError(f"idempotency_key must be an IdempotencyKey, which names its hosts, not {key!r}")
+        self.idempotency_key = idempotency_key
+        check_settle(settle)
+        self.settle: Settle = settle
+        if reject_with not in REJECT_WITH:
+            raise ValueError(f'reject_with must be "error" or "response", not {reject_with!r}')
+        self.rejects_with_response = reject_with == "response"
+
+
+DEFAULTS: Final = TransportSettings((), (), None, "body", "error")

@@ -1,0 +1,53 @@
+"""Verdicts for the retries of SDKs around a client: `x-should-retry`, and responses in place of errors.
+
+The SDKs of openai and anthropic, and others made by the same generator, repeat a request by themselves, unless the
+response says `x-should-retry: false`; they repeat every exception of a transport. They count their repetitions in the
+header `x-stainless-retry-count`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from resilience._call.call import PipelineInfo
+from resilience._call.retry_marks import is_marked
+from resilience._util.locks import state_lock
+from resilience._util.log_once import first_time, logger
+from resilience.errors import DeadlineExceededError, RejectedError
+
+SHOULD_RETRY: Final = "x-should-retry"
+RETRY_COUNT: Final = "x-stainless-retry-count"
+
+
+def note_foreign_retry(request: Any, info: PipelineInfo) -> None:
+    """Count a request that an SDK around the client repeats, and warn of the first one."""
+    count = request.headers.get(RETRY_COUNT)
+    if count is None or not (count.isascii() and count.isdigit()) or int(count) == 0:
+        return
+    with state_lock:
+        info.foreign_retries += 1
+    if first_time("foreign retries", info.name):
+        logger.warning(
+            "%s: the SDK around this client repeats requests, too, so that its attempts and those of the pipeline "
+            "multiply; create its client with max_retries=0",
+            info.name or "a pipeline",
+        )
+
+
+def with_verdict(response: Any) -> Any:
+    """Return a response; if a Retry has given up on it, with `x-should-retry: false`, unless the server has said it."""
+    if is_marked(response) and SHOULD_RETRY not in response.headers:
+        response.headers[SHOULD_RETRY] = "false"
+    return response
+
+
+def response_for(error: RejectedError | DeadlineExceededError, request: Any, module: Any) -> Any:
+    """Return a response in place of an error: 503 with Retry-After for a rejection, 504 for a passed deadline."""
+    headers = {SHOULD_RETRY: "false", "content-type": "text/plain; charset=utf-8"}
+    status = 504 if isinstance(error, DeadlineExceededError) else 503
+    if isinstance(error, RejectedError) and error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    response = module.Response(status, headers=headers, content=f"{error}\n".encode(), request=request)
+    response.extensions["resilience_error"] = error.with_traceback(None)
+    return response
