@@ -281,8 +281,7 @@ class Pipeline(Composite[D_co]):
         self._engine.reset()
 
     def __repr__(self) -> str:
-        inside = ", ".join(repr(policy) for policy in self.policies)
-        return f"Pipeline({inside}{', ' if inside else ''}name={self.name!r})"
+        return f"Pipeline({', '.join([*map(repr, self.policies), f'name={self.name!r}'])})"
 
 
 def _register(name: str, pipeline: Pipeline[Any] | None) -> None:

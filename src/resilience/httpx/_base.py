@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from resilience._call.caller import Caller, options_of
@@ -69,17 +70,19 @@ class BaseResilientTransport:
         given = standard_per_target("httpx", HTTP_FAILURES) if pipeline is None else pipeline
         return given is self._pipeline or given.entry() == (self._entry, self._pipeline.entry()[1])
 
-    def _begin(self, request: Any, release: Any) -> HttpCall:
-        """Return the call of a request."""
+    def _begin(self, request: Any, attempt: Callable[[HttpCall], Any], release: Any) -> HttpCall:
+        """Return the call of a request.
+
+        Args:
+            request: the request.
+            attempt: makes an attempt.
+            release: discards the responses that the call has opened.
+        """
         if type(request) is not self._request_class:
             self._check_module(request)
         if RETRY_COUNT in request.headers:
             note_foreign_retry(request, self._options.pipeline)
-        return HttpCall(self._options, self._attempt, request, release, self._settings, self._times_closed)
-
-    def _attempt(self, call: HttpCall) -> Any:
-        """Make an attempt; for awaited calls this returns an awaitable."""
-        raise NotImplementedError
+        return HttpCall(self._options, attempt, request, release, self._settings, self._times_closed)
 
     def _problem(self, error: RejectedError | DeadlineExceededError, request: Any) -> Any:
         """Return the error to raise in place of one of the pipeline, or the response to return."""

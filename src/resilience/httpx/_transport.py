@@ -78,7 +78,7 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
                 has returned an object that is not a response, such as the value of a fallback.
             httpx.TransportError: the last attempt has failed; or any other error of the inner transport.
         """
-        call = self._begin(request, release_responses)
+        call = self._begin(request, self._attempt, release_responses)
         response: Any = None
         try:
             response = _checked(execute(self._entry, call))
@@ -183,7 +183,7 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
                 has returned an object that is not a response, such as the value of a fallback.
             httpx.TransportError: the last attempt has failed; or any other error of the inner transport.
         """
-        call = self._begin(request, arelease_responses)
+        call = self._begin(request, self._attempt, arelease_responses)
         response: Any = None
         try:
             response = _checked(await aexecute(self._entry, call))
