@@ -10,13 +10,13 @@ from typing import Any
 
 import httpcore
 import httpx
-import httpx2
 import pytest
 from httpcore._sync import connection_pool
 
 from resilience import Pipeline
 from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
 from resilience.httpx._pool_repair import pool_of, remove_lost
+from tests.httpx.helpers import both_modules
 from tests.httpx.server import Server
 
 # Who stops reading leaves generators of httpx to the garbage collector, and trio warns of that.
@@ -25,20 +25,21 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.mark.parametrize("kind", [ResilientTransport, AsyncResilientTransport])
-def test_the_pool_of_httpcore_is_as_expected(kind: Any) -> None:
+@both_modules
+@pytest.mark.parametrize(
+    "kind", [(ResilientTransport, "HTTPTransport"), (AsyncResilientTransport, "AsyncHTTPTransport")]
+)
+def test_the_pool_of_httpcore_is_as_expected(kind: tuple[Any, str], module: Any) -> None:
     """Where this fails, look whether httpcore still loses places, and where: see `resilience.httpx._pool_repair`."""
-    transport = kind(Pipeline())
+    ours, theirs = kind
+    transport = ours(Pipeline(), getattr(module, theirs)())
 
     assert transport._pool is not None
     assert transport._pool._connections == transport._pool._requests == []
 
 
-@pytest.mark.parametrize(
-    "transport",
-    [httpx.MockTransport(lambda _: httpx.Response(200)), httpx2.HTTPTransport(), httpx2.AsyncHTTPTransport()],
-)
-def test_other_pools_are_left_alone(transport: Any) -> None:
+@pytest.mark.parametrize("transport", [httpx.MockTransport(lambda _: httpx.Response(200)), None, object()])
+def test_other_transports_have_no_pool(transport: Any) -> None:
     assert pool_of(transport) is None
 
 

@@ -1,15 +1,16 @@
-"""Repairs the connection pool of httpcore 1.0, which loses slots when requests time out or are cancelled.
+"""Repairs the connection pools of httpcore and httpcore2, which lose slots when connections fail half-made.
 
-See encode/httpcore #1093. A request may time out or be cancelled after the pool has assigned a new connection to it and
-before it has begun to use it: at the end of its wait for a connection, and, where it can be cancelled, between
-connecting and sending. On asyncio, `Task.cancel` also interrupts the clean-up of httpcore in spite of its shields. On
-threads, another thread may assign the connection between the PoolTimeout of a request and the removal of that request
-from the list. The pool then keeps a connection that no request has and that no request can get, so that one of its
-`max_connections` is lost for good.
+In both, a connection through a CONNECT proxy whose TLS fails or is cut is neither closed nor of any request. In
+httpcore 1.0 this also happens to requests that time out or are cancelled, see encode/httpcore #1093: after the pool has
+assigned a new connection to a request, and before the request has begun to use it, that is at the end of its wait for
+a connection, and, where it can be cancelled, between connecting and sending. On asyncio, `Task.cancel` also interrupts
+the clean-up of httpcore in spite of its shields. On threads, another thread may assign the connection between the
+PoolTimeout of a request and the removal of that request from the list. The pool then keeps a connection that no request
+has and that no request can get, so that one of its `max_connections` is lost for good.
 
-A connection is lost if it is neither idle nor closed, and no request in the list of the pool has it. httpcore2 drops
-such connections by itself. httpcore has no public way to remove one, and no release that does it. So this module uses
-private attributes of the pool, does nothing where these are missing, and a test fails when that happens.
+A connection is lost if it is neither idle nor closed, and no request in the list of the pool has it. There is no public
+way to remove one, and no release of httpcore that does it. So this module uses private attributes of the pool, does
+nothing where these are missing, and a test fails when that happens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
-from resilience.httpx._modules import is_a, module_name_of
+from resilience.httpx._modules import is_a
 
 EXPECTED: Final = ("_connections", "_requests", "_assign_requests_to_connections", "_optional_thread_lock")
 """The private attributes of a pool that the repair uses."""
@@ -25,11 +26,16 @@ REPAIRED: Final = ("HTTPTransport", "AsyncHTTPTransport")
 
 
 def pool_of(transport: Any) -> Any:
-    """Return the pool of httpcore 1.0 of a transport of httpx; None for any other transport or an unknown pool."""
-    if module_name_of(transport) != "httpx" or not any(is_a(transport, name) for name in REPAIRED):
+    """Return the pool of a transport of httpx or httpx2; None for any other transport or an unknown pool."""
+    if not any(is_a(transport, name) for name in REPAIRED):
         return None
     pool: Any = getattr(transport, "_pool", None)
     return pool if all(hasattr(pool, name) for name in EXPECTED) else None
+
+
+def is_first_generation(pool: Any) -> bool:
+    """Return whether a pool is one of httpcore, not of httpcore2."""
+    return type(pool).__module__.partition(".")[0] == "httpcore"
 
 
 def remove_lost(pool: Any) -> list[Any]:
@@ -58,7 +64,7 @@ def repair(pool: Any) -> None:
 
 
 class PoolSlot:
-    """The slot of a request in a pool of httpcore 1.0, for async clients.
+    """The slot of a request in a pool, for async clients.
 
     Args:
         pool: the pool.
@@ -71,8 +77,12 @@ class PoolSlot:
         self._request: Any = None
 
     def set_stream(self, stream: Any) -> None:
-        """Set the body of the response, whose clean-up releases the slot unless it is interrupted."""
-        self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
+        """Set the body of the response, whose clean-up releases the slot unless it is interrupted.
+
+        That of httpcore2 is not interrupted, and fails if the request is not in the list any more.
+        """
+        if is_first_generation(self._pool):
+            self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
 
     async def repair(self, error: BaseException) -> None:
         """Release the slots that are lost, after an exception that httpcore has raised, and close their connections.
