@@ -15,6 +15,7 @@ from resilience.errors import DeadlineExceededError, RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
+from resilience.httpx._http2_repair import http2_pool_of, release_left_streams
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
 from resilience.httpx._pool_repair import pool_of
 from resilience.httpx._settings import TransportSettings
@@ -64,6 +65,7 @@ class BaseResilientTransport:
         self._transport: Any = transport
         self._own = is_own(transport)
         self._pool = pool_of(transport)
+        self._http2_pool = http2_pool_of(transport) if self._own else None
 
     def passes_through(self, pipeline: Caller[Any] | None) -> bool:
         """Return whether requests pass through that pipeline. Internal."""
@@ -118,6 +120,8 @@ class BaseResilientTransport:
         if call.times_closed != self._times_closed:
             raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
         call.set_queued(False)
+        if self._http2_pool is not None:
+            release_left_streams(self._http2_pool)
         extensions = call.request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
         return copied(call.request, {**extensions, "timeout": timeouts}, call.headers_to_add()), timeouts

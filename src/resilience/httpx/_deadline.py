@@ -146,7 +146,12 @@ class SendTrace:
     async def __call__(self, name: str, info: Any) -> None:
         """Handle an event of httpcore."""
         self._call.set_queued(False)
-        if name.endswith(SENDING):
+        if name.endswith(SENDING) and not _is_connect(info):
             self.sending = True
         if self._trace is not None:
             await self._trace(name, info)
+
+
+def _is_connect(info: Any) -> bool:
+    """Return whether an event is about the request that opens a tunnel through a proxy."""
+    return getattr(info.get("request"), "method", b"") == b"CONNECT"
