@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from resilience import Pipeline, Timeout
+from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, backoff
 from resilience.httpx import attach
 from tests.httpx.helpers import WAYS, both_modules
 
@@ -21,7 +21,7 @@ PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 
 
 @contextmanager
-def proxy(after_connect: bytes | None) -> Generator[str]:
+def proxy(after_connect: bytes | None, heads: list[bytes] | None = None) -> Generator[str]:
     """A proxy that opens every tunnel, sends these bytes into it in place of TLS, and closes it; None: says nothing."""
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
@@ -36,6 +36,8 @@ def proxy(after_connect: bytes | None) -> Generator[str]:
                 if not received:
                     return
                 head += received
+            if heads is not None:
+                heads.append(head)
             if not head.startswith(b"CONNECT"):
                 connection.sendall(PLAIN)
                 return
@@ -120,3 +122,27 @@ def test_a_tunnel_that_fails_gives_its_place_back(
 ) -> None:
     with proxy(after_connect) as url:
         assert outcomes(way, module, url) == [error, error, 200]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@both_modules
+def test_a_post_that_is_cut_while_tls_is_made_in_a_tunnel_is_repeated(way: str, module: Any) -> None:
+    """Nothing of it was sent: the CONNECT is a request to the proxy."""
+    heads: list[bytes] = []
+    pipeline = Pipeline(Retry(2, wait=backoff.none()), Timeout(0.3), budget=None)
+    with proxy(None, heads) as url:
+        if way == "sync":
+            with attach(module.Client(proxy=url), pipeline) as client, pytest.raises(DeadlineExceededError):
+                client.post("https://target.test", content=b"once")
+        else:
+
+            async def main() -> None:
+                async with attach(module.AsyncClient(proxy=url), pipeline) as client:
+                    with pytest.raises(DeadlineExceededError):
+                        await client.post("https://target.test", content=b"once")
+
+            if way == "asyncio":
+                asyncio.run(main())
+            else:
+                trio.run(main)
+    assert len(heads) == 2
