@@ -11,6 +11,7 @@ from typing import Self
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.exceptions
 
@@ -23,11 +24,13 @@ class Http2Server:
     Attributes:
         resets: how many streams clients have reset.
         connections: how many connections it has accepted.
+        refused: how many requests of /refuse it has refused, as not processed.
     """
 
     def __init__(self) -> None:
         self.resets = 0
         self.connections = 0
+        self.refused = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
@@ -85,6 +88,10 @@ class Http2Server:
             return
         path = dict(event.headers or [])[b":path"].decode()
         if path == "/hang":
+            return
+        if path == "/refuse":
+            self.refused += 1
+            connection.reset_stream(event.stream_id, error_code=h2.errors.ErrorCodes.REFUSED_STREAM)
             return
         busy, size = path.startswith("/busy/"), int(path.rpartition("/")[2] if path.startswith("/busy/") else 2)
         connection.send_headers(event.stream_id, [(":status", "503" if busy else "200")])

@@ -10,12 +10,14 @@ import aiohttp
 import httpcore
 import httpx
 import pytest
+import trio
 
 from resilience import Allowlist, Failure, Pipeline, Retry, Timeout, backoff
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.httpx import attach
 from resilience.httpx._failures import unsent
-from tests.httpx.helpers import Ask, Pool, Script, everywhere, retrying
+from tests.httpx.helpers import WAYS, Ask, Pool, Script, both_modules, everywhere, retrying
+from tests.httpx.http2_server import Http2Server
 from tests.httpx.server import Server
 
 NOWHERE = "http://127.0.0.1:9"
@@ -146,3 +148,27 @@ def test_an_error_that_has_a_request_came_out_of_another_client() -> None:
     assert unsent(ConnectionRefusedError(), own=True) is False
     assert unsent(httpx.ReadError(""), own=True) is None
     assert unsent(KeyboardInterrupt(), own=True) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@both_modules
+def test_a_post_whose_stream_the_server_refuses_is_repeated(way: str, module: Any) -> None:
+    pipeline = Pipeline(Retry(3, wait=backoff.none()), budget=None)
+    settings: dict[str, Any] = {"http1": False, "http2": True}
+
+    async def main(url: str) -> None:
+        async with attach(module.AsyncClient(**settings), pipeline) as client:
+            with pytest.raises(module.RemoteProtocolError):
+                await client.post(url, content=b"once")
+
+    with Http2Server() as server:
+        url = f"{server.url}/refuse"
+        if way == "sync":
+            with attach(module.Client(**settings), pipeline) as client, pytest.raises(module.RemoteProtocolError):
+                client.post(url, content=b"once")
+        elif way == "asyncio":
+            asyncio.run(main(url))
+        else:
+            trio.run(main, url)
+    assert server.refused == 3

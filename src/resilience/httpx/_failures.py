@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.http_status import STATUSES
@@ -11,6 +12,9 @@ from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience.httpx._modules import module_name_of
 
 __all__ = ["HTTP_FAILURES", "http_failures", "unsent"]
+
+REFUSED_STREAM: Final = 7
+"""The error code of a stream that the server has not processed (RFC 9113 7)."""
 
 
 def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
@@ -46,7 +50,19 @@ def unsent(error: BaseException, own: bool) -> bool | None:
         error: the exception that a transport has raised.
         own: whether the transport is one of httpx or httpx2 itself; see `is_own`.
     """
+    if own and _is_refused_stream(error):
+        return True
     failure = NETWORK_ERRORS.classify(error)
     if failure is None or not failure.unprocessed:
         return None
     return own and module_name_of(error) is not None and vars(error).get("_request") is None
+
+
+def _is_refused_stream(error: BaseException) -> bool:
+    """Return whether the server has refused the stream before it did anything (RFC 9113 8.7, REFUSED_STREAM).
+
+    httpcore raises the event of the package h2 as an argument of its own error, which is the cause of that of httpx.
+    """
+    arguments: tuple[object, ...] = getattr(error.__cause__, "args", ())
+    event = arguments[0] if arguments else None
+    return type(event).__name__ == "StreamReset" and getattr(event, "error_code", None) == REFUSED_STREAM
