@@ -161,6 +161,25 @@ def test_no_listener_is_lost_when_threads_subscribe_while_events_come(bus: Bus) 
     assert [wrong for each in in_threads(THREADS, work) for wrong in each] == []
 
 
+def test_a_topic_has_its_listeners_from_the_moment_on_at_which_it_is_found(bus: Bus) -> None:
+    """Another thread subscribes as a topic is made, and a third one publishes at once."""
+    missing: list[bool] = []
+
+    class Topics(dict[object, Any]):
+        def setdefault(self, key: object, topic: Any = None) -> Any:
+            bus.add(print)
+            found = super().setdefault(key, topic)
+            missing.extend(one not in found.listeners for one in bus.all)
+            return found
+
+    bus.topics = Topics()
+    bus.listeners_for(RetryScheduled)
+
+    assert not any(missing)
+    assert list(bus.listeners_for(RetryScheduled)) == list(bus.all)
+    assert len(bus.all) == 1
+
+
 class Interrupting(Subscription):
     """A subscription; when it is first asked what it wants, another one is added, as a thread might do then."""
 

@@ -11,12 +11,19 @@ import httpx
 import httpx2
 import pytest
 
-from resilience._outcome.server_hints import LONGEST, NO_HINTS, Hints, hints_of, seconds_in
+from resilience import Hint
+from resilience._outcome.server_hints import LONGEST, NO_HINTS, Hints, hints_of, quota_of, seconds_in
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 EPOCH = 1792567680
 """The same as a number of seconds."""
 OTHER_FAMILY = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9"}
+OPENAI = {"X-RateLimit-Remaining-Requests": "5", "X-RateLimit-Reset-Requests": "6m0s"}
+ANTHROPIC = {
+    "Date": DATE,
+    "Anthropic-RateLimit-Tokens-Remaining": "0",
+    "Anthropic-RateLimit-Tokens-Reset": "2026-10-21T07:28:30Z",
+}
 
 
 def test_the_date_and_the_number_are_the_same() -> None:
@@ -78,6 +85,19 @@ def test_without_the_date_of_the_response_a_date_is_no_hint(date: str | None) ->
         ({"Retry-After": "soon", "RateLimit-Remaining": "0", "RateLimit-Reset": "30"}, 30.0),
         ({"RateLimit-Remaining": "0", "RateLimit-Reset": "30", **OTHER_FAMILY}, 30.0),
         ({"RateLimit-Remaining": "5", "RateLimit-Reset": "30", **OTHER_FAMILY}, 9.0),
+        ({"Retry-After": "7", "RateLimit": '"default";r=0;t=30'}, 7.0),
+        ({"retry-after-ms": "250", "RateLimit": '"default";r=0;t=30'}, 0.25),
+        ({"RateLimit": '"default";r=0;t=30', **OTHER_FAMILY}, 30.0),
+        ({"RateLimit": '"default";r=5;t=30', **OTHER_FAMILY}, 9.0),
+        ({"RateLimit": '"default";r=0;t=soon', **OTHER_FAMILY}, 9.0),
+        ({"RateLimit": '"default";r=50;t=30, "daily";r=0;t=3600'}, 3600.0),
+        ({"RateLimit": '"default";r=5;t=30'}, None),
+        (OPENAI, None),
+        ({**OPENAI, "X-RateLimit-Remaining-Tokens": "0", "X-RateLimit-Reset-Tokens": "1.5s"}, 1.5),
+        ({**OPENAI, **ANTHROPIC}, 30.0),
+        ({**OTHER_FAMILY, "Age": "5"}, None),
+        ({**OTHER_FAMILY, "Age": "5", "Retry-After": "7"}, 7.0),
+        ({"Date": DATE, "Age": "5"}, None),
         ({}, None),
     ],
 )  # fmt: skip
@@ -146,17 +166,41 @@ def message(pairs: list[tuple[str, str]]) -> Any:
     return headers
 
 
-@pytest.mark.parametrize(
-    "make",
-    [httpx.Headers, httpx2.Headers, cimultidict, requests_headers, urllib3_headers, message, list],
-    ids=["httpx", "httpx2", "aiohttp", "requests", "urllib3", "urllib", "pairs"],
-)
+def raw(pairs: list[tuple[str, str]]) -> Any:
+    return httpx.Headers(pairs).raw
+
+
+CLIENTS: dict[str, Callable[[list[tuple[str, str]]], Any]] = {
+    "httpx": httpx.Headers,
+    "httpx2": httpx2.Headers,
+    "httpx raw": raw,
+    "aiohttp": cimultidict,
+    "requests": requests_headers,
+    "urllib3": urllib3_headers,
+    "urllib": message,
+    "pairs": list,
+}
+
+
+@pytest.mark.parametrize("make", CLIENTS.values(), ids=CLIENTS)
 def test_the_headers_of_every_client(make: Callable[[list[tuple[str, str]]], Any]) -> None:
     headers = make([("Date", DATE), ("Retry-After", "1"), ("x-should-retry", "true"), ("Retry-After", "7")])
     late = make([("Date", DATE), ("Retry-After", "Wed, 21 Oct 2026 07:28:30 GMT")])
 
     assert hints_of(headers, 503) == Hints(7.0, True)
     assert hints_of(late, 503) == Hints(30.0)
+    assert quota_of(headers) is quota_of(late) is None
+
+
+@pytest.mark.parametrize("make", CLIENTS.values(), ids=CLIENTS)
+def test_the_quotas_for_every_client(make: Callable[[list[tuple[str, str]]], Any]) -> None:
+    repeated = make([("RateLimit", '"default";r=50;t=30'), ("Server", "x"), ("RateLimit", '"daily";r=0;t=3600')])
+
+    assert quota_of(repeated) == Hint(0, 3600)
+    assert quota_of(make(list(OPENAI.items()))) == Hint(5, 360)
+    assert quota_of(make(list(ANTHROPIC.items()))) == Hint(0, 30)
+    assert hints_of(repeated, 429) == Hints(3600.0)
+    assert hints_of(make(list(ANTHROPIC.items())), 503) == Hints(30.0)
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER", b"Retry-After"])
@@ -170,3 +214,40 @@ def test_a_plain_dict(name: object, value: object) -> None:
 )
 def test_what_are_no_headers(headers: object) -> None:
     assert hints_of(headers, 503) == NO_HINTS
+    assert quota_of(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "quota"),
+    [
+        ({"RateLimit": '"default";r=50;t=30', "RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, Hint(50, 30)),
+        ({"RateLimit": '"default";r=50;t=x', "RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, Hint(0, 9)),
+        ({"RateLimit-Remaining": "5", "RateLimit-Reset": "30", **OTHER_FAMILY}, Hint(5, 30)),
+        ({"RateLimit-Remaining": "5", "RateLimit-Reset": "-1", **OTHER_FAMILY}, Hint(0, 9)),
+        ({**OTHER_FAMILY, "X-RateLimit-Reset-After": "1.25"}, Hint(0, 1.25)),
+        ({**OTHER_FAMILY, "X-RateLimit-Reset-After": "soon"}, Hint(0, 9)),
+        ({**OTHER_FAMILY, **OPENAI}, Hint(0, 9)),
+        ({**OPENAI, **ANTHROPIC}, Hint(5, 360)),
+        (ANTHROPIC, Hint(0, 30)),
+        ({"RateLimit-Remaining": "9" * 400, "RateLimit-Reset": "9" * 400}, Hint(LONGEST, LONGEST)),
+        ({**OTHER_FAMILY, "Age": "0"}, Hint(0, 9)),
+        ({**OTHER_FAMILY, "Age": "1"}, None),
+        ({"Retry-After": "7", "Date": DATE}, None),
+        ({"Date": DATE, "Server": "x"}, None),
+    ],
+)
+def test_the_first_usable_quota_counts(headers: dict[str, str], quota: Hint | None) -> None:
+    assert quota_of(headers) == quota
+    assert quota_of({name.lower().encode(): value.encode() for name, value in headers.items()}) == quota
+
+
+def test_nothing_is_parsed_without_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError
+
+    for name in ("hints_in", "seconds_in", "number_in", "timestamp_in", "_text"):
+        monkeypatch.setattr(f"resilience._outcome.server_hints.{name}", forbidden)
+    headers = [("Server", "x"), ("Content-Type", "text/plain"), (b"Content-Length", b"5"), ("X-Request-Id", "7")]
+
+    assert quota_of(headers) is None
+    assert hints_of(headers, 503) is NO_HINTS

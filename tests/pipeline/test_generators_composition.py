@@ -93,7 +93,7 @@ def test_one_that_is_dropped_in_a_nested_pipeline_frees_all_permits() -> None:
 def test_the_deadline_of_an_attempt_on_another_thread_bounds_the_body(outer: Callable[[], Any]) -> None:
     bulkhead = Bulkhead(1)
 
-    @Pipeline(outer(), Timeout(0.25), bulkhead, name="on a thread").bind(idempotent=True)
+    @Pipeline(outer(), Timeout(0.25), Timeout(0.24), bulkhead, name="on a thread").bind(idempotent=True)
     def pages() -> Iterator[int]:
         yield 1
         wait_until(lambda: clock.monotonic() > begun + 0.3)

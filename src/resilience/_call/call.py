@@ -31,7 +31,7 @@ class PipelineInfo:
 
     __slots__ = (
         "__weakref__", "budget", "bus", "failures", "foreign_retries", "ignores_results", "name", "policies",
-        "shortest_timeout",
+        "reads_hints", "shortest_timeout",
     )  # fmt: skip
 
     def __init__(self, name: str, failures: Allowlist | None, budget: AnyBudget, bus: Bus) -> None:
@@ -44,6 +44,8 @@ class PipelineInfo:
         """The shortest Timeout in the pipeline, in seconds; if it has none, the shortest `slow_after`, or None."""
         self.foreign_retries = 0
         """The number of requests that an SDK around the pipeline has repeated by itself."""
+        self.reads_hints = False
+        """Whether a policy of the pipeline reads the hints of good endings, such as a Cooldown does."""
         self.ignores_results = False
         """Whether the pipeline acts on failures, but no allowlist in it classifies the results of plain functions."""
 

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-LONGEST: Final = sys.float_info.max
-"""The hint of a server that names a number of seconds which is too large for a float."""
-_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+from resilience._outcome.ending import Hint
+from resilience._outcome.rate_limit_fields import CONTEXT, NAMES, hints_in, number_in, timestamp_in
+from resilience._outcome.rate_limit_fields import LONGEST as LONGEST
+
 _ELEMENT: Final = re.compile(r"(?:[ \t]*[A-Za-z]{3,9},)?[^,]+")
 """One element of a list; an HTTP-date has a comma of its own, after the day of the week."""
 _MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms")
-_QUOTAS: Final = ("ratelimit", "x-ratelimit")
 _QUOTA_STATUSES: Final = frozenset({429, 503})
-_NAMES: Final = frozenset(
-    {
-        "date",
-        "retry-after",
-        "x-should-retry",
-        *_MILLISECONDS,
-        *(f"{quota}-{field}" for quota in _QUOTAS for field in ("remaining", "reset")),
-    }
-)
-_EPOCH: Final = 1e9
-"""Where a reset is a point in time and no duration: as seconds since 1970, these are 2001 and later."""
-_EPOCH_IN_MILLISECONDS: Final = 1e12
+_TEXTS: Final = frozenset({"retry-after", "x-should-retry", *_MILLISECONDS, *NAMES})
+_NAMES: Final[frozenset[str | bytes]] = _TEXTS | {name.encode() for name in _TEXTS}
+"""The names of all headers that matter here, as strings and as bytes, so that no other name has to be decoded."""
 
 
 class Hints(NamedTuple):
@@ -48,21 +38,33 @@ def hints_of(headers: Any, status: int) -> Hints:
     """Return the hints in the headers of a response. Anything that is no valid hint is ignored.
 
     The first usable one of these is the time: `retry-after-ms` and `x-ms-retry-after-ms`; Retry-After (RFC 9110
-    10.2.3); with status 429 or 503 and a quota of which nothing remains, RateLimit-Reset and X-RateLimit-Reset.
-    `x-should-retry` says whether to repeat the request at all.
+    10.2.3), which takes precedence over RateLimit by its draft, too; with status 429 or 503, the reset of a quota of
+    which nothing remains, in the headers of `quota_of` and in their order. `x-should-retry` says whether to repeat
+    the request at all.
 
     Args:
         headers: a mapping, whose names may be in any case, or pairs; names and values are strings or bytes. Headers
             that occur more than once may be joined by commas, or be several items.
         status: the status code of the response.
     """
-    try:
-        found = _relevant(headers)
-    except Exception:  # what claims to be headers may be anything
-        return NO_HINTS
+    found = _relevant(headers)
     if not found:
         return NO_HINTS
     return Hints(_retry_after(found, status), _should_retry(found.get("x-should-retry", "")))
+
+
+def quota_of(headers: Any) -> Hint | None:
+    """Return what the headers of a response, also of a good one, say about the quotas of the server; None for nothing.
+
+    The first usable one of these counts: RateLimit (draft-ietf-httpapi-ratelimit-headers-11), RateLimit-Remaining and
+    -Reset, X-RateLimit-Remaining and -Reset or -Reset-After, the same for requests and tokens as OpenAI and Azure have
+    it, and the headers of Anthropic. See `rate_limit_fields.hints_in` for the rules of each.
+
+    Args:
+        headers: as for `hints_of`.
+    """
+    found = _relevant(headers)
+    return next(hints_in(found), None) if found else None
 
 
 def seconds_in(value: str, date: str | None = None) -> float | None:
@@ -83,15 +85,20 @@ def seconds_in(value: str, date: str | None = None) -> float | None:
 
 
 def _relevant(headers: Any) -> dict[str, str]:
-    """Return the headers that are hints, or that hints need; repeated ones joined by commas."""
+    """Return the headers that are hints, and those that hints need; repeated ones joined by commas.
+
+    Empty if none of them is a hint, and for anything that is not headers.
+    """
     found: dict[str, str] = {}
-    items: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers or ()
-    for key, value in items:
-        name = _text(key).lower()
-        if name in _NAMES:
-            text = _text(value)
-            found[name] = f"{found[name]}, {text}" if name in found else text
-    return found
+    try:
+        items: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers or ()
+        for key, value in items:
+            if key.lower() in _NAMES:
+                name, text = _text(key).lower(), _text(value)
+                found[name] = f"{found[name]}, {text}" if name in found else text
+    except Exception:  # what claims to be headers may be anything
+        return {}
+    return {} if found.keys() <= CONTEXT else found
 
 
 def _text(value: Any) -> str:
@@ -106,25 +113,8 @@ def _retry_after(found: dict[str, str], status: int) -> float | None:
             return milliseconds if milliseconds == LONGEST else milliseconds / 1000
     seconds = seconds_in(found.get("retry-after", ""), found.get("date"))
     if seconds is None and status in _QUOTA_STATUSES:
-        return _until_reset(found)
+        return next((hint.resets_in for hint in hints_in(found) if hint.remaining == 0), None)
     return seconds
-
-
-def _until_reset(found: dict[str, str]) -> float | None:
-    """Return the seconds until the quota of the first RateLimit family is filled again, if nothing of it remains.
-
-    Most servers send a number of seconds. Others send a point in time, in seconds or milliseconds since 1970, which
-    counts from the Date of the response.
-    """
-    for quota in _QUOTAS:
-        reset = seconds_in(found.get(f"{quota}-reset", ""))
-        if reset is not None and seconds_in(found.get(f"{quota}-remaining", "")) == 0:
-            if reset > _EPOCH:
-                now = _timestamp(found.get("date"))
-                reset = -1.0 if now is None else (reset / 1000 if reset > _EPOCH_IN_MILLISECONDS else reset) - now
-            if reset >= 0:
-                return reset
-    return None
 
 
 def _should_retry(value: str) -> bool | None:
@@ -133,23 +123,9 @@ def _should_retry(value: str) -> bool | None:
 
 def _element(value: str, date: str | None) -> float | None:
     """Return the seconds in one number or HTTP-date; None if it is neither."""
-    if _NUMBER.fullmatch(value):
-        return min(float(value), LONGEST)
-    now = _timestamp(date)
-    at = None if now is None else _timestamp(value)
+    seconds = number_in(value)
+    if seconds is not None:
+        return seconds
+    now = timestamp_in(date)
+    at = None if now is None else timestamp_in(value)
     return None if now is None or at is None or at < now else at - now
-
-
-def _timestamp(date: str | None) -> float | None:
-    """Return an HTTP-date (RFC 9110 5.6.7) as seconds since 1970; None if it is missing or invalid."""
-    if not date:
-        return None
-    import datetime  # these are here, since few servers send dates, and the second one imports sockets
-    import email.utils
-
-    try:
-        parsed = email.utils.parsedate_to_datetime(date)
-        # A date without a time zone, such as that of asctime, is in UTC.
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
-    except (IndexError, OverflowError, TypeError, ValueError):  # of the parser, for some kinds of garbage
-        return None

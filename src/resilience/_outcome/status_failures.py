@@ -44,8 +44,9 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
 
     The headers of the response are obeyed. The delay before a retry is, in this order, that of `retry-after-ms` or
     `x-ms-retry-after-ms`, of Retry-After (seconds, or a date relative to the Date of the response; RFC 9110 10.2.3),
-    or, for 429 and 503 with nothing remaining, of RateLimit-Reset or X-RateLimit-Reset. `x-should-retry: false`
-    forbids a retry; `true` makes any code from 400 on a failure, which is counted from 500 on.
+    or, for 429 and 503 with nothing remaining, of RateLimit, RateLimit-Reset, X-RateLimit-Reset, or the forms of
+    OpenAI, Azure and Anthropic. `x-should-retry: false` forbids a retry; `true` makes any code from 400 on a failure,
+    which is counted from 500 on.
 
     Args:
         statuses: the status codes that are failures, each from 400 to 599. They replace those of the table.

@@ -81,7 +81,7 @@ class Composer:
 
     def ignores_results(self) -> bool:
         """Return whether a Loop or a CircuitBreaker acts on failures, and no allowlist classifies returned values."""
-        return _has((Loop, CircuitBreaker), self.policies) and not self.result_lists(Mode.ENFORCE)
+        return has_kind((Loop, CircuitBreaker), self.policies) and not self.result_lists(Mode.ENFORCE)
 
     def forget_result_lists(self) -> None:
         """Clear the cache of `result_lists`, since a policy has changed."""
@@ -289,9 +289,11 @@ class Composite(Policy[D_co]):
         )
 
 
-def _has(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
+def has_kind(kinds: type | tuple[type, ...], policies: Iterable[Policy[Any]]) -> bool:
     """Return whether there is a policy of one of these kinds among the policies, or in a nested pipeline."""
     return any(
-        _has(kinds, policy.composer.policies) if isinstance(policy, Composite) else isinstance(sample(policy), kinds)
+        has_kind(kinds, policy.composer.policies)
+        if isinstance(policy, Composite)
+        else isinstance(sample(policy), kinds)
         for policy in policies
     )

@@ -15,12 +15,13 @@ from resilience._drivers.drivers import ASYNC, SYNC, Drivers, Step
 from resilience._drivers.hooks import publish_rejection
 from resilience._outcome.allowlist import Allowlist
 from resilience._pipeline import blocks
-from resilience._pipeline.compose import Composer
+from resilience._pipeline.compose import Composer, has_kind
 from resilience._pipeline.generators import guard_async_generator, guard_generator
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.links import more_lenient
 from resilience._pipeline.retry_block import RetryBlock
 from resilience._policies.base import Policy, forget_calls
+from resilience._policies.cooldown.cooldown import Cooldown
 from resilience._policies.shapes import Gate, Loop
 from resilience._util import validation
 from resilience._util.finalizers import pending, put_off, run_pending
@@ -85,6 +86,7 @@ class Engine(Generic[PipelineT]):
     ) -> None:
         self.info = PipelineInfo(name, failures, budget, Bus(self))
         self.composer = Composer(policies, self.info)
+        self.info.reads_hints = has_kind(Cooldown, policies)
         self.in_flight = InFlight(self)
         self._pipeline = pipeline
         self._recomposed = recomposed

@@ -201,18 +201,27 @@ class Bus(_Subscribers):
         self.owner.recompose()
 
     def _add(self, key: object, topic: Topic) -> Topic:
-        """Add a topic; return it, or the one that another thread has added."""
-        self._update(topic)
-        topic = self.topics.setdefault(key, topic)
-        self._update(topic)  # the subscriptions may have changed before it was there
+        """Add a topic; return it, or the one that another thread has added.
+
+        It gets its listeners in the same moment: a subscription that comes later finds it, and updates it.
+        """
+        with state_lock:
+            topic.listeners = self._wanting(topic.kind)
+            topic = self.topics.setdefault(key, topic)
+        if pending:
+            run_pending()
         return topic
 
     def _update(self, topic: Topic) -> None:
         """Set the listeners of a topic. The lock is that of changes, so that no thread leaves an old value."""
         with state_lock:
-            topic.listeners = tuple(one for one in (*everywhere.all, *self.all) if one.wants(topic.kind))
+            topic.listeners = self._wanting(topic.kind)
         if pending:
             run_pending()
+
+    def _wanting(self, kind: type[Event]) -> tuple[Subscription, ...]:
+        """Return the subscriptions to events of a type, of this pipeline and of all."""
+        return tuple(one for one in (*everywhere.all, *self.all) if one.wants(kind))
 
     def listeners_for(self, kind: type[Event], key: object = None) -> Sequence[Subscription]:
         """Return the subscriptions that want an event now, which must then be delivered to them.

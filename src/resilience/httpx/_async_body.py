@@ -9,7 +9,6 @@ from weakref import ref
 
 from resilience import _runtime
 from resilience._call.settlement import DeferredSettlement
-from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER, TIMED_OUT, clock
 from resilience._util.finalizers import run_pending
 from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, GuardedBody
@@ -83,7 +82,7 @@ class AsyncBody(GuardedBody):
             self._fail(error)
             await self._repair_pool(error)
             raise
-        self._end(OK)
+        self._end(self._good)
 
     async def drain(self, until: float) -> bytes | None:
         """Close the body of a failed response.
@@ -116,7 +115,7 @@ class AsyncBody(GuardedBody):
             await self._repair_pool(error)
             raise
         finally:
-            self._end(OK)
+            self._end(self._good)
             run_pending()  # the events of a body that was dropped before it was closed
 
     def _begin(self) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 from resilience._call.caller import Caller, options_of
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.allowlist import is_bad
+from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.http_status import KEYED
+from resilience._outcome.server_hints import quota_of
 from resilience._pipeline.standard import standard_per_target
 from resilience._util.clock import FOREVER
 from resilience.errors import DeadlineExceededError, RejectedError, RejectReason
@@ -148,6 +150,8 @@ class BaseResilientTransport:
             timeouts.set_deadline(call.total_deadline)
         if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
             return True, None
+        if self._options.pipeline.reads_hints and (hint := quota_of(response.headers.raw)) is not None:
+            call.good = Ending(EndingKind.OK, hint=hint)
         if call.settles_at_head(response):
             call.release_body()
             timeouts.set_deadline(FOREVER)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from resilience._call import deadline_errors
 from resilience._call.settlement import DeferredSettlement
-from resilience._outcome.ending import OK, Ending
+from resilience._outcome.ending import Ending
 from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import run_pending, settle_from_finalizer
 from resilience._util.locks import run_in_thread
@@ -44,6 +44,7 @@ class GuardedBody:
         self._timeouts = timeouts
         self._started = started
         self._deferred = deferred
+        self._good = call.good
         self._over = False
 
     def _is_late(self) -> bool:
@@ -61,7 +62,7 @@ class GuardedBody:
         """End a body whose iterator was dropped, which may be the work of a finalizer: its caller needs no more."""
         self._over = True
         if self._deferred is not None:
-            settle_from_finalizer(partial(self._deferred.end, OK))
+            settle_from_finalizer(partial(self._deferred.end, self._good))
 
     def _release(self) -> None:
         """Have the stream closed, but not now: a collection may have interrupted the pool where it holds a lock."""
@@ -116,7 +117,7 @@ class Body(GuardedBody):
         except BaseException as error:
             self._fail(error)
             raise
-        self._end(OK)
+        self._end(self._good)
 
     def drain(self, until: float) -> bytes | None:
         """Close the body of a failed response.
@@ -148,7 +149,7 @@ class Body(GuardedBody):
         try:
             self._stream.close()
         finally:
-            self._end(OK)
+            self._end(self._good)
             run_pending()  # the events of a body that was dropped before it was closed
 
     def _release(self) -> None:

@@ -11,6 +11,7 @@ from resilience._call.ambient import inbound_attempt
 from resilience._call.call import CallOptions
 from resilience._call.propagation import headers_for
 from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER, clock
 from resilience.events import TimeoutScope
 from resilience.httpx._idempotency import is_among
@@ -46,7 +47,7 @@ class HttpCall(RunningCall):
     """
 
     __slots__ = (
-        "_queued", "_release", "_settings", "_unsent", "key", "opened", "own", "release_attempt", "request",
+        "_queued", "_release", "_settings", "_unsent", "good", "key", "opened", "own", "release_attempt", "request",
         "times_closed",
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ class HttpCall(RunningCall):
     ) -> None:
         self.begin(options, function, (self,), {})
         self.request = request
+        self.good = OK
         self.own = own = options_of_request(request)
         """The options of the request."""
         if own is not NONE and own.timeout is not None:
