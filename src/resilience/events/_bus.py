@@ -196,28 +196,21 @@ class Bus(_Subscribers):
 
     def changed(self) -> None:
         """Update the listeners of each topic, and recompose the owner's chain."""
-        for topic in members(self.topics.values()):
-            self._update(topic)
+        with state_lock:  # that of changes, so that no thread leaves an old value
+            for topic in members(self.topics.values()):
+                topic.listeners = self._wanting(topic.kind)
+        if pending:
+            run_pending()
         self.owner.recompose()
 
     def _add(self, key: object, topic: Topic) -> Topic:
-        """Add a topic; return it, or the one that another thread has added.
-
-        It gets its listeners in the same moment: a subscription that comes later finds it, and updates it.
-        """
-        with state_lock:
+        """Add a topic; return it, or the one that another thread has added."""
+        with state_lock:  # it gets its listeners in the same moment: a later subscription finds it, and updates it
             topic.listeners = self._wanting(topic.kind)
             topic = self.topics.setdefault(key, topic)
         if pending:
             run_pending()
         return topic
-
-    def _update(self, topic: Topic) -> None:
-        """Set the listeners of a topic. The lock is that of changes, so that no thread leaves an old value."""
-        with state_lock:
-            topic.listeners = self._wanting(topic.kind)
-        if pending:
-            run_pending()
 
     def _wanting(self, kind: type[Event]) -> tuple[Subscription, ...]:
         """Return the subscriptions to events of a type, of this pipeline and of all."""
