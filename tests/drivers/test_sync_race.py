@@ -186,7 +186,7 @@ def test_no_attempt_is_started_while_the_breaker_inside_is_not_closed(held: Held
 
 
 def test_the_outcome_of_an_attempt_that_was_cut_is_that_of_the_call(held: Held) -> None:
-    pipeline = Pipeline(Hedge(0), Timeout(0.05, thread=True))
+    pipeline = Pipeline(Hedge(0), Timeout(0.25, thread=True))
 
     with pytest.raises(DeadlineExceededError):
         pipeline.bind(idempotent=True).call(held)

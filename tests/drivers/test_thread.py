@@ -57,7 +57,7 @@ class Held:
 
 def test_a_thread_is_left_behind_and_holds_what_is_further_out() -> None:
     outer, scoring, inner = Holding(limit=3), Turnstile(limit=3), Turnstile(limit=3)
-    pipeline = Pipeline(outer, scoring, Retry(2, wait=backoff.none()), Timeout(0.02, thread=True), inner)
+    pipeline = Pipeline(outer, scoring, Retry(2, wait=backoff.none()), Timeout(0.25, thread=True), inner)
     held = Held()
 
     with pytest.raises(DeadlineExceededError):
@@ -76,7 +76,7 @@ def test_a_thread_is_left_behind_and_holds_what_is_further_out() -> None:
 
 def test_a_permit_inside_the_retry_is_held_by_its_own_attempt_only() -> None:
     gate = Holding(limit=2)
-    pipeline = Pipeline(Retry(2, wait=backoff.none()), gate, Timeout(0.05, thread=True))
+    pipeline = Pipeline(Retry(2, wait=backoff.none()), gate, Timeout(0.25, thread=True))
     held = Held()
     attempts: list[int] = []
 
@@ -143,15 +143,15 @@ def test_a_thread_that_ends_while_one_further_in_hangs_holds_on() -> None:
     bulkhead = Bulkhead(10)
 
     def slow(error: Exception) -> bool:
-        hanging.wait(0.15)
+        hanging.wait(0.4)
         return isinstance(error, TimeoutError)
 
     pipeline = Pipeline(
-        bulkhead, Timeout(0.1, thread=True), Retry(2, wait=NOW, on=slow), Timeout(0.05, thread=True), name="two threads"
+        bulkhead, Timeout(0.5, thread=True), Retry(2, wait=NOW, on=slow), Timeout(0.25, thread=True), name="two threads"
     )
     with pytest.raises(DeadlineExceededError):
         pipeline.call(hanging.wait, 10)
-    for _ in range(15):  # the outer thread ends meanwhile
+    for _ in range(20):  # the outer thread ends meanwhile
         hanging.wait(0.02)
 
     assert bulkhead.in_flight == 1
@@ -336,7 +336,7 @@ class TestAwaited:
     @pytest.mark.slow
     def test_it_is_left_behind_at_the_deadline(self, backend: str) -> None:
         held, outer = Held(), Holding(limit=3)
-        pipeline = Pipeline(outer, Timeout(0.02, thread=True))
+        pipeline = Pipeline(outer, Timeout(0.25, thread=True))
         turns: list[int] = []
 
         async def others() -> None:
@@ -399,7 +399,7 @@ class TestAwaited:
 
     def test_one_that_is_refused_a_thread_is_not_called(self) -> None:
         held = Held()
-        timeout = Timeout(0.02, thread=True, max_abandoned=1)
+        timeout = Timeout(0.25, thread=True, max_abandoned=1)
         pipeline = Pipeline(timeout, name="awaited")
 
         async def main() -> None:
