@@ -42,6 +42,27 @@ def test_a_timeout_bounds_the_whole_request(virtual_clock: VirtualClock) -> None
     assert 0 < (script.timeouts[0]["read"] or 0) <= 2.5
 
 
+def test_a_redirect_has_the_time_that_is_left(virtual_clock: VirtualClock) -> None:
+    def hop() -> httpx.Response:
+        virtual_clock.advance(1.0)
+        return httpx.Response(302, headers={"location": "http://b.test"})
+
+    script = Script(hop, hop, hop, 200)
+    client = attach(httpx.Client(transport=script, follow_redirects=True), Pipeline())
+    with pytest.raises(httpx.TimeoutException):
+        client.get("http://a.test", extensions=options(timeout=1.5))
+
+    assert [request.url.host for request in script.requests] == ["a.test", "b.test"]
+
+
+def test_a_request_that_is_sent_again_after_its_time_has_time_again(virtual_clock: VirtualClock) -> None:
+    client = attach(httpx.Client(transport=Script(200)), Pipeline())
+    request = client.build_request("GET", "http://a.test", extensions=options(timeout=1.0))
+    for _ in range(3):
+        assert client.send(request).status_code == 200
+        virtual_clock.advance(2.0)
+
+
 def test_they_are_merged_with_other_extensions() -> None:
     seen: list[Any] = []
 

@@ -120,10 +120,10 @@ def test_repetitions_of_an_sdk_are_counted_and_warned_of_once(ask: Ask, caplog: 
     pipeline = Pipeline(Retry(2, wait=NOW), name=f"llm by {ask.way}")
     script = Script(200)
     with caplog.at_level(logging.WARNING, "resilience"):
-        for count in ("0", "1", "2", "many", "-1"):
+        for count in ("0", "000", "1", "2", "many", "-1", "9" * 5000):
             ask(pipeline, script, headers={"x-stainless-retry-count": count})
 
-    assert pipeline.snapshot()["foreign_retries"] == 2
+    assert pipeline.snapshot()["foreign_retries"] == 3
     assert [record.getMessage() for record in caplog.records] == [
         f"llm by {ask.way}: the SDK around this client repeats requests, too, so that its attempts and those of the "
         "pipeline multiply; create its client with max_retries=0"

@@ -12,8 +12,11 @@ import pytest
 import resilience.grpc
 import resilience.httpx
 from resilience import Bulkhead, CircuitBreaker, Cooldown, Retry, StandardPipeline, Timeout, pipelines, standard
+from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._pipeline.standard import standard_per_target
 from resilience.testing import VirtualClock
 from tests.support.functions import Failing
+from tests.support.threads import in_threads
 
 
 def test_it_is_made_of_the_recommended_policies_in_the_recommended_order() -> None:
@@ -113,3 +116,9 @@ def test_patterns_are_for_grpc() -> None:
 
     with pytest.raises(ValueError, match="would match no method"):
         resilience.grpc.insecure_channel("localhost:1", standard("rpc 2", idempotent="Get*"))
+
+
+def test_the_pipeline_for_many_targets_is_made_once() -> None:
+    made = in_threads(8, lambda index: standard_per_target("once for all", NETWORK_ERRORS))
+
+    assert len(set(map(id, made))) == 1

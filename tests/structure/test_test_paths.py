@@ -28,6 +28,7 @@ TESTED_WITH = {
     "_drivers/async_keyed": "_drivers/sync_keyed",
     "testing/_faults": "testing/_faulty_server",
     "httpx/_routed": "httpx/_install",
+    "httpx/_lifetime": "httpx/_transport",
     "events/_policy_types": "events/_types",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Never, TypeAlias
 
@@ -18,6 +17,7 @@ from resilience._policies.partition import Partition
 from resilience._policies.retry.retry import Retry
 from resilience._policies.timeout import Timeout
 from resilience._util import validation
+from resilience._util.locks import new_lock
 from resilience.events._types import Mode, ModeName
 
 Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
@@ -110,7 +110,10 @@ def standard(
     )
 
 
-@functools.cache
+_per_target: dict[str, Pipeline[Never]] = {}
+_per_target_lock = new_lock()
+
+
 def standard_per_target(name: str, failures: Allowlist) -> Pipeline[Never]:
     """Return the standard pipeline for calls to many targets, each of which has its own state; one per name.
 
@@ -118,6 +121,13 @@ def standard_per_target(name: str, failures: Allowlist) -> Pipeline[Never]:
         name: the name of the pipeline.
         failures: its allowlist.
     """
+    with _per_target_lock:
+        if name not in _per_target:
+            _per_target[name] = _made_per_target(name, failures)
+        return _per_target[name]
+
+
+def _made_per_target(name: str, failures: Allowlist) -> Pipeline[Never]:
     return Pipeline(
         Timeout(30.0),
         Retry(),

@@ -69,7 +69,7 @@ def attach(
             f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}{_hint(client)}"
         )
     transports = [private._transport, *(one for one in private._mounts.values() if one is not None)]
-    guarded = [one for one in transports if isinstance(one, BaseResilientTransport)]
+    guarded: list[BaseResilientTransport[Any]] = [one for one in transports if isinstance(one, BaseResilientTransport)]
     if guarded:
         if len(guarded) == len(transports) and all(one.passes_through(pipeline) for one in guarded):
             return client

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, TypeVar
 
 from resilience._call.caller import Caller, options_of
 from resilience._call.settlement import DeferredSettlement
@@ -18,33 +18,45 @@ from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
 from resilience.httpx._http2_repair import http2_pool_of, release_left_streams
+from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
+from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import pool_of
-from resilience.httpx._settings import TransportSettings
+from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry, response_for
 
+TransportT = TypeVar("TransportT")
 
-class BaseResilientTransport:
+
+class BaseResilientTransport(Generic[TransportT]):
     """A transport that passes requests through a pipeline to an inner transport.
 
     Args:
         pipeline: the pipeline, or a single policy; also a bound one. None for the standard one, see `attach`.
         transport: the inner transport, which sends the requests; None for the default one.
-        default: the name of the class of the default inner transport in httpx.
-        method: the name of the method that an inner transport must have.
-        settings: the other settings.
+        idempotent, propagate_to, idempotency_key, settle, reject_with: see `attach`.
 
     Raises:
-        TypeError: `pipeline` or `transport` has the wrong type.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
+
+    Attributes:
+        default_class: the name of the class of the default inner transport in httpx.
+        send_method: the name of the method that an inner transport must have.
     """
+
+    default_class: ClassVar[str]
+    send_method: ClassVar[str]
 
     def __init__(
         self,
-        pipeline: Caller[Any] | None,
-        transport: Any,
-        default: str,
-        method: str,
-        settings: TransportSettings,
+        pipeline: Caller[Any] | None = None,
+        transport: TransportT | None = None,
+        *,
+        idempotent: Iterable[str] | str = (),
+        propagate_to: Iterable[str] | str = (),
+        idempotency_key: IdempotencyKey | None = None,
+        settle: Settle = "body",
+        reject_with: RejectWith = "error",
     ) -> None:
         given: Any = pipeline
         if pipeline is None:
@@ -52,14 +64,14 @@ class BaseResilientTransport:
         elif not isinstance(given, Caller):
             raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
         self._pipeline: Caller[Any] = pipeline
-        self._settings = settings
+        self._settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
         self._entry, _ = pipeline.entry()
         self._options = options_of(pipeline, HTTP_FAILURES)
-        if transport is not None and not callable(getattr(transport, method, None)):
-            raise TypeError(f"transport must be one that has {method}, not {transport!r}")
-        self._default = default if transport is None else None
+        if transport is not None and not callable(getattr(transport, self.send_method, None)):
+            raise TypeError(f"transport must be one that has {self.send_method}, not {transport!r}")
+        self._has_default = transport is None
         self._request_class: type[Any] | None = None
-        self._set_inner(getattr(httpx_module_of(self).module, default)() if transport is None else transport)
+        self._set_inner(getattr(httpx_module_of(self).module, self.default_class)() if transport is None else transport)
         self._times_closed: int = 0
 
     def _set_inner(self, transport: Any) -> None:
@@ -68,6 +80,10 @@ class BaseResilientTransport:
         self._own = is_own(transport)
         self._pool = pool_of(transport)
         self._http2_pool = http2_pool_of(transport) if self._own else None
+
+    def note_closing(self) -> None:
+        """Have calls that wait for another attempt rejected, as the inner transport is being closed."""
+        self._times_closed += 1
 
     def passes_through(self, pipeline: Caller[Any] | None) -> bool:
         """Return whether requests pass through that pipeline. Internal."""
@@ -105,12 +121,12 @@ class BaseResilientTransport:
         """
         inner, wanted = module_name_of(self._transport), httpx_module_of(request).module.__name__
         if self._own and inner != wanted:
-            if self._default is None or self._request_class is not None:
+            if not self._has_default or self._request_class is not None:
                 raise TypeError(
                     f"this transport sends by {inner}, and the client is one of {wanted}: "
                     f"give it an inner transport of {wanted}"
                 )
-            self._set_inner(getattr(httpx_module_of(request).module, self._default)())
+            self._set_inner(getattr(httpx_module_of(request).module, self.default_class)())
         self._request_class = type(request)
 
     def _outgoing(self, call: HttpCall) -> tuple[Any, Timeouts]:
@@ -145,18 +161,18 @@ class BaseResilientTransport:
         call.set_queued(False)
         call.opened.append(response)
         if call.key is not None:
-            response.extensions[KEYED] = call.key
+            response.extensions[KEYED] = True
         if not response.is_closed:
             timeouts.set_deadline(call.total_deadline)
         if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
             return True, None
         if self._options.pipeline.reads_hints and (hint := quota_of(response.headers.raw)) is not None:
             call.good = Ending(EndingKind.OK, hint=hint)
+        if response.is_closed:
+            return False, None
         if call.settles_at_head(response):
             call.release_body()
             timeouts.set_deadline(FOREVER)
-            return False, None
-        if response.is_closed:
             return False, None
         call.deferred = DeferredSettlement()
         return False, call.deferred

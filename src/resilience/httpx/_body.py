@@ -16,7 +16,7 @@ from resilience._util.locks import run_in_thread
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._modules import httpx_module_of
-from resilience.httpx._network import bounded_by
+from resilience.httpx._network import attempt_timeouts
 
 DRAIN_BYTES: Final = 65_536
 """The number of bytes up to which the body of a discarded response is read."""
@@ -99,11 +99,13 @@ class Body(GuardedBody):
                 if self._is_late():
                     self._stream.close()
                     raise self._end_late()
+                token = attempt_timeouts.set(self._timeouts)
                 try:
-                    with bounded_by(self._timeouts):
-                        chunk: bytes = next(iterator)
+                    chunk: bytes = next(iterator)
                 except StopIteration:
                     break
+                finally:
+                    attempt_timeouts.reset(token)
                 yield chunk
         except GeneratorExit:
             self._stop_reading()
@@ -129,18 +131,19 @@ class Body(GuardedBody):
             What was read, if it is the whole body; None if the body was too large or too slow.
         """
         self._over = True
+        token = attempt_timeouts.set(self._timeouts)
         try:
             self._timeouts.set_deadline(until)
             read = bytearray()
-            with bounded_by(self._timeouts):
-                for chunk in self._stream:
-                    read += chunk
-                    if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
-                        return None
+            for chunk in self._stream:
+                read += chunk
+                if len(read) > DRAIN_BYTES or clock.monotonic() >= until:
+                    return None
             return bytes(read)
         except Exception:
             return None
         finally:
+            attempt_timeouts.reset(token)
             with contextlib.suppress(Exception):
                 self._stream.close()
 

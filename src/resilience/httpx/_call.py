@@ -16,7 +16,7 @@ from resilience._util.clock import FOREVER, clock
 from resilience.events import TimeoutScope
 from resilience.httpx._idempotency import is_among
 from resilience.httpx._modules import is_a
-from resilience.httpx._options import NONE, options_of_request
+from resilience.httpx._options import NONE, UNTIL, options_of_request
 from resilience.httpx._settings import DEFAULTS, TransportSettings
 
 IDEMPOTENT: Final = frozenset(
@@ -138,7 +138,7 @@ class HttpCall(RunningCall):
         self.total_deadline, self.total_deadline_source = FOREVER, UNBOUNDED
 
     def headers_to_add(self) -> dict[str, str]:
-        """Return the headers that this attempt sends besides those of the request."""
+        """Return the headers that this attempt sends in addition to those of the request."""
         added: dict[str, str] = {}
         settings = self._settings
         if self.key is not None and settings.idempotency_key is not None:
@@ -149,8 +149,12 @@ class HttpCall(RunningCall):
         return added
 
     def _bound_by(self, seconds: float) -> None:
-        """Bound the whole call, the body included."""
-        deadline = clock.monotonic() + seconds
+        """Bound the whole request, the body included. A redirect has the time that is left of the first request."""
+        now, request = clock.monotonic(), self.request
+        deadline, first = request.extensions.get(UNTIL, (0.0, id(request)))
+        if deadline <= now and first == id(request):  # it is new, or sent once more after its time was over
+            deadline = now + seconds
+            request.extensions[UNTIL] = deadline, first
         if deadline < self.deadline:
             self.deadline = self.total_deadline = deadline
             self.deadline_source = self.total_deadline_source = DeadlineSource(TimeoutScope.CALL, None, None, seconds)

@@ -10,8 +10,7 @@ fails when that happens.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -20,17 +19,9 @@ from resilience.httpx._modules import is_own
 
 BACKEND: Final = "_network_backend"
 """The private attribute of a pool that has its network backend."""
-_timeouts: ContextVar[Timeouts | None] = ContextVar("resilience_httpx_timeouts", default=None)
-
-
-@contextmanager
-def bounded_by(timeouts: Timeouts) -> Generator[None]:
-    """Bound what the network does in the `with` block by the deadline of an attempt."""
-    token = _timeouts.set(timeouts)
-    try:
-        yield
-    finally:
-        _timeouts.reset(token)
+attempt_timeouts: ContextVar[Timeouts | None] = ContextVar("resilience_httpx_timeouts", default=None)
+"""The timeouts of the attempt that the network works for in this context. Set and reset by hand: it is done for each
+request and each chunk of a body."""
 
 
 def bound_network(transport: Any) -> None:
@@ -49,7 +40,7 @@ def _left(timeout: float | None, error: type[Exception]) -> float | None:
         timeout: the given timeout, in seconds; None for none.
         error: what is raised if no time is left.
     """
-    timeouts = _timeouts.get()
+    timeouts = attempt_timeouts.get()
     if timeouts is None or timeouts.left > LONGEST:
         return timeout
     left = timeouts.left

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias
 
 from resilience._util import validation
 from resilience._util.values import Value
 
 KEY: Final = "resilience"
 """The extension of a request that has its options."""
+UNTIL: Final = "resilience_until"
+"""The extension with the time at which `timeout` ends and the `id` of the first request; redirects have a copy of it."""
 Settle: TypeAlias = Literal["body", "headers"]
 SETTLE: Final = ("body", "headers")
 
@@ -35,12 +37,6 @@ class RequestOptions(Value):
             check_settle(self.settle)
 
 
-class Extensions(TypedDict):
-    """The extensions that `options` returns."""
-
-    resilience: RequestOptions
-
-
 NONE: Final = RequestOptions()
 
 
@@ -50,14 +46,15 @@ def options(
     idempotent: bool | None = None,
     timeout: float | None = None,
     settle: Settle | None = None,
-) -> Any:
+) -> dict[str, Any]:
     """Return the `extensions` of one request with options for it: `client.get(url, extensions=options(timeout=2.0))`.
 
     Args:
         operation: the name of the operation, for events and log lines; None for that of `bind`, or the method.
         idempotent: whether the request may safely be repeated; None for what `bind`, the method and the headers say.
-        timeout: the seconds for the whole request, retries, waits and the body included, > 0; None for no own limit.
-            The Timeouts of the pipeline apply as well. It is not the `timeout` of httpx, which bounds single reads.
+        timeout: the seconds for the whole request, redirects, retries, waits and the body included, > 0; None for no
+            own limit. The Timeouts of the pipeline apply as well. It is not the `timeout` of httpx, which bounds single
+            reads.
         settle: see `attach`; None for what was given there.
 
     Returns:
@@ -67,8 +64,7 @@ def options(
         TypeError: an option is unknown or of the wrong type.
         ValueError: an option is out of range.
     """
-    given = RequestOptions(operation=operation, idempotent=idempotent, timeout=timeout, settle=settle)
-    return Extensions(resilience=given)
+    return {KEY: RequestOptions(operation=operation, idempotent=idempotent, timeout=timeout, settle=settle)}
 
 
 def options_of_request(request: Any) -> RequestOptions:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from resilience._util.extras import import_first
+from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES
 
 if TYPE_CHECKING:
@@ -26,60 +26,34 @@ class Routed:
     """
 
     def __init__(self, inner: Any, routes: Sequence[tuple[Any, Any]]) -> None:
-        self.inner = inner
+        self._transport = inner
         self._routes = routes
 
+    @property
+    def inner(self) -> Any:
+        """The inner transport."""
+        return self._transport
+
+    def note_closing(self) -> None:
+        """Have calls that wait for another attempt rejected, as the inner transport is being closed."""
+        for _, transport in self._routes:
+            transport.note_closing()
+
     def _transport_for(self, request: Any) -> Any:
-        return next((transport for pattern, transport in self._routes if pattern.matches(request.url)), self.inner)
+        return next((transport for pattern, transport in self._routes if pattern.matches(request.url)), self._transport)
 
 
-class RoutedTransport(Routed, BaseTransport):
+class RoutedTransport(Routed, Lifetime, BaseTransport):
     """A routed transport of a plain client."""
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, through the pipeline of its route if there is one."""
         return self._transport_for(request).handle_request(request)
 
-    def close(self) -> None:
-        """Close the inner transport. Calls that wait for another attempt are rejected."""
-        for _, transport in self._routes:
-            transport.close()
-        self.inner.close()
 
-    def __enter__(self) -> Self:
-        self.inner.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self.inner.__exit__(exc_type, exc_value, traceback)
-
-
-class AsyncRoutedTransport(Routed, AsyncBaseTransport):
+class AsyncRoutedTransport(Routed, AsyncLifetime, AsyncBaseTransport):
     """A routed transport of an async client."""
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, through the pipeline of its route if there is one."""
         return await self._transport_for(request).handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Close the inner transport. Calls that wait for another attempt are rejected."""
-        for _, transport in self._routes:
-            await transport.aclose()
-        await self.inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.inner.__aexit__(exc_type, exc_value, traceback)

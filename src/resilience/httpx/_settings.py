@@ -1,4 +1,4 @@
-"""The settings of a transport, besides its pipeline."""
+"""The settings of a transport, its pipeline aside."""
 
 from __future__ import annotations
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from resilience._call.caller import Caller
 from resilience._call.entry import aexecute, execute
 from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
@@ -18,12 +15,10 @@ from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
-from resilience.httpx._idempotency import IdempotencyKey
+from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
-from resilience.httpx._network import bound_network, bounded_by
-from resilience.httpx._options import Settle
+from resilience.httpx._network import attempt_timeouts, bound_network
 from resilience.httpx._pool_repair import PoolSlot, repair
-from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._verdicts import with_verdict
 
 if TYPE_CHECKING:
@@ -33,7 +28,7 @@ else:
     BaseTransport, AsyncBaseTransport = _module.BaseTransport, _module.AsyncBaseTransport
 
 
-class ResilientTransport(BaseResilientTransport, BaseTransport):
+class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, BaseTransport):
     """A transport for plain clients that passes every request through a pipeline.
 
     Args:
@@ -46,19 +41,8 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
         TypeError: `pipeline` is not a pipeline or policy, or `transport` has no method `handle_request`.
     """
 
-    def __init__(
-        self,
-        pipeline: Caller[Any] | None = None,
-        transport: BaseTransport | None = None,
-        *,
-        idempotent: Iterable[str] | str = (),
-        propagate_to: Iterable[str] | str = (),
-        idempotency_key: IdempotencyKey | None = None,
-        settle: Settle = "body",
-        reject_with: RejectWith = "error",
-    ) -> None:
-        settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
-        super().__init__(pipeline, transport, "HTTPTransport", "handle_request", settings)
+    default_class = "HTTPTransport"
+    send_method = "handle_request"
 
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
@@ -103,14 +87,16 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
             module = httpx_module_of(request)
             request.extensions["trace"] = DeadlineTrace(timeouts, module, request.extensions.get("trace"))
             request.stream = module.derived(Upload, "SyncByteStream")(request.stream, timeouts, module)
+        token = attempt_timeouts.set(timeouts)
         try:
-            with bounded_by(timeouts):
-                response = self._transport.handle_request(request)
+            response = self._transport.handle_request(request)
         except BaseException as error:
             self._note_unsent(error, call)
             if self._pool is not None:
                 repair(self._pool)
             raise
+        finally:
+            attempt_timeouts.reset(token)
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
             body = httpx_module_of(response).derived(Body, "SyncByteStream")
@@ -119,26 +105,8 @@ class ResilientTransport(BaseResilientTransport, BaseTransport):
             raise BadResult(response)
         return response
 
-    def close(self) -> None:
-        """Close the inner transport. Calls that wait for another attempt are rejected."""
-        self._times_closed += 1
-        self._transport.close()
 
-    def __enter__(self) -> ResilientTransport:
-        self._transport.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self._times_closed += 1
-        self._transport.__exit__(exc_type, exc_value, traceback)
-
-
-class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
+class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], AsyncLifetime, AsyncBaseTransport):
     """A transport for async clients, on asyncio or trio, that passes every request through a pipeline.
 
     Args:
@@ -151,19 +119,8 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
         TypeError: `pipeline` is not a pipeline or policy, or `transport` has no method `handle_async_request`.
     """
 
-    def __init__(
-        self,
-        pipeline: Caller[Any] | None = None,
-        transport: AsyncBaseTransport | None = None,
-        *,
-        idempotent: Iterable[str] | str = (),
-        propagate_to: Iterable[str] | str = (),
-        idempotency_key: IdempotencyKey | None = None,
-        settle: Settle = "body",
-        reject_with: RejectWith = "error",
-    ) -> None:
-        settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
-        super().__init__(pipeline, transport, "AsyncHTTPTransport", "handle_async_request", settings)
+    default_class = "AsyncHTTPTransport"
+    send_method = "handle_async_request"
 
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
@@ -234,24 +191,6 @@ class AsyncResilientTransport(BaseResilientTransport, AsyncBaseTransport):
         for response in call.pop_opened():
             if response is not but:
                 await _discard(response)
-
-    async def aclose(self) -> None:
-        """Close the inner transport. Calls that wait for another attempt are rejected."""
-        self._times_closed += 1
-        await self._transport.aclose()
-
-    async def __aenter__(self) -> AsyncResilientTransport:
-        await self._transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self._times_closed += 1
-        await self._transport.__aexit__(exc_type, exc_value, traceback)
 
 
 async def _discard(response: Any) -> None:

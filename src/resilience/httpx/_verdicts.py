@@ -21,9 +21,9 @@ RETRY_COUNT: Final = "x-stainless-retry-count"
 
 
 def note_foreign_retry(request: Any, info: PipelineInfo) -> None:
-    """Count a request that an SDK around the client repeats, and warn of the first one."""
-    count = request.headers.get(RETRY_COUNT)
-    if count is None or not (count.isascii() and count.isdigit()) or int(count) == 0:
+    """Count a request with RETRY_COUNT if an SDK around the client repeats it, and warn of the first one."""
+    count: str = request.headers[RETRY_COUNT]
+    if not (count.isascii() and count.isdigit() and count.strip("0")):
         return
     with state_lock:
         info.foreign_retries += 1
