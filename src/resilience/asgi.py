@@ -8,14 +8,19 @@ ASGI framework and server.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias
 
 import anyio
 
 from resilience._call.ambient import InboundRequest
-from resilience._call.propagation import ATTEMPT_COUNT, REMAINING_TIME, attempt_count, remaining_time
+from resilience._call.propagation import (
+    ATTEMPT_COUNT,
+    REMAINING_TIME,
+    attempt_count,
+    remaining_time,
+    retry_after_header,
+)
 from resilience._outcome.failure import leaves
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
@@ -58,9 +63,8 @@ class ResilienceMiddleware:
     If the app raises a RejectedError before it has started the response, the client gets a response 503 with
     `x-should-retry: false`, and with `Retry-After` (RFC 9110, section 10.2.3) in whole seconds, rounded up, if the
     error has a `retry_after`. If it raises a DeadlineExceededError, the client gets a response 504, also with
-    `x-should-retry: false`. A group of nothing
-    but these errors counts as well: as a deadline if one of them is. All other exceptions are raised on, and so are
-    these if the response has started.
+    `x-should-retry: false`. A group of nothing but these errors counts as well: as a deadline if one of them is. All
+    other exceptions are raised on, and so are these if the response has started.
 
     The deadline and the attempt number hold until the response is complete, so not for background tasks that run after
     it. Only HTTP requests are handled: websocket and lifespan scopes pass through unchanged.
@@ -122,10 +126,10 @@ def _inbound(headers: Iterable[tuple[bytes, bytes]]) -> tuple[float | None, int]
 
 
 def _retry_after(errors: Iterable[BaseException]) -> _Headers:
-    """Return the header with the longest `retry_after` of rejections; none if no rejection has one."""
+    """Return the header with the longest `retry_after` of rejections that can be said; none if there is none."""
     hints = [one.retry_after for one in errors if isinstance(one, RejectedError) and one.retry_after is not None]
-    finite = [hint for hint in hints if validation.is_finite(hint)]
-    return [(b"retry-after", b"%d" % max(0, math.ceil(max(finite))))] if finite else []
+    value = retry_after_header(max((hint for hint in hints if retry_after_header(hint)), default=None))
+    return [] if value is None else [(b"retry-after", value.encode())]
 
 
 async def _respond(send: _Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

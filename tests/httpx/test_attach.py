@@ -115,3 +115,14 @@ def test_without_a_pipeline_each_host_has_its_own_breaker_and_all_clients_share_
     assert second.get("http://alive.test").status_code == 200
     assert attach(second) is second
     pipelines()["httpx"].reset()
+
+
+def test_other_settings_are_refused_and_so_are_bad_ones() -> None:
+    garbage: Any = {"settle": "garbage"}
+    client = attach(httpx.Client(), pipeline := Pipeline(Retry()), propagate_to="a.test")
+
+    assert attach(client, pipeline, propagate_to=["A.test"]) is client
+    with pytest.raises(ValueError, match="with other settings"):
+        attach(client, pipeline, propagate_to="a.test", reject_with="response")
+    with pytest.raises(ValueError, match="settle"):
+        attach(client, pipeline, **garbage)

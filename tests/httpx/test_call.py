@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout
+from resilience import CircuitBreaker, DeadlineExceededError, Fallback, Pipeline, Retry, Timeout
 from resilience.events import AttemptEnded, CallEnded, RetryGivenUp
 from resilience.httpx import attach
 from resilience.testing import Recorder, virtual_time
@@ -170,3 +170,15 @@ def test_a_thread_that_was_left_behind_closes_its_response() -> None:
             thread.join(5)
 
     assert (begun.is_set(), body.closed) == (True, 1)
+
+
+def test_a_response_that_a_fallback_gives_to_all_is_copied() -> None:
+    shared = httpx.Response(200, text="fallback")
+    client = attach(httpx.Client(transport=Script(httpx.ReadTimeout("slow"))), Pipeline(Fallback(value=shared)))
+    found = [client.get(f"http://{host}.test") for host in ("a", "b", "c")]
+
+    assert [response.request.url.host for response in found] == ["a.test", "b.test", "c.test"]
+    assert [response.text for response in found] == ["fallback"] * 3
+    assert not any(response is shared for response in found)
+    with pytest.raises(RuntimeError, match="has not been set"):
+        _ = shared.request

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resilience import CircuitBreaker
+from resilience import CircuitBreaker, Hedge, Pipeline, Timeout
 from resilience.httpx import IdempotencyKey, attach
 from tests.httpx.helpers import Script, retrying
 
@@ -100,17 +100,81 @@ def test_header_methods_and_form_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("settings", "error", "message"),
     [
-        (([],), ValueError),
-        ((3,), TypeError),
-        ((["https://a.test"],), ValueError),
-        ((["*.a.test"],), ValueError),
+        ({"methods": []}, ValueError, "methods must be one or more"),
+        ({"methods": ["post"]}, ValueError, "in capital letters"),
+        ({"methods": 3}, TypeError, "methods must be methods"),
+        ({"header": "a b"}, ValueError, "name of a header"),
+        ({"header": "x:y"}, ValueError, "name of a header"),
+        ({"header": ""}, ValueError, "header"),
     ],
 )
-def test_bad_hosts_are_refused(arguments: tuple[Any, ...], error: type[Exception]) -> None:
-    with pytest.raises(error, match="hosts"):
-        IdempotencyKey(*arguments)
+def test_bad_settings_are_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        IdempotencyKey("a.test", **settings)
+
+
+@pytest.mark.parametrize("made", ["", " ", "a\r\nX: y", "\u00e9", 5, None])
+def test_a_bad_key_is_refused_and_nothing_is_sent(made: Any) -> None:
+    script = Script(500)
+    client = attach(
+        httpx.Client(transport=script), retrying(), idempotency_key=IdempotencyKey("a.test", make=lambda: made)
+    )
+
+    with pytest.raises(TypeError, match="visible ASCII"):
+        client.post("http://a.test")
+    assert script.requests == []
+
+
+def test_one_method_may_be_given_alone() -> None:
+    assert len(requests_of("POST", "http://a.test", idempotency_key=IdempotencyKey("a.test", methods="POST"))) == 3
+
+
+def test_a_key_of_the_caller_in_another_header_counts() -> None:
+    keys = IdempotencyKey("a.test", header="X-Key")
+    sent = requests_of("POST", "http://a.test", {"X-Key": "mine"}, idempotency_key=keys)
+
+    assert [request.headers["x-key"] for request in sent] == ["mine"] * 3
+
+
+def test_a_redirect_has_the_same_key_and_other_hosts_have_none() -> None:
+    def move(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.host, request.headers.get("idempotency-key")))
+        target = {"/1": "http://a.test/2", "/2": "http://b.test/3"}.get(request.url.path)
+        return httpx.Response(200) if target is None else httpx.Response(307, headers={"location": target})
+
+    seen: list[tuple[str, str | None]] = []
+    client = httpx.Client(transport=httpx.MockTransport(move), follow_redirects=True)
+    attach(client, retrying(), idempotency_key=IdempotencyKey("a.test"))
+    client.post("http://a.test/1", content=b"order")
+
+    assert seen[0] == seen[1]
+    assert seen[2] == ("b.test", None)
+
+
+def test_a_request_that_is_sent_again_is_another_call() -> None:
+    script = Script(200)
+    client = attach(httpx.Client(transport=script), retrying(), idempotency_key=IdempotencyKey("a.test"))
+    request = client.build_request("POST", "http://a.test")
+    client.send(request)
+    client.send(request)
+
+    assert len({sent.headers["idempotency-key"] for sent in script.requests}) == 2
+
+
+def test_a_key_is_made_once_for_each_call() -> None:
+    made: list[int] = []
+
+    def make() -> str:
+        made.append(1)
+        return f"key-{len(made)}"
+
+    pipeline = Pipeline(Timeout(5.0, thread=True), Hedge(0), budget=None).bind(idempotent=True)
+    client = attach(httpx.Client(transport=Script(200)), pipeline, idempotency_key=IdempotencyKey("a.test", make=make))
+    client.post("http://a.test")
+
+    assert len(made) == 1
 
 
 def test_a_maker_that_is_no_callable_is_refused() -> None:

@@ -12,15 +12,16 @@ import pytest
 
 from resilience import CircuitBreaker, Pipeline, Retry, backoff
 from resilience.events import RetryScheduled
-from resilience.httpx import attach, install, uninstall
-from resilience.testing import VirtualClock
+from resilience.httpx import ResilientTransport, attach, install, uninstall
+from resilience.testing import VirtualClock, virtual_time
 from tests.httpx.helpers import NOW, Script
 
 
 @pytest.fixture(autouse=True)
-def uninstalled() -> Generator[None]:
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     yield
     uninstall()
+    monkeypatch.undo()
 
 
 def calls(breaker: CircuitBreaker) -> int:
@@ -114,7 +115,12 @@ def test_uninstall_ends_it_for_clients_that_are_made_after_it() -> None:
         ({}, ValueError, "at least one"),
         (CircuitBreaker(), TypeError, "must be a mapping"),
         ({"all://a.test": 3}, TypeError, "URL patterns to pipelines"),
-        ({"a.test": CircuitBreaker()}, ValueError, "one of a mount"),
+        ({"a.test": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
+        ({"://": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
+        ({"http://[": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
+        ({"all://a.test/path": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
+        ({"all://a.*": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
+        ({"all://a.test:99999": CircuitBreaker()}, ValueError, "no URL pattern of a mount"),
         ({"all://a": CircuitBreaker(), "all://a:port": CircuitBreaker()}, ValueError, "is no URL pattern"),
     ],
 )
@@ -129,3 +135,76 @@ def test_a_second_installation_is_refused() -> None:
 
     with pytest.raises(ValueError, match="installed already"):
         install({"all://": CircuitBreaker()})
+
+
+def test_leaving_a_client_rejects_calls_that_wait() -> None:
+    sent: list[int] = []
+
+    def busy(request: httpx.Request) -> httpx.Response:
+        sent.append(1)
+        return httpx.Response(503)
+
+    async def main() -> httpx.Response:
+        install({"all://": Pipeline(Retry(3, wait=backoff.fixed(0.3)), budget=None)})
+        async with httpx.AsyncClient(transport=httpx.MockTransport(busy)) as client:
+            task = asyncio.create_task(client.get("http://a.test"))
+            await asyncio.sleep(0.1)
+        return await task
+
+    with virtual_time():
+        assert "draining" in asyncio.run(main()).extensions["resilience"]
+    assert len(sent) == 1
+
+
+def test_a_transport_that_has_a_pipeline_gets_no_other() -> None:
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(breaker)
+    guarded = ResilientTransport(pipeline, Script(200))
+    install({"all://": pipeline})
+    first = httpx.Client(transport=guarded)
+    routed = httpx.Client(transport=Script(200))
+    inside: Any = routed
+    second = httpx.Client(transport=inside._transport)
+    for client in (first, routed, second):
+        client.get("http://a.test")
+
+    assert calls(breaker) == 3
+
+
+def test_uninstall_leaves_what_others_have_put_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    breaker = CircuitBreaker()
+    install({"all://": breaker})
+    patched = httpx.Client.__init__
+
+    def others(client: Any, *args: Any, **kwargs: Any) -> None:
+        made.append(client)
+        patched(client, *args, **kwargs)
+
+    monkeypatch.setattr(httpx.Client, "__init__", others)
+    uninstall()
+    httpx.Client(transport=Script(200)).get("http://a.test")
+
+    assert (len(made), calls(breaker)) == (1, 0)
+    assert httpx.Client.__init__ is others
+    monkeypatch.undo()
+    uninstall()
+    httpx.Client(transport=Script(200)).get("http://a.test")
+    assert calls(breaker) == 0
+
+
+def test_a_class_that_another_library_has_put_in_place_is_guarded_by_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = httpx.Client
+
+    class Traced(httpx.Client):
+        pass
+
+    monkeypatch.setattr(httpx, "Client", Traced)
+    breaker = CircuitBreaker()
+    install({"all://": breaker})
+    for kind in (original, Traced):
+        kind(transport=Script(200)).get("http://a.test")
+    uninstall()
+
+    assert calls(breaker) == 2
+    assert "__init__" not in vars(Traced)

@@ -62,3 +62,31 @@ def test_without_a_retry_the_innermost_of_several_timeouts_bounds_the_head_only(
 
     with client.stream("GET", "http://a.test") as response:
         assert b"".join(response.iter_raw()) == b"abc"
+
+
+@pytest.mark.parametrize("kind", ["Text/Event-Stream", "text/event-stream ; charset=utf-8"])
+def test_server_sent_events_are_known_in_any_case(kind: str, virtual_clock: VirtualClock) -> None:
+    bulkhead = Bulkhead(1)
+    client = attach(httpx.Client(transport=streaming({"content-type": kind}, 1.0, virtual_clock)), Pipeline(bulkhead))
+    with client.stream("GET", "http://a.test"):
+        assert bulkhead.in_flight == 0
+
+
+def test_other_types_are_not() -> None:
+    bulkhead = Bulkhead(1)
+    script = Script(httpx.Response(200, headers={"content-type": "text/event-streams"}, stream=Stream(b"a")))
+    with attach(httpx.Client(transport=script), Pipeline(bulkhead)).stream("GET", "http://a.test"):
+        assert bulkhead.in_flight == 1
+
+
+@pytest.mark.parametrize("headers", [EVENTS, {}])
+def test_the_timeout_of_the_request_bounds_such_a_body_too(
+    headers: dict[str, str], virtual_clock: VirtualClock
+) -> None:
+    client = attach(httpx.Client(transport=streaming(headers, 5.0, virtual_clock)), Pipeline())
+    extensions = options(timeout=8.0, settle="headers")
+    with (
+        client.stream("GET", "http://a.test", extensions=extensions) as response,
+        pytest.raises(httpx.TimeoutException),
+    ):
+        list(response.iter_raw())

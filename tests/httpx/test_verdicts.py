@@ -15,10 +15,11 @@ from resilience import (
     Pipeline,
     RateLimit,
     RejectedError,
+    RejectReason,
     Retry,
     deadline_after,
 )
-from resilience.httpx import attach
+from resilience.httpx import HTTP_FAILURES, attach
 from resilience.testing import VirtualClock
 from tests.httpx.helpers import NOW, Ask, Script, retrying
 
@@ -36,6 +37,23 @@ def test_a_response_on_which_a_retry_has_given_up_says_that_it_should_not_be_rep
     assert len(script.requests) == 3
 
 
+def test_so_does_one_that_is_not_safe_to_repeat_and_a_retry_outside_decides_for_itself(ask: Ask) -> None:
+    script = Script(503)
+    outer = Pipeline(Retry(2, wait=NOW), failures=HTTP_FAILURES, budget=None)
+    inner = retrying()
+    response = outer.call(lambda: ask(inner, script, "POST"))
+
+    assert response.headers["x-should-retry"] == "false"
+    assert len(script.requests) == 2
+
+
+def test_a_response_that_is_given_again_is_not_taken_for_the_word_of_the_server(ask: Ask) -> None:
+    script = Script(httpx.Response(503))
+    for number in (3, 6, 9):
+        assert ask(retrying(), script).headers["x-should-retry"] == "false"
+        assert len(script.requests) == number
+
+
 @pytest.mark.parametrize("said", ["true", "false"])
 def test_what_the_server_has_said_stays(ask: Ask, said: str) -> None:
     assert ask(retrying(), Script(answer(503, x_should_retry=said))).headers["x-should-retry"] == said
@@ -44,7 +62,6 @@ def test_what_the_server_has_said_stays(ask: Ask, said: str) -> None:
 def test_other_responses_stay_as_they_are(ask: Ask) -> None:
     assert "x-should-retry" not in ask(retrying(), Script(200)).headers
     assert "x-should-retry" not in ask(retrying(), Script(404)).headers
-    assert "x-should-retry" not in ask(retrying(), Script(503), "POST").headers  # another may decide about it
     assert "x-should-retry" not in ask(Pipeline(CircuitBreaker()), Script(503)).headers
 
 
@@ -93,6 +110,16 @@ def test_it_says_when_to_come_back(ask: Ask, virtual_clock: VirtualClock) -> Non
     response = guarded(ask.way, limit, Script(200), reject_with="response")
 
     assert (response.status_code, response.headers["retry-after"]) == (503, "90")
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "header"), [(float("inf"), None), (float("nan"), None), (1.7e308, None), (-5.0, "0"), (1.2, "2")]
+)
+def test_any_time_of_a_rejection_gives_a_response(ask: Ask, retry_after: float, header: str | None) -> None:
+    error = RejectedError("no", reason=RejectReason.RATE, retry_after=retry_after)
+    response = guarded(ask.way, Pipeline(), Script(error), reject_with="response")
+
+    assert (response.status_code, response.headers.get("retry-after")) == (503, header)
 
 
 def test_a_passed_deadline_may_be_a_response(ask: Ask) -> None:

@@ -523,3 +523,10 @@ def test_the_page_shows_the_defaults() -> None:
 
     assert {name for name, value in shown if value not in ("", defaults[name])} == {"size"}
     assert {value for name, value in shown if name == "size"} == {"", "100"}  # that of the drips
+
+
+@pytest.mark.parametrize("path", ["/sse", "/drip", "/drip-503", "/ok"])
+def test_a_head_request_gets_no_body(server: FaultyServer, path: str) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        client.head(path)
+        assert client.get("/ok").text == "ok"

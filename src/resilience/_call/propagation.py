@@ -20,6 +20,8 @@ ATTEMPT_COUNT: Final = "x-envoy-attempt-count"
 """The name of the header, or of the key in the metadata of gRPC, with the attempt number."""
 LONGEST: Final = 86_400_000
 """The longest remaining time that is believed, in milliseconds: one day."""
+LONGEST_WAIT: Final = 1e9
+"""The longest wait that is sent, in seconds: some thirty years."""
 MOST_ATTEMPTS: Final = 9_999
 """The greatest attempt number that is believed."""
 
@@ -64,6 +66,20 @@ def headers_for(deadline: float, attempt: int, now: float) -> dict[str, str]:
     if milliseconds <= LONGEST:
         headers[REMAINING_TIME] = str(math.floor(milliseconds))
     return headers
+
+
+def retry_after_header(seconds: float | None) -> str | None:
+    """Return the value of Retry-After (RFC 9110 10.2.3) for a rejection: whole seconds, rounded up, at least 0.
+
+    Args:
+        seconds: the seconds until a further call may succeed; None if unknown.
+
+    Returns:
+        None where there is no such time, or none that a header can say.
+    """
+    if seconds is None or not math.isfinite(seconds) or seconds > LONGEST_WAIT:
+        return None
+    return str(max(0, math.ceil(seconds)))
 
 
 def _number(value: str | bytes, greatest: int) -> int | None:

@@ -101,11 +101,6 @@ def given_up_inside(error: BaseException, inside: Ambient) -> bool:
     return any(_names(_mark_of(one), inside) for one in _related(error))
 
 
-def is_marked(response: object) -> bool:
-    """Return whether a Retry has given up on a response of httpx."""
-    return _mark_of_response(response).__class__ is Mark
-
-
 def _names(mark: Any, inside: Ambient) -> bool:
     return mark.__class__ is Mark and mark.names(inside)
 

@@ -61,6 +61,8 @@ AWS_THROTTLING_CODES: Final = frozenset(
 
 CONFLICT: Final = 409
 """The status of a repeated request whose first one still runs (draft-ietf-httpapi-idempotency-key-header 2.7)."""
+OUR_VERDICT: Final = "resilience_verdict"
+"""The extension of a response whose `x-should-retry` was set by an integration, and not by the server."""
 KEYED: Final = "resilience_key"
 """The extension of a response to a request with an idempotency key that an integration has made."""
 
@@ -118,10 +120,14 @@ def is_throttled(error: object) -> bool:
     return _item(_read(error, "response"), "Error", "Code") in AWS_THROTTLING_CODES
 
 
-def is_keyed(response: object) -> bool:
-    """Return whether a response of httpx is one to a request with an idempotency key of ours, by its extension."""
-    extensions: Any = getattr(response, "__dict__", _NOTHING).get("extensions")
-    return issubclass(type(extensions), dict) and KEYED in extensions
+def has_extension(outcome: object, name: str) -> bool:
+    """Return whether a response of httpx, or that of an exception, has an extension of this name."""
+    own: Mapping[str, Any] = getattr(outcome, "__dict__", _NOTHING)
+    extensions: Any = own.get("extensions")
+    if issubclass(type(extensions), dict):
+        return name in extensions
+    response = own.get("response")
+    return response is not None and response is not outcome and has_extension(response, name)
 
 
 def headers_of(outcome: object) -> Any:

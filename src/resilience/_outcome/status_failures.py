@@ -64,7 +64,7 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
         status = http_status.status_of(result)
         if status is None or status < 400:
             return None
-        if status == http_status.CONFLICT and http_status.is_keyed(result):
+        if status == http_status.CONFLICT and http_status.has_extension(result, http_status.KEYED):
             return with_hints(_ABOUT_THE_REQUEST, _hints(result, status))
         return failure_of(status, _hints(result, status), listed)
 
@@ -103,7 +103,10 @@ def with_hints(failure: Failure, hints: Hints) -> Failure:
 
 def _hints(outcome: object, status: int) -> Hints:
     headers = http_status.headers_of(outcome)
-    return NO_HINTS if headers is None else hints_of(headers, status)
+    hints = NO_HINTS if headers is None else hints_of(headers, status)
+    if hints.should_retry is False and http_status.has_extension(outcome, http_status.OUR_VERDICT):
+        return hints._replace(should_retry=None)
+    return hints
 
 
 HTTP_FAILURES: Final = NETWORK_ERRORS | status_failures()

@@ -11,7 +11,7 @@ from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import MODULES, is_a
 from resilience.httpx._options import Settle
 from resilience.httpx._routed import Routed
-from resilience.httpx._settings import RejectWith
+from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport
 
 C = TypeVar("C")
@@ -30,7 +30,7 @@ def attach(
     """Pass every request of a client through a pipeline, also through its proxies and other mounts.
 
     The transports of the client are wrapped in a `ResilientTransport` or an `AsyncResilientTransport`. Everything else
-    of the client stays as it is. To attach the same pipeline again changes nothing.
+    of the client stays as it is. To attach the same pipeline again with the same settings changes nothing.
 
     Args:
         client: a `Client` or an `AsyncClient` of httpx or httpx2, or of a subclass.
@@ -39,11 +39,12 @@ def attach(
             CircuitBreaker and retry budget. All clients share it, so that they share what they know about a host.
         idempotent: patterns of method and path of further requests that may be repeated, such as "POST */_search": the
             method in capital letters or `*`, a space, and a pattern of the path as of `fnmatch`.
-        propagate_to: the hosts, as "host" or "host:port", to which attempts carry their number in
-            `x-envoy-attempt-count` and the time that remains in `x-envoy-expected-rq-timeout-ms`.
+        propagate_to: the hosts, as "host" for all of its ports and schemes or "host:port", to which attempts carry
+            their number in `x-envoy-attempt-count` and the time that remains in `x-envoy-expected-rq-timeout-ms`.
         idempotency_key: sends a key with requests that are not idempotent, to the hosts that it names.
-        settle: "body": permits are held, and outcomes scored, until the body of the response has ended; the deadline
-            bounds it. "headers": until the head has come; server-sent events (`text/event-stream`) always do so.
+        settle: "body": permits are held, and outcomes scored, until the body of the response has ended, and the
+            deadline of the call bounds it. "headers": until the head has come, and no deadline bounds the body but that
+            of the request's own `options`; so it always is for server-sent events (`text/event-stream`).
         reject_with: "error": a rejection or a passed deadline is raised. "response": it is a response with
             `x-should-retry: false`, of status 503 with Retry-After, or 504. SDKs that repeat every exception, such as
             those of openai and anthropic, do not repeat that. Its extension "resilience_error" has the error.
@@ -53,9 +54,10 @@ def attach(
 
     Raises:
         TypeError: `client` is not such a client, or another argument has the wrong type.
-        ValueError: the client has another pipeline already, or an argument is out of range.
+        ValueError: the client has another pipeline, or other settings, already; or an argument is out of range.
 
-    A response on which a Retry has given up gets the header `x-should-retry: false`, unless the server has set it.
+    A response on which a Retry has given up, for whatever reason, gets the header `x-should-retry: false`, unless the
+    server has set it.
     Requests with a header `x-stainless-retry-count` above 0 are repetitions by an SDK: the pipeline counts them as
     `foreign_retries` in its snapshot, and warns once.
     """
@@ -65,20 +67,24 @@ def attach(
     elif is_a(client, "AsyncClient"):
         make = AsyncResilientTransport
     else:
-        raise TypeError(
-            f"client must be a Client or an AsyncClient of {' or '.join(MODULES)}, not {client!r}{_hint(client)}"
-        )
+        what = f"a Client or an AsyncClient of {' or '.join(MODULES)}"
+        raise TypeError(f"client must be {what}, not {client!r}{_hint(client)}")
+    settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
     transports = [private._transport, *(one for one in private._mounts.values() if one is not None)]
     guarded: list[BaseResilientTransport[Any]] = [one for one in transports if isinstance(one, BaseResilientTransport)]
     if guarded:
-        if len(guarded) == len(transports) and all(one.passes_through(pipeline) for one in guarded):
+        if len(guarded) == len(transports) and all(one.passes_through(pipeline, settings) for one in guarded):
             return client
-        raise ValueError("client is guarded already; two pipelines around it would multiply: put one into the other")
+        raise ValueError(
+            "client is guarded already, by another pipeline or with other settings, and the retries of two would "
+            "multiply: attach once, such as Pipeline(outer, inner) with all settings"
+        )
 
     def guard(transport: Any) -> Any:
+        inner = transport.inner if isinstance(transport, Routed) else transport
         return make(
             pipeline,
-            transport.inner if isinstance(transport, Routed) else transport,
+            inner,
             idempotent=idempotent,
             propagate_to=propagate_to,
             idempotency_key=idempotency_key,
@@ -107,7 +113,11 @@ def replace_transports(client: Any, make: Callable[[Any], Any]) -> None:
 
 
 def _hint(given: object) -> str:
-    """Return what to pass instead of an object that has a client, such as one of an SDK; empty if it has none."""
+    """Return what to pass instead of an object, such as one of an SDK that has a client; empty if that is not known."""
+    if isinstance(given, Caller):
+        return "; the client comes first, and the pipeline second"
+    if isinstance(given, type):
+        return "; make one"
     for name, value in getattr(given, "__dict__", {}).items():
         if is_a(value, "Client") or is_a(value, "AsyncClient"):
             return f"; its client is the attribute {name}: pass {type(given).__name__.lower()}.{name}"

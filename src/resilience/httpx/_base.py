@@ -12,8 +12,7 @@ from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.http_status import KEYED
 from resilience._outcome.server_hints import quota_of
 from resilience._pipeline.standard import standard_per_target
-from resilience._util.clock import FOREVER
-from resilience.errors import DeadlineExceededError, RejectedError, RejectReason
+from resilience.errors import RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
@@ -23,7 +22,7 @@ from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name
 from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import pool_of
 from resilience.httpx._settings import RejectWith, TransportSettings
-from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry, response_for
+from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry
 
 TransportT = TypeVar("TransportT")
 
@@ -62,7 +61,9 @@ class BaseResilientTransport(Generic[TransportT]):
         if pipeline is None:
             pipeline = standard_per_target("httpx", HTTP_FAILURES)
         elif not isinstance(given, Caller):
-            raise TypeError(f"pipeline must be a Pipeline or a policy, not {pipeline!r}")
+            raise TypeError(
+                f"pipeline must be a Pipeline or a policy, not {pipeline!r}; several policies are one as Pipeline(...)"
+            )
         self._pipeline: Caller[Any] = pipeline
         self._settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
         self._entry, _ = pipeline.entry()
@@ -85,10 +86,11 @@ class BaseResilientTransport(Generic[TransportT]):
         """Have calls that wait for another attempt rejected, as the inner transport is being closed."""
         self._times_closed += 1
 
-    def passes_through(self, pipeline: Caller[Any] | None) -> bool:
-        """Return whether requests pass through that pipeline. Internal."""
+    def passes_through(self, pipeline: Caller[Any] | None, settings: TransportSettings) -> bool:
+        """Return whether requests pass through that pipeline, with these settings. Internal."""
         given = standard_per_target("httpx", HTTP_FAILURES) if pipeline is None else pipeline
-        return given is self._pipeline or given.entry() == (self._entry, self._pipeline.entry()[1])
+        same = given is self._pipeline or given.entry() == (self._entry, self._pipeline.entry()[1])
+        return same and settings == self._settings
 
     def _begin(self, request: Any, attempt: Callable[[HttpCall], Any], release: Any) -> HttpCall:
         """Return the call of a request.
@@ -103,13 +105,6 @@ class BaseResilientTransport(Generic[TransportT]):
         if RETRY_COUNT in request.headers:
             note_foreign_retry(request, self._options.pipeline)
         return HttpCall(self._options, attempt, request, release, self._settings, self._times_closed)
-
-    def _problem(self, error: RejectedError | DeadlineExceededError, request: Any) -> Any:
-        """Return the error to raise in place of one of the pipeline, or the response to return."""
-        module = httpx_module_of(request)
-        if self._settings.rejects_with_response:
-            return response_for(error, request, module.module)
-        return module.translated(error, request)
 
     def _check_module(self, request: Any) -> None:
         """Check that a request and the inner transport are of the same module; done again for a new class of requests.
@@ -172,7 +167,7 @@ class BaseResilientTransport(Generic[TransportT]):
             return False, None
         if call.settles_at_head(response):
             call.release_body()
-            timeouts.set_deadline(FOREVER)
+            timeouts.set_deadline(call.total_deadline)
             return False, None
         call.deferred = DeferredSettlement()
         return False, call.deferred

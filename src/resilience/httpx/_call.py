@@ -14,9 +14,8 @@ from resilience._call.running_call import DeadlineSource, RunningCall
 from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER, clock
 from resilience.events import TimeoutScope
-from resilience.httpx._idempotency import is_among
 from resilience.httpx._modules import is_a
-from resilience.httpx._options import NONE, UNTIL, options_of_request
+from resilience.httpx._options import UNTIL, options_of_request
 from resilience.httpx._settings import DEFAULTS, TransportSettings
 
 IDEMPOTENT: Final = frozenset(
@@ -47,8 +46,8 @@ class HttpCall(RunningCall):
     """
 
     __slots__ = (
-        "_queued", "_release", "_settings", "_unsent", "good", "key", "opened", "own", "release_attempt", "request",
-        "times_closed",
+        "_own_deadline", "_queued", "_release", "_settings", "_unsent", "good", "key", "opened", "own",
+        "release_attempt", "request", "times_closed",
     )  # fmt: skip
 
     cancel_via_anyio = True
@@ -66,10 +65,10 @@ class HttpCall(RunningCall):
         self.begin(options, function, (self,), {})
         self.request = request
         self.good = OK
+        """The ending of an attempt that has returned a good response, with what the server says about its quota."""
         self.own = own = options_of_request(request)
         """The options of the request."""
-        if own is not NONE and own.timeout is not None:
-            self._bound_by(own.timeout)
+        self._own_deadline = FOREVER if own.timeout is None else self._bound_by(own.timeout)
         self._settings = settings
         self.key: str | None = None if settings.idempotency_key is None else settings.idempotency_key.key_for(request)
         """The idempotency key that all attempts send; None for none, or one of the caller's own."""
@@ -98,10 +97,11 @@ class HttpCall(RunningCall):
         request = self.request
         if said is not None or request.method in IDEMPOTENT:
             return said is not False
-        if self.key is not None or request.headers.get("idempotency-key"):
+        settings = self._settings
+        header = "idempotency-key" if settings.idempotency_key is None else settings.idempotency_key.header
+        if self.key is not None or request.headers.get(header):
             return True
-        routes = self._settings.idempotent
-        return bool(routes) and routes.match(request.method, request.url.path)
+        return bool(settings.idempotent) and settings.idempotent.match(request.method, request.url.path)
 
     @property
     def hedgeable(self) -> bool:
@@ -131,11 +131,12 @@ class HttpCall(RunningCall):
     def settles_at_head(self, response: Any) -> bool:
         """Return whether the call ends with the head of a response, whose body may last for ever."""
         settle = self.own.settle or self._settings.settle
-        return settle == "headers" or response.headers.get("content-type", "").startswith(EVENT_STREAM)
+        kind: str = response.headers.get("content-type", "")
+        return settle == "headers" or kind.partition(";")[0].strip().lower() == EVENT_STREAM
 
     def release_body(self) -> None:
-        """Let the body of the response last as long as it will."""
-        self.total_deadline, self.total_deadline_source = FOREVER, UNBOUNDED
+        """Let the body of the response last as long as it will, or as the request's own options let it."""
+        self.total_deadline, self.total_deadline_source = self._own_deadline, UNBOUNDED
 
     def headers_to_add(self) -> dict[str, str]:
         """Return the headers that this attempt sends in addition to those of the request."""
@@ -143,13 +144,13 @@ class HttpCall(RunningCall):
         settings = self._settings
         if self.key is not None and settings.idempotency_key is not None:
             added[settings.idempotency_key.header] = self.key
-        if settings.propagate_to and is_among(self.request.url, settings.propagate_to):
+        if settings.propagate_to and settings.propagate_to.match(self.request.url):
             attempt = max(self.attempt, inbound_attempt(self.ambient))  # a part of a retry is a retry
             added |= headers_for(self.deadline, attempt, clock.monotonic())
         return added
 
-    def _bound_by(self, seconds: float) -> None:
-        """Bound the whole request, the body included. A redirect has the time that is left of the first request."""
+    def _bound_by(self, seconds: float) -> float:
+        """Bound the request, its body and its redirects, and return the deadline."""
         now, request = clock.monotonic(), self.request
         deadline, first = request.extensions.get(UNTIL, (0.0, id(request)))
         if deadline <= now and first == id(request):  # it is new, or sent once more after its time was over
@@ -158,6 +159,8 @@ class HttpCall(RunningCall):
         if deadline < self.deadline:
             self.deadline = self.total_deadline = deadline
             self.deadline_source = self.total_deadline_source = DeadlineSource(TimeoutScope.CALL, None, None, seconds)
+        at: float = deadline
+        return at
 
     def end(self) -> None:
         """Drop the references of the call to itself: no attempt follows."""
@@ -179,9 +182,9 @@ class HttpCall(RunningCall):
 
     def copy(self) -> HttpCall:
         """Return a copy, for a thread that may be abandoned. The copies share `opened`."""
-        other = HttpCall(self.options, self.function, self.request, self._release, self._settings, self.times_closed)
+        other = HttpCall(self.options, self.function, self.request, self._release, DEFAULTS, self.times_closed)
         self.copy_state_to(other)
-        other.key = self.key
+        other._settings, other.key = self._settings, self.key
         other.opened = self.opened
         other._unsent = self._unsent
         return other
@@ -248,4 +251,14 @@ def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str]) ->
     if headers:
         other.headers = request.headers.copy()
         other.headers.update(headers)
+    return other
+
+
+def copied_response(response: Any) -> Any:
+    """Return a copy of a response that has its body, and headers and extensions of its own."""
+    kind: Any = response.__class__
+    other: Any = kind.__new__(kind)
+    other.__dict__.update(response.__dict__)
+    other.headers = response.headers.copy()
+    other.extensions = dict(response.extensions)
     return other

@@ -9,11 +9,18 @@ from fnmatch import translate
 from typing import Any, Final
 
 from resilience._util import validation
+from resilience.httpx._hosts import Hosts
 
+MADE: Final = "resilience_made_key"
+"""The extension with the key that was made for a request, and the `id` of the first one: redirects have a copy."""
 _METHOD: Final = re.compile(r"[A-Z]+|\*")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A name of RFC 9110 5.6.2, such as that of a header or method."""
+_VISIBLE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+"""The value of a header in visible ASCII characters, with spaces inside only."""
 
 
-class Routes:
+class RequestPatterns:
     """Patterns of method and path, such as "POST */_search"."""
 
     def __init__(self, patterns: Iterable[str] | str) -> None:
@@ -21,7 +28,14 @@ class Routes:
         each: Iterable[Any] = [patterns] if isinstance(patterns, str) else given
         if not hasattr(given, "__iter__"):
             raise TypeError(f'idempotent must be patterns such as "POST */_search", not {patterns!r}')
-        self._patterns = [_parsed(pattern) for pattern in each]
+        self._given = tuple(each)
+        self._patterns = [_parsed(pattern) for pattern in self._given]
+
+    def __eq__(self, other: object) -> bool:
+        return self._given == other._given if isinstance(other, RequestPatterns) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._given)
 
     def __bool__(self) -> bool:
         return bool(self._patterns)
@@ -47,19 +61,20 @@ class IdempotencyKey:
     """Send a key with requests that are not idempotent, by which the server tells a repetition from a new request.
 
     Args:
-        hosts: the hosts that remember such keys, as "host" or "host:port"; at least one. A server that ignores the key
-            would do repeated work twice, so it is sent to no other host.
+        hosts: the hosts that remember such keys, at least one: "host" for all of its ports and schemes, or "host:port".
+            A server that ignores the key would do repeated work twice, so it is sent to no other host.
         header: the name of the header.
-        methods: the methods of the requests that get a key.
-        make: returns a new key; by default a random UUID (RFC 9562). draft-ietf-httpapi-idempotency-key-header wants
-            the value quoted, and several servers do not: return the quotes with the key if yours wants them.
+        methods: the methods of the requests that get a key, in capital letters, at least one.
+        make: returns a new key, of visible ASCII characters; by default a random UUID (RFC 9562).
+            draft-ietf-httpapi-idempotency-key-header wants the value quoted, and several servers do not: return the
+            quotes with the key if yours wants them.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong type or out of range.
+        TypeError, ValueError: an argument is of the wrong type or out of range; in a request, what `make` returns.
 
-    One logical call has one key, the same on every attempt. A request that has the header already keeps it. With a key
-    the request may be repeated like one with an idempotent method, also after a 409, the answer while the first request
-    still runs.
+    One logical call has one key, the same on every attempt and after a redirect. A request that has the header already
+    keeps it. With the header, the request may be repeated like one with an idempotent method; with a key that was made
+    here also after a 409, the answer while the first request still runs.
     """
 
     def __init__(
@@ -67,50 +82,49 @@ class IdempotencyKey:
         hosts: Iterable[str] | str,
         *,
         header: str = "Idempotency-Key",
-        methods: Iterable[str] = ("POST", "PATCH"),
+        methods: Iterable[str] | str = ("POST", "PATCH"),
         make: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        self.hosts = check_hosts("hosts", hosts)
+        self.hosts = Hosts("hosts", hosts)
         if not self.hosts:
             raise ValueError("hosts must name at least one host that remembers idempotency keys")
         self.header = validation.text("header", header)
-        self.methods = frozenset(validation.text("a method", method) for method in methods)
-        given: Any = make
-        if not callable(given):
+        if not _TOKEN.fullmatch(header):
+            raise ValueError(f"header must be the name of a header (RFC 9110 5.6.2), not {header!r}")
+        given: Any = methods
+        if not hasattr(given, "__iter__"):
+            raise TypeError(f'methods must be methods such as ["POST"], not {methods!r}')
+        each: Iterable[Any] = [methods] if isinstance(methods, str) else given
+        self.methods = frozenset(validation.text("an element of methods", method) for method in each)
+        if not self.methods or any(not _TOKEN.fullmatch(one) or one != one.upper() for one in self.methods):
+            raise ValueError(
+                f'methods must be one or more methods in capital letters, such as ["POST"], not {methods!r}'
+            )
+        function: Any = make
+        if not callable(function):
             raise TypeError(f"make must be a callable that returns a key, not {make!r}")
         self.make = make
 
     def key_for(self, request: Any) -> str | None:
-        """Return a new key for a request; None for a request that gets none. Internal."""
-        if (
-            request.method not in self.methods
-            or request.headers.get(self.header)
-            or not is_among(request.url, self.hosts)
-        ):
+        """Return the key of a request; None for a request that gets none. Internal."""
+        if request.method not in self.methods or request.headers.get(self.header) or not self.hosts.match(request.url):
             return None
-        return self.make()
+        key, first = request.extensions.get(MADE, (None, id(request)))
+        if key is None or first == id(request):  # otherwise it is that of the request before a redirect
+            key = self._new_key()
+            request.extensions[MADE] = key, first
+        found: str = key
+        return found
+
+    def _new_key(self) -> str:
+        key: Any = self.make()
+        if not isinstance(key, str) or not _VISIBLE.fullmatch(key):
+            given = f"a {type(key).__name__}" if not isinstance(key, str) else "other text" if key else "an empty one"
+            raise TypeError(
+                "make of an IdempotencyKey must return a string of visible ASCII characters, as str(uuid.uuid4()) is, "
+                f"not {given}"
+            )
+        return key
 
     def __repr__(self) -> str:
-        return f"IdempotencyKey({sorted(self.hosts)}, header={self.header!r})"
-
-
-def check_hosts(name: str, hosts: Iterable[str] | str) -> frozenset[str]:
-    """Return hosts as a set of lower-case names; raise TypeError or ValueError for what is no host or host and port."""
-    given: Any = hosts
-    each: Iterable[Any] = [hosts] if isinstance(hosts, str) else given
-    if not hasattr(given, "__iter__"):
-        raise TypeError(f'{name} must be hosts such as "api.example.com" or "localhost:8080", not {hosts!r}')
-    found = [validation.text(f"an element of {name}", host).lower() for host in each]
-    for host in found:
-        if "/" in host or "*" in host or "@" in host:
-            raise ValueError(f'an element of {name} must be "host" or "host:port", not {host!r}')
-    return frozenset(found)
-
-
-def is_among(url: Any, hosts: frozenset[str]) -> bool:
-    """Return whether a URL is of one of these hosts; one without a port stands for all of its ports."""
-    host: str = url.host
-    if host in hosts:
-        return True
-    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-    return f"{host}:{port}" in hosts
+        return f"IdempotencyKey({self.hosts!r}, header={self.header!r})"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from resilience._call.caller import Caller
 from resilience._util.locks import new_lock
 from resilience.httpx._attach import replace_transports
+from resilience.httpx._base import BaseResilientTransport
+from resilience.httpx._hosts import MOST
 from resilience.httpx._modules import MODULES, load_httpx_module
-from resilience.httpx._routed import AsyncRoutedTransport, RoutedTransport
+from resilience.httpx._routed import AsyncRoutedTransport, Routed, RoutedTransport
 from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport
 
+_PATTERN: Final = re.compile(r"(?:all|https?)://(?:(?:\*\.?)?[^*/?#@\[\]:\s]*|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?")
 _lock = new_lock()
-_originals: dict[type[Any], Any] = {}
-"""The classes of clients that are patched now, with their own `__init__`; empty if nothing is installed."""
+_installed: list[_Patch] = []
+"""The patches of the classes of clients; empty if nothing is installed."""
 _KINDS: Any = {
     "Client": (ResilientTransport, RoutedTransport),
     "AsyncClient": (AsyncResilientTransport, AsyncRoutedTransport),
@@ -37,8 +41,9 @@ def install(pipelines: Mapping[str, Caller[Any]]) -> None:
         ValueError: a pattern is invalid, there is none, or something is installed already.
 
     Call it at start-up, before SDKs make their clients. It replaces the `__init__` of the classes of clients; requests
-    without a route are sent as ever, and clients that exist already are not touched. `attach` to a client that was made
-    later replaces what was installed. `uninstall` ends it for clients that are made after that.
+    without a route are sent as ever, and clients that exist already, or that have a pipeline, are not touched. `attach`
+    to a client that was made later replaces what was installed, such as for settings that only it has. `uninstall` ends
+    it for clients that are made after that.
     """
     given: Any = pipelines
     if not isinstance(given, Mapping):
@@ -53,30 +58,34 @@ def install(pipelines: Mapping[str, Caller[Any]]) -> None:
             raise TypeError(
                 f"pipelines must map URL patterns to pipelines or policies, not {pattern!r} to {pipeline!r}"
             )
-        if "://" not in pattern:
-            raise ValueError(f'a URL pattern must be one of a mount, such as "all://example.com", not {pattern!r}')
     modules = [load_httpx_module(name).module for name in MODULES if find_spec(name) is not None]
     routes = [(module, _sorted_patterns(module, pipelines)) for module in modules]
     with _lock:
-        if _originals:
+        if _installed:
             raise ValueError("pipelines are installed already; call uninstall() first")
         for module, patterns in routes:
             for name, (guarded, routed) in _KINDS.items():
-                _patch(getattr(module, name), patterns, guarded, routed)
+                _installed.append(_Patch(getattr(module, name), patterns, guarded, routed))
 
 
 def uninstall() -> None:
     """End what `install` has begun, for clients that are made from now on. Clients that exist keep their pipelines."""
     with _lock:
-        for kind, original in _originals.items():
-            kind.__init__ = original
-        _originals.clear()
+        for patch in _installed:
+            patch.undo()
+        _installed.clear()
 
 
 def _sorted_patterns(module: Any, pipelines: Mapping[str, Caller[Any]]) -> list[tuple[Any, Caller[Any]]]:
     """Return the patterns as objects of the module, the most specific one first, with their pipelines."""
     found: list[tuple[Any, Caller[Any]]] = []
     for pattern, pipeline in pipelines.items():
+        parts = _PATTERN.fullmatch(pattern)
+        if parts is None or int(parts[1] or 0) > MOST:
+            raise ValueError(
+                f'{pattern!r} is no URL pattern of a mount; such are "https://", "all://example.com" and '
+                '"http://*.example.com:8080", without a path'
+            )
         try:
             found.append((module._utils.URLPattern(pattern), pipeline))
         except (ValueError, module.InvalidURL) as error:
@@ -84,18 +93,41 @@ def _sorted_patterns(module: Any, pipelines: Mapping[str, Caller[Any]]) -> list[
     return sorted(found, key=lambda pair: pair[0])
 
 
-def _patch(kind: Any, routes: list[tuple[Any, Caller[Any]]], guarded: Any, routed: Any) -> None:
-    """Replace the `__init__` of a class of clients."""
-    original = kind.__init__
+class _Patch:
+    """The patch of a class of clients, whose objects get transports with routes as they are made.
 
-    @functools.wraps(original)
-    def initialize(client: Any, *args: Any, **kwargs: Any) -> None:
-        original(client, *args, **kwargs)
+    Args:
+        kind: the class, or a subclass that another library has put in its place.
+        routes: the patterns and their pipelines.
+        guarded: the class of transports with a pipeline.
+        routed: the class of transports with routes.
+    """
+
+    def __init__(self, kind: Any, routes: list[tuple[Any, Caller[Any]]], guarded: Any, routed: Any) -> None:
+        self._kind = next(one for one in kind.__mro__ if one.__module__ in MODULES and "__init__" in vars(one))
+        self._original = original = self._kind.__init__
+        self._active = True
+
+        @functools.wraps(original)
+        def initialize(client: Any, *args: Any, **kwargs: Any) -> None:
+            original(client, *args, **kwargs)
+            if self._active:
+                replace_transports(client, with_routes)
 
         def with_routes(inner: Any) -> Any:
+            if is_guarded(inner):
+                return inner
             return routed(inner, [(pattern, guarded(pipeline, inner)) for pattern, pipeline in routes])
 
-        replace_transports(client, with_routes)
+        self._replacement = self._kind.__init__ = initialize
 
-    _originals[kind] = original
-    kind.__init__ = initialize
+    def undo(self) -> None:
+        """End it. What others have put around the patch meanwhile stays, and calls it in vain."""
+        self._active = False
+        if self._kind.__init__ is self._replacement:
+            self._kind.__init__ = self._original
+
+
+def is_guarded(transport: object) -> bool:
+    """Return whether a transport has a pipeline, or the routes, already."""
+    return isinstance(transport, BaseResilientTransport | Routed)

@@ -11,7 +11,7 @@ from resilience._util.values import Value
 KEY: Final = "resilience"
 """The extension of a request that has its options."""
 UNTIL: Final = "resilience_until"
-"""The extension with the time at which `timeout` ends and the `id` of the first request; redirects have a copy of it."""
+"""The extension with the time at which `timeout` ends, and the `id` of the first request: redirects have a copy."""
 Settle: TypeAlias = Literal["body", "headers"]
 SETTLE: Final = ("body", "headers")
 
@@ -58,7 +58,7 @@ def options(
         settle: see `attach`; None for what was given there.
 
     Returns:
-        A dict, which may be merged with other extensions. A redirect takes the options over.
+        A dict, which may be merged with other extensions. A redirect has the same options, and the time that is left.
 
     Raises:
         TypeError: an option is unknown or of the wrong type.
@@ -82,6 +82,8 @@ def options_of_request(request: Any) -> RequestOptions:
 
 
 def check_settle(settle: Any) -> None:
-    """Raise ValueError unless `settle` is one of the two words."""
+    """Raise TypeError or ValueError unless `settle` is one of the two words."""
+    if not isinstance(settle, str):
+        raise TypeError(f'settle must be "body" or "headers", not {settle!r}')
     if settle not in SETTLE:
         raise ValueError(f'settle must be "body" or "headers", not {settle!r}')

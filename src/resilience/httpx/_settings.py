@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
-from resilience.httpx._idempotency import IdempotencyKey, Routes, check_hosts
+from resilience.httpx._hosts import Hosts
+from resilience.httpx._idempotency import IdempotencyKey, RequestPatterns
 from resilience.httpx._options import Settle, check_settle
 
 RejectWith: TypeAlias = Literal["error", "response"]
@@ -29,8 +30,8 @@ class TransportSettings:
         settle: Settle,
         reject_with: RejectWith,
     ) -> None:
-        self.idempotent = Routes(idempotent)
-        self.propagate_to = check_hosts("propagate_to", propagate_to)
+        self.idempotent = RequestPatterns(idempotent)
+        self.propagate_to = Hosts("propagate_to", propagate_to)
         key: Any = idempotency_key
         if key is not None and not isinstance(key, IdempotencyKey):
             raise TypeError(f"idempotency_key must be an IdempotencyKey, which names its hosts, not {key!r}")
@@ -40,6 +41,14 @@ class TransportSettings:
         if reject_with not in REJECT_WITH:
             raise ValueError(f'reject_with must be "error" or "response", not {reject_with!r}')
         self.rejects_with_response = reject_with == "response"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TransportSettings):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.settle, self.rejects_with_response))
 
 
 DEFAULTS: Final = TransportSettings((), (), None, "body", "error")

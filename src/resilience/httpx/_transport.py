@@ -12,14 +12,14 @@ from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
-from resilience.httpx._call import HttpCall
+from resilience.httpx._call import HttpCall, copied_response
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import attempt_timeouts, bound_network
 from resilience.httpx._pool_repair import PoolSlot, repair
-from resilience.httpx._verdicts import with_verdict
+from resilience.httpx._verdicts import response_for, with_verdict
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
@@ -65,16 +65,16 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         call = self._begin(request, self._attempt, release_responses)
         response: Any = None
         try:
-            response = _checked(execute(self._entry, call))
+            response = _checked(execute(self._entry, call), call)
         except (RejectedError, DeadlineExceededError) as error:
-            problem = self._problem(error, request)
+            if self._settings.rejects_with_response:
+                return response_for(error, request)
+            problem = httpx_module_of(request).translated(error, request)
         else:
             return with_verdict(response)
         finally:
             call.end()
             call.close_all(but=response)
-        if not isinstance(problem, Exception):
-            return problem
         try:
             raise problem
         finally:
@@ -143,9 +143,11 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         call = self._begin(request, self._attempt, arelease_responses)
         response: Any = None
         try:
-            response = _checked(await aexecute(self._entry, call))
+            response = _checked(await aexecute(self._entry, call), call)
         except (RejectedError, DeadlineExceededError) as error:
-            problem = self._problem(error, request)
+            if self._settings.rejects_with_response:
+                return response_for(error, request)
+            problem = httpx_module_of(request).translated(error, request)
         except GeneratorExit:
             call.opened.clear()  # a dropped coroutine cannot wait for anything
             raise
@@ -155,8 +157,6 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             call.end()
             if call.opened:
                 await self._close_all(call, response)
-        if not isinstance(problem, Exception):
-            return problem
         try:
             raise problem
         finally:
@@ -199,8 +199,12 @@ async def _discard(response: Any) -> None:
         await response.aclose()
 
 
-def _checked(response: Any) -> Any:
-    """Return the result of a pipeline, or raise TypeError if it is not a response, such as the value of a fallback."""
+def _checked(response: Any, call: HttpCall) -> Any:
+    """Return the result of a pipeline; raise TypeError if it is not a response, such as the value of a fallback.
+
+    A response that no attempt of the call has received, such as one that a Fallback gives to all callers, is copied:
+    the client sets attributes of what it gets.
+    """
     if not is_a(response, "Response"):
         raise TypeError(f"the pipeline of a client must return a Response, not {type(response)!r}")
-    return response
+    return response if any(one is response for one in call.opened) else copied_response(response)

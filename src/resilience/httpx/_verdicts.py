@@ -7,14 +7,16 @@ header `x-stainless-retry-count`.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
+from resilience._call import retry_marks
 from resilience._call.call import PipelineInfo
-from resilience._call.retry_marks import is_marked
+from resilience._call.propagation import retry_after_header
+from resilience._outcome import http_status
 from resilience._util.locks import state_lock
 from resilience._util.log_once import first_time, logger
 from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.httpx._modules import httpx_module_of
 
 SHOULD_RETRY: Final = "x-should-retry"
 RETRY_COUNT: Final = "x-stainless-retry-count"
@@ -37,17 +39,21 @@ def note_foreign_retry(request: Any, info: PipelineInfo) -> None:
 
 def with_verdict(response: Any) -> Any:
     """Return a response; if a Retry has given up on it, with `x-should-retry: false`, unless the server has said it."""
-    if is_marked(response) and SHOULD_RETRY not in response.headers:
+    if retry_marks.NOTE in response.extensions and SHOULD_RETRY not in response.headers:
         response.headers[SHOULD_RETRY] = "false"
+        response.extensions[http_status.OUR_VERDICT] = True  # so that it is not taken for the server's
     return response
 
 
-def response_for(error: RejectedError | DeadlineExceededError, request: Any, module: Any) -> Any:
+def response_for(error: RejectedError | DeadlineExceededError, request: Any) -> Any:
     """Return a response in place of an error: 503 with Retry-After for a rejection, 504 for a passed deadline."""
     headers = {SHOULD_RETRY: "false", "content-type": "text/plain; charset=utf-8"}
     status = 504 if isinstance(error, DeadlineExceededError) else 503
-    if isinstance(error, RejectedError) and error.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after))
-    response = module.Response(status, headers=headers, content=f"{error}\n".encode(), request=request)
+    retry_after = retry_after_header(error.retry_after) if isinstance(error, RejectedError) else None
+    if retry_after is not None:
+        headers["retry-after"] = retry_after
+    response = httpx_module_of(request).module.Response(
+        status, headers=headers, content=f"{error}\n".encode(), request=request
+    )
     response.extensions["resilience_error"] = error.with_traceback(None)
     return response

@@ -229,7 +229,7 @@ def _head_drip(exchange: Exchange) -> bool:
 def _drip(exchange: Exchange, *, status: int) -> bool:
     body = b"x" * (100 if exchange.asked.size is None else exchange.asked.size)
     exchange.connection.send(exchange.head(status, ("Content-Length", str(len(body)))))
-    exchange.drip(body)
+    exchange.drip(b"" if exchange.method == "HEAD" else body)
     return True
 
 
@@ -246,11 +246,11 @@ def _hints_forever(exchange: Exchange) -> bool:
 
 def _sse(exchange: Exchange) -> bool:
     exchange.connection.send(exchange.head(200, ("Content-Type", "text/event-stream"), _CHUNKED))
-    for number in range(exchange.asked.events):
+    for number in () if exchange.method == "HEAD" else range(exchange.asked.events):
         exchange.connection.wait(exchange.asked.interval if number else 0)
         event = f"data: {number}\n\n".encode()
         exchange.connection.send(b"%x\r\n%s\r\n" % (len(event), event))
-    exchange.connection.send(b"0\r\n\r\n")
+    exchange.connection.send(b"" if exchange.method == "HEAD" else b"0\r\n\r\n")
     return True
 
 
