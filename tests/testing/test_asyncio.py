@@ -33,6 +33,23 @@ class TestVirtualLoop:
                 assert runner.run(which()) is VirtualLoop
         assert asyncio.run(which()) is before is not VirtualLoop
 
+    @pytest.mark.parametrize("uptime", [1e7, 3e7, 3e8])
+    def test_its_timers_ring_however_long_the_machine_has_run(self, virtual_clock: VirtualClock, uptime: float) -> None:
+        """After half a year, times are further apart than the resolution of asyncio."""
+        virtual_clock.advance(uptime)
+
+        async def main() -> None:
+            for seconds in (0.1, 0.3, 1e-3):
+                await asyncio.sleep(seconds)
+
+        turns = iter(range(10_000))
+        with asyncio.Runner(loop_factory=virtual_loop) as runner:
+            loop: Any = runner.get_loop()
+            run_once = loop._run_once
+            loop._run_once = lambda: (next(turns), run_once())  # a timer that never rings would turn the loop for ever
+            runner.run(main())
+        assert virtual_clock.elapsed == pytest.approx(uptime + 0.401)
+
     def test_it_advances_from_one_timer_to_the_next(self, virtual_clock: VirtualClock) -> None:
         woken: list[tuple[float, float]] = []
 

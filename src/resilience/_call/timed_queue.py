@@ -18,6 +18,9 @@ from resilience._util.clock import clock
 from resilience._util.finalizers import pending, put_off, run_pending
 from resilience._util.locks import inside_state, state_lock
 
+ROUNDING = 1e-6
+"""How much too early a ticket may go, in seconds: more than two computations of one time differ by rounding, which is
+coarser the longer the machine runs."""
 LOOKS_AGAIN = 0.05
 """After how many seconds at least a ticket looks again whether it may go that is due and not the first, in case the
 first one is lost. Otherwise it is woken when it becomes the first."""
@@ -65,7 +68,7 @@ class TimedTicket(Ticket):
         return super().add_waker(wake) and not self._rescheduled
 
     def acquire(self) -> bool:
-        if self.state is WAITING and clock.monotonic() >= self.check_at:
+        if self.state is WAITING and clock.monotonic() >= self.check_at - ROUNDING:
             self._queue.grant(self)
         return super().acquire()
 
@@ -121,7 +124,7 @@ class TimedQueue:
             with state_lock:
                 self.grant_due(to_wake)
                 now = clock.monotonic()
-                if looking is not None and looking.state is WAITING and looking.check_at <= now:
+                if looking is not None and looking.state is WAITING and looking.check_at - ROUNDING <= now:
                     looking.check_at = now + max(LOOKS_AGAIN, now - looking.since)
         finally:
             wake_all(to_wake)
@@ -153,7 +156,7 @@ class TimedQueue:
         while self.waiting:
             ticket = next(iter(self.waiting))
             at = self._schedule.ready_at(ticket)
-            if at > clock.monotonic():
+            if at - ROUNDING > clock.monotonic():
                 if at != ticket.check_at:
                     if at < ticket.check_at:  # otherwise it notices when its timer rings
                         to_wake.append(ticket)

@@ -51,6 +51,20 @@ class TestAdmission:
         assert tickets[0].acquire()
         assert not tickets[1].acquire()
 
+    @pytest.mark.parametrize("uptime", [65_536.0, 66_295.22, 1e6, 1e7, 3.1e7])
+    @pytest.mark.parametrize("rate", [10, 3, 7])
+    def test_those_who_wait_are_admitted_in_time_however_long_the_machine_has_run(
+        self, clock: VirtualClock, uptime: float, rate: float
+    ) -> None:
+        """Times are coarser then: a computed time and the one that has come differ by rounding."""
+        clock.advance(uptime)
+        limit = RateLimit(rate, max_wait=60)
+        admitted(limit)
+        for ticket in [queued(limit) for _ in range(20)]:
+            assert not ticket.acquire()
+            clock.advance(1 / rate)
+            assert ticket.acquire()
+
     def test_a_wait_that_would_be_too_long_is_not_started(self, clock: VirtualClock) -> None:
         limit = RateLimit(10, max_wait=0.25)
         admitted(limit)
