@@ -25,6 +25,7 @@ from resilience import (
 from resilience._outcome.ending import OK
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience.testing import seeded, virtual_time
+from tests.support.uptime import run_for, uptimes
 from tests.support.chance import Steady
 
 SPAN = 10.0
@@ -241,8 +242,10 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         chosen=st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SETTINGS.items()}),
         half_open=st.booleans(),
+        uptime=uptimes,
     )
-    def begin(self, chosen: dict[str, Any], half_open: bool) -> None:
+    def begin(self, chosen: dict[str, Any], half_open: bool, uptime: float) -> None:
+        run_for(self.clock, uptime)
         self.breaker = CircuitBreaker(window=SPAN, **chosen)
         self.binding = Pipeline(self.breaker).entry()[1]
         self.model = Model(self.clock.monotonic(), dict(chosen))

@@ -22,6 +22,7 @@ from resilience import BulkheadFullError, Call, Ending, EndingKind, Pipeline, Ti
 from resilience._call.wait_queue import TicketState
 from resilience._policies.bulkhead import Bulkhead
 from resilience.testing import virtual_time
+from tests.support.uptime import run_for, uptimes
 
 limits = st.integers(1, 4)
 queues = st.integers(0, 4)
@@ -85,10 +86,11 @@ class Model:
 class BulkheadMachine(RuleBasedStateMachine):
     """Does to a bulkhead what the drivers and their callers do, in any order."""
 
-    @initialize(limit=limits, queue=queues, max_wait=waits)
-    def begin(self, limit: int, queue: int, max_wait: float) -> None:
+    @initialize(limit=limits, queue=queues, max_wait=waits, uptime=uptimes)
+    def begin(self, limit: int, queue: int, max_wait: float, uptime: float) -> None:
         self.stack = ExitStack()
         self.clock = self.stack.enter_context(virtual_time())
+        run_for(self.clock, uptime)
         self.bulkhead = Bulkhead(limit, queue=queue, max_wait=max_wait)
         self.model = Model(limit, queue, max_wait)
         self.tokens: list[Any] = []

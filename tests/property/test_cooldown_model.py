@@ -25,6 +25,7 @@ from resilience._outcome.ending import OK
 from resilience._policies.cooldown.pause import CooldownTicket
 from resilience._util.clock import FOREVER
 from resilience.testing import seeded, virtual_time
+from tests.support.uptime import run_for, uptimes
 
 spreads = st.sampled_from([0.0, 0.2, 1.0])
 waits = st.sampled_from([None, 0.0, 1.0, 100.0])
@@ -91,10 +92,11 @@ class Model:
 class CooldownMachine(RuleBasedStateMachine):
     """Does to a cooldown what the drivers and their callers do, in any order."""
 
-    @initialize(spread=spreads, max_wait=waits)
-    def begin(self, spread: float, max_wait: float | None) -> None:
+    @initialize(spread=spreads, max_wait=waits, uptime=uptimes)
+    def begin(self, spread: float, max_wait: float | None, uptime: float) -> None:
         self.stack = ExitStack()
         self.clock = self.stack.enter_context(virtual_time())
+        run_for(self.clock, uptime)
         self.stack.enter_context(seeded(Chance()))
         self.cooldown = Cooldown(spread, max_wait=max_wait, longest=LONGEST)
         self.model = Model(spread, max_wait)

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from resilience import CircuitBreaker, Partition
 from resilience._call.members import Member
 from resilience.testing import virtual_time
+from tests.support.uptime import run_for, uptimes
 
 keys = st.integers(0, 6)
 places = st.integers(1, 4)
@@ -62,10 +63,11 @@ class Model:
 class PartitionMachine(RuleBasedStateMachine):
     """Does to a partition what the drivers and their callers do, in any order."""
 
-    @initialize(max_keys=places, idle=idles)
-    def begin(self, max_keys: int, idle: float) -> None:
+    @initialize(max_keys=places, idle=idles, uptime=uptimes)
+    def begin(self, max_keys: int, idle: float, uptime: float) -> None:
         self.stack = ExitStack()
         self.clock = self.stack.enter_context(virtual_time())
+        run_for(self.clock, uptime)
         self.partition = Partition(CircuitBreaker, max_keys=max_keys, idle=idle)
         self.model = Model(max_keys, idle)
         self.running: list[tuple[int, Own | None, Member[CircuitBreaker], list[None]]] = []

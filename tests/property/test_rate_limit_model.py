@@ -18,10 +18,12 @@ from hypothesis.stateful import (
 )
 
 from resilience import Call, Ending, EndingKind, Pipeline, RateLimit, RateLimitedError, Ticket
+from resilience._call.wait_queue import WAITING
 from resilience._outcome.ending import OK
 from resilience._policies.rate_limit.meter import LATE
 from resilience._policies.rate_limit.tokens import RateTicket, Token
 from resilience.testing import virtual_time
+from tests.support.uptime import run_for, uptimes
 
 TINY = 1e-6
 rates = st.sampled_from([1.0, 2.0, 10.0])
@@ -96,10 +98,11 @@ class Model:
 class RateLimitMachine(RuleBasedStateMachine):
     """Does to a rate limit what the drivers and their callers do, in any order."""
 
-    @initialize(rate=rates, burst=bursts, max_wait=waits)
-    def begin(self, rate: float, burst: float, max_wait: float | None) -> None:
+    @initialize(rate=rates, burst=bursts, max_wait=waits, uptime=uptimes)
+    def begin(self, rate: float, burst: float, max_wait: float | None, uptime: float) -> None:
         self.stack = ExitStack()
         self.clock = self.stack.enter_context(virtual_time())
+        run_for(self.clock, uptime)
         self.cost = 1.0
         self.limit = RateLimit(rate, burst=burst, max_wait=max_wait)
         self.model = Model(Bucket(rate, burst, burst, self.now), 1.0 if max_wait is None else max_wait)
@@ -159,7 +162,8 @@ class RateLimitMachine(RuleBasedStateMachine):
             if waiter.ticket.check_at <= self.now + TINY and waiter in self.model.line:
                 assert not waiter.ticket.acquire()
         for waiter in served:
-            if self.now < waiter.ticket.check_at:  # by rounding
+            if waiter.ticket.state is WAITING and self.now < waiter.ticket.check_at:  # by rounding
+                assert waiter.ticket.check_at <= self.now + TINY
                 self.clock.jump(waiter.ticket.check_at)
             assert waiter.ticket.acquire()
             self.tokens.append(waiter.ticket)
@@ -172,6 +176,7 @@ class RateLimitMachine(RuleBasedStateMachine):
             self.clock.jump(at)
             self.serve()
         self.clock.jump(end)
+        self.serve()
         self.give_up()
 
     @rule(seconds=st.sampled_from([0.3, 2.0]))
@@ -182,9 +187,8 @@ class RateLimitMachine(RuleBasedStateMachine):
         self.give_up()
 
     def give_up(self) -> None:
-        for waiter in list(self.model.line):
-            if waiter.until <= self.now:
-                self.leave(waiter)
+        while late := [waiter for waiter in self.model.line if waiter.until <= self.now]:
+            self.leave(late[0])  # those behind it may go now, or have waited for too long, too
 
     @precondition(lambda self: self.model.line)
     @rule(data=st.data())
