@@ -25,8 +25,8 @@ from resilience import (
 from resilience._outcome.ending import OK
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience.testing import seeded, virtual_time
-from tests.support.uptime import run_for, uptimes
 from tests.support.chance import Steady
+from tests.support.uptime import run_for, uptimes
 
 SPAN = 10.0
 BUCKETS = 10

@@ -1,4 +1,4 @@
-"""Virtual times of machines that have run for long: floats are coarser there, so that sums of times differ by rounding."""
+"""Virtual times of machines that have run for long: floats are coarser there, so that sums of times are rounded."""
 
 from hypothesis import strategies as st
 
