@@ -55,6 +55,7 @@ DOORS = {
         "_outcome.ending",
         "_outcome.http_status",
         "_outcome.network_errors",
+        "_outcome.problem_bodies",
         "_outcome.server_hints",
         "_outcome.status_failures",
         "_pipeline.standard",

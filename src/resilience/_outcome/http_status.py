@@ -120,14 +120,28 @@ def is_throttled(error: object) -> bool:
     return _item(_read(error, "response"), "Error", "Code") in AWS_THROTTLING_CODES
 
 
-def has_extension(outcome: object, name: str) -> bool:
-    """Return whether a response of httpx, or that of an exception, has an extension of this name."""
+def extension_of(outcome: object, name: str) -> Any:
+    """Return an extension of a response of httpx, or of that of an exception; None if it has none of this name."""
     own: Mapping[str, Any] = getattr(outcome, "__dict__", _NOTHING)
     extensions: Any = own.get("extensions")
     if issubclass(type(extensions), dict):
-        return name in extensions
+        return extensions.get(name)
     response = own.get("response")
-    return response is not None and response is not outcome and has_extension(response, name)
+    return None if response is None or response is outcome else extension_of(response, name)
+
+
+def content_of(outcome: object) -> bytes | None:
+    """Return the body of a response of httpx or requests, or of that of an exception, if it has been read.
+
+    Nothing is read for it: only the attribute in which both keep what was read is looked at.
+    """
+    own: Mapping[str, Any] = getattr(outcome, "__dict__", _NOTHING)
+    content: Any = own.get("_content")
+    if issubclass(type(content), bytes):
+        read: bytes = content
+        return read
+    response = own.get("response")
+    return None if response is None or response is outcome else content_of(response)
 
 
 def headers_of(outcome: object) -> Any:

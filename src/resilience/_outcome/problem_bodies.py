@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NoReturn, TypeGuard
 
+from resilience._outcome.http_status import content_of, extension_of
 from resilience._outcome.rate_limit_fields import LONGEST, number_in
-from resilience._outcome.server_hints import NO_HINTS, Hints
+from resilience._outcome.server_hints import NO_HINTS, Hints, content_type_in
 
 MOST_BYTES: Final = 65_536
 """The longest body that is parsed: that of an error is seldom above a few KiB, and parsing takes time of the call."""
+HINTS: Final = "resilience_hints"
+"""The extension of a response of httpx with the hints in its body, which an integration has read."""
 _TYPES: Final = frozenset({"application/json", "application/problem+json"})
 _TIMES: Final = ("retryAfter", "retry_after")
 _RETRY_INFO: Final = "google.rpc.RetryInfo"
@@ -34,7 +37,7 @@ def hints_in_body(content_type: str, body: bytes) -> Hints:
         content_type: the Content-Type of the response, with or without parameters.
         body: the whole body, decoded by its Content-Encoding.
     """
-    if not 0 < len(body) <= MOST_BYTES or content_type.partition(";")[0].strip(" \t").lower() not in _TYPES:
+    if not 0 < len(body) <= MOST_BYTES or not may_have_hints(content_type):
         return NO_HINTS
     import json  # here, since most responses have no such body
 
@@ -54,6 +57,26 @@ def hints_in_body(content_type: str, body: bytes) -> Hints:
             if should_retry is None and isinstance(members.get("retryable"), bool):
                 should_retry = members["retryable"]
     return Hints(_retry_delay(document.get("error")) if retry_after is None else retry_after, should_retry)
+
+
+def may_have_hints(content_type: str) -> bool:
+    """Return whether bodies of that Content-Type may have hints."""
+    return content_type.partition(";")[0].strip(" \t").lower() in _TYPES
+
+
+def body_hints_of(outcome: object, headers: Any) -> Hints:
+    """Return the hints in the body of a response, or of that of an exception, if it has been read.
+
+    Args:
+        outcome: the response or the exception.
+        headers: the headers of the response.
+    """
+    known: Any = extension_of(outcome, HINTS)
+    if known is not None:
+        hints: Hints = known
+        return hints
+    body = content_of(outcome)
+    return NO_HINTS if not body else hints_in_body(content_type_in(headers), body)
 
 
 def _refused(constant: str) -> NoReturn:

@@ -17,6 +17,7 @@ _QUOTA_STATUSES: Final = frozenset({429, 503})
 _TEXTS: Final = frozenset({"retry-after", "x-should-retry", *_MILLISECONDS, *NAMES})
 _NAMES: Final[frozenset[str | bytes]] = _TEXTS | {name.encode() for name in _TEXTS}
 """The names of all headers that matter here, as strings and as bytes, so that no other name has to be decoded."""
+_CONTENT_TYPE: Final[frozenset[str | bytes]] = frozenset({"content-type", b"content-type"})
 
 
 class Hints(NamedTuple):
@@ -67,6 +68,15 @@ def quota_of(headers: Any) -> Hint | None:
     return next(hints_in(found), None) if found else None
 
 
+def content_type_in(headers: Any) -> str:
+    """Return the Content-Type in the headers of a response; "" if there is none.
+
+    Args:
+        headers: as for `hints_of`.
+    """
+    return _found_in(headers, _CONTENT_TYPE).get("content-type", "")
+
+
 def seconds_in(value: str, date: str | None = None) -> float | None:
     """Return the seconds in a Retry-After header (RFC 9110 10.2.3); None where it is no valid hint.
 
@@ -85,20 +95,23 @@ def seconds_in(value: str, date: str | None = None) -> float | None:
 
 
 def _relevant(headers: Any) -> dict[str, str]:
-    """Return the headers that are hints, and those that hints need; repeated ones joined by commas.
+    """Return the headers that are hints, and those that hints need; empty if none of them is a hint."""
+    found = _found_in(headers, _NAMES)
+    return {} if found.keys() <= CONTEXT else found
 
-    Empty if none of them is a hint, and for anything that is not headers.
-    """
+
+def _found_in(headers: Any, names: frozenset[str | bytes]) -> dict[str, str]:
+    """Return the headers of these names, repeated ones joined by commas; empty for anything that is not headers."""
     found: dict[str, str] = {}
     try:
         items: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers or ()
         for key, value in items:
-            if key.lower() in _NAMES:
+            if key.lower() in names:
                 name, text = _text(key).lower(), _text(value)
                 found[name] = f"{found[name]}, {text}" if name in found else text
     except Exception:  # what claims to be headers may be anything
         return {}
-    return {} if found.keys() <= CONTEXT else found
+    return found
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, Verdict
 from resilience._outcome.failure import TRANSIENT
 from resilience._outcome.http_status import STATUSES, TABLE
 from resilience._outcome.network_errors import NETWORK_ERRORS
+from resilience._outcome.problem_bodies import body_hints_of
 from resilience._outcome.server_hints import NO_HINTS, Hints, hints_of
 from resilience._util import validation
 
@@ -46,7 +47,9 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
     `x-ms-retry-after-ms`, of Retry-After (seconds, or a date relative to the Date of the response; RFC 9110 10.2.3),
     or, for 429 and 503 with nothing remaining, of RateLimit, RateLimit-Reset, X-RateLimit-Reset, or the forms of
     OpenAI, Azure and Anthropic. `x-should-retry: false` forbids a retry; `true` makes any code from 400 on a failure,
-    which is counted from 500 on.
+    which is counted from 500 on. Where the headers do not say so, the JSON body of a response that has been read does:
+    `retryable`, and `retryAfter` or `retry_after` in seconds, of problem details (RFC 9457), at top level or under
+    `extensions`, and `retryDelay` of google.rpc.RetryInfo in the `error.details` of a google.rpc.Status.
 
     Args:
         statuses: the status codes that are failures, each from 400 to 599. They replace those of the table.
@@ -64,7 +67,7 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
         status = http_status.status_of(result)
         if status is None or status < 400:
             return None
-        if status == http_status.CONFLICT and http_status.has_extension(result, http_status.KEYED):
+        if status == http_status.CONFLICT and http_status.extension_of(result, http_status.KEYED):
             return with_hints(_ABOUT_THE_REQUEST, _hints(result, status))
         return failure_of(status, _hints(result, status), listed)
 
@@ -103,10 +106,16 @@ def with_hints(failure: Failure, hints: Hints) -> Failure:
 
 def _hints(outcome: object, status: int) -> Hints:
     headers = http_status.headers_of(outcome)
-    hints = NO_HINTS if headers is None else hints_of(headers, status)
-    if hints.should_retry is False and http_status.has_extension(outcome, http_status.OUR_VERDICT):
-        return hints._replace(should_retry=None)
-    return hints
+    if headers is None:
+        return NO_HINTS
+    retry_after, should_retry = hints_of(headers, status)
+    if should_retry is False and http_status.extension_of(outcome, http_status.OUR_VERDICT):
+        should_retry = None
+    if retry_after is None or should_retry is None:
+        in_body = body_hints_of(outcome, headers)
+        retry_after = in_body.retry_after if retry_after is None else retry_after
+        should_retry = in_body.should_retry if should_retry is None else should_retry
+    return Hints(retry_after, should_retry)
 
 
 HTTP_FAILURES: Final = NETWORK_ERRORS | status_failures()

@@ -46,8 +46,6 @@ class AsyncBody(GuardedBody):
         self._closed = False
         self._iterator: Callable[[], Any] = _none
         self._start_task = _runtime.task_starter()
-        if slot is not None:
-            slot.set_stream(stream)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the chunks. The iterator is not kept, so that dropping it closes the body, as without the library."""

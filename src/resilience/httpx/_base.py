@@ -147,14 +147,17 @@ class BaseResilientTransport(Generic[TransportT]):
         if is_unsent and is_a(error, "PoolTimeout"):
             call.set_queued(True)
 
+    def _open(self, response: Any, call: HttpCall) -> None:
+        """Note that a response has arrived, so that it will be closed."""
+        call.set_queued(False)
+        call.opened.append(response)
+
     def _receive(self, response: Any, call: HttpCall, timeouts: Timeouts) -> tuple[bool, DeferredSettlement | None]:
         """Take the response of an attempt.
 
         Returns:
             Whether it is a failure, and the settlement that ends with its body; None if it has none.
         """
-        call.set_queued(False)
-        call.opened.append(response)
         if call.key is not None:
             response.extensions[KEYED] = True
         if not response.is_closed:

@@ -15,6 +15,7 @@ from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall, copied_response
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
+from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import attempt_timeouts, bound_network
@@ -90,6 +91,9 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         token = attempt_timeouts.set(timeouts)
         try:
             response = self._transport.handle_request(request)
+            self._open(response, call)
+            if response.status_code >= 400:
+                read_hints(response)
         except BaseException as error:
             self._note_unsent(error, call)
             if self._pool is not None:
@@ -171,6 +175,11 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             trace = request.extensions["trace"] = SendTrace(call)
         try:
             response: Any = await self._transport.handle_async_request(request)
+            self._open(response, call)
+            if slot is not None:
+                slot.set_stream(response.stream)
+            if response.status_code >= 400:
+                await aread_hints(response)
         except BaseException as error:
             self._note_unsent(error, call)
             if trace is not None and not trace.sending and not isinstance(error, Exception):

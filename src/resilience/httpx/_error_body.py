@@ -1,0 +1,130 @@
+"""Reads the JSON body of an error response for the hints in it, and puts it back for the caller.
+
+The body of such a response counts as part of its head: it is read within the time of the attempt. The bytes are kept as
+they were sent, so that the caller gets the same body, whole or not.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+from resilience._outcome.problem_bodies import HINTS, MOST_BYTES, hints_in_body, may_have_hints
+from resilience.httpx._modules import httpx_module_of
+
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+"""The argument of zlib for data with the header of either."""
+
+
+class ReadAhead:
+    """A body of which a part has been read, for a plain client.
+
+    Args:
+        chunks: what has been read.
+        rest: the iterator of the rest; None if there is none.
+        stream: the body.
+        error: what was raised where there should have been a rest.
+    """
+
+    def __init__(self, chunks: list[bytes], rest: Any, stream: Any, error: Exception | None) -> None:
+        self._chunks = chunks
+        self._rest = rest
+        self._stream = stream
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield what was read, and then the rest, or raise what came in place of it."""
+        yield from self._chunks
+        if self._error is not None:
+            raise self._error
+        if self._rest is not None:
+            yield from self._rest
+
+    def close(self) -> None:
+        """Close the body."""
+        self._stream.close()
+
+
+class AsyncReadAhead(ReadAhead):
+    """A body of which a part has been read, for an async client."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield what was read, and then the rest, or raise what came in place of it."""
+        for chunk in self._chunks:
+            yield chunk
+        if self._error is not None:
+            raise self._error
+        if self._rest is not None:
+            async for chunk in self._rest:
+                yield chunk
+
+    async def aclose(self) -> None:
+        """Close the body, and the iterator of the rest."""
+        await self._stream.aclose()
+        if hasattr(self._rest, "aclose"):
+            await self._rest.aclose()
+
+
+def read_hints(response: Any) -> None:
+    """Set the extension HINTS of an error response whose body may have hints, after its body has been read."""
+    if not _is_worth_reading(response):
+        return
+    stream, chunks, size = response.stream, [], 0
+    rest: Any = iter(stream)
+    error: Exception | None = None
+    try:
+        for chunk in rest:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MOST_BYTES:
+                break
+        else:
+            rest = None
+    except Exception as broken:
+        error = broken.with_traceback(None)  # its frames refer to the response
+    response.stream = httpx_module_of(response).derived(ReadAhead, "SyncByteStream")(chunks, rest, stream, error)
+    if rest is None:
+        _set_hints(response, b"".join(chunks))
+
+
+async def aread_hints(response: Any) -> None:
+    """Do as `read_hints`, for async clients."""
+    if not _is_worth_reading(response):
+        return
+    stream, chunks, size = response.stream, [], 0
+    rest: Any = aiter(stream)
+    error: Exception | None = None
+    try:
+        async for chunk in rest:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MOST_BYTES:
+                break
+        else:
+            rest = None
+    except Exception as broken:
+        error = broken.with_traceback(None)  # its frames refer to the response
+    response.stream = httpx_module_of(response).derived(AsyncReadAhead, "AsyncByteStream")(chunks, rest, stream, error)
+    if rest is None:
+        _set_hints(response, b"".join(chunks))
+
+
+def _is_worth_reading(response: Any) -> bool:
+    """Return whether the body of a response is still to be read, and may have hints."""
+    return (
+        not response.is_closed
+        and may_have_hints(response.headers.get("content-type", ""))
+        and response.headers.get("content-encoding", "identity") in ("identity", "gzip", "deflate")
+    )
+
+
+def _set_hints(response: Any, sent: bytes) -> None:
+    """Set the extension of a response by its body, as it was sent."""
+    body = sent
+    if response.headers.get("content-encoding", "identity") != "identity":
+        try:
+            body = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(sent, MOST_BYTES + 1)
+        except zlib.error:
+            return
+    response.extensions[HINTS] = hints_in_body(response.headers["content-type"], body)
