@@ -65,7 +65,7 @@ BODIES: list[tuple[dict[str, Any], bool]] = [
     ({"content": [b"a", b"b"]}, True),
     ({"content": generated()}, False),
     ({"content": iter([b"a", b"b"])}, False),
-    ({"content": io.BytesIO(b"bytes")}, False),
+    ({"content": io.BytesIO(b"bytes")}, True),
 ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -35,7 +36,7 @@ def response(status: int, document: object, headers: dict[str, str] = JSON, enco
     """A response that arrives in pieces, as over a socket."""
     body = json.dumps(document).encode()
     if encoding:
-        body = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](body)
+        body = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
         headers = {**headers, "content-encoding": encoding}
     return httpx.Response(status, headers=headers, stream=Stream(body[:5], body[5:]))
 
@@ -182,7 +183,7 @@ def test_a_body_that_stalls_is_cut_with_its_attempt_and_closed(backend: str) -> 
     library: Any = asyncio if backend == "asyncio" else trio
 
     class Stalling(Stream):
-        async def __aiter__(self) -> Any:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
             yield b"{"
             await library.sleep(3600)
 

@@ -25,6 +25,7 @@ from resilience._outcome.network_errors import RULES
 from tests.httpx.server import Server
 
 BROKEN = Failure()
+TURNED_AWAY = Failure(FailureKind.OVERLOAD, unprocessed=True, counted=False)
 UNSENT = Failure(unprocessed=True)
 TIMED_OUT = Failure(FailureKind.TIMEOUT)
 TIMED_OUT_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
@@ -321,7 +322,9 @@ def test_a_proxy_that_drops_the_connection_may_have_passed_the_request_on() -> N
         (ConnectionResetError(), BROKEN),
         (urllib3.NewConnectionError(SimpleNamespace(host="h"), "refused"), UNSENT),
         (urllib3.ConnectTimeoutError("late"), UNSENT),
-        (OSError("Tunnel connection failed: 403 Forbidden"), UNSENT),
+        (OSError("Tunnel connection failed: 403 Forbidden"), None),
+        (OSError("Tunnel connection failed: 429 Too Many Requests"), TURNED_AWAY),
+        (OSError("Tunnel connection failed: 502 Bad Gateway"), UNSENT),
         (urllib3.SSLError("bad certificate"), None),
         (ssl.SSLCertVerificationError("self-signed"), None),
     ]
@@ -331,6 +334,48 @@ def test_a_proxy_that_drops_the_connection_may_have_passed_the_request_on() -> N
         assert NETWORK_ERRORS.classify(error) == failure, original
         assert NETWORK_ERRORS.classify(wrapped) == failure, original
         assert NETWORK_ERRORS.classify(requests.exceptions.ProxyError(wrapped)) == failure, original
+
+
+@pytest.mark.parametrize("module", ["httpx", "httpx2"])
+@pytest.mark.parametrize(
+    ("message", "failure"),
+    [
+        ("407 Proxy Authentication Required", None),
+        ("404 ", None),
+        ("408 Request Timeout", UNSENT),
+        ("429 Too Many Requests", TURNED_AWAY),
+        ("503 Service Unavailable", UNSENT),
+        ("Invalid username/password", None),
+        ("Requested NO AUTHENTICATION REQUIRED from proxy server, but got NO ACCEPTABLE METHODS.", None),
+        ("Proxy Server could not connect: Connection not allowed by ruleset.", None),
+        ("Proxy Server could not connect: Host unreachable.", UNSENT),
+        ("4040 is no status", UNSENT),
+    ],
+)
+def test_what_a_proxy_says_about_this_client_is_an_answer(module: str, message: str, failure: Failure | None) -> None:
+    assert NETWORK_ERRORS.classify(importlib.import_module(module).ProxyError(message)) == failure
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_answer"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", True),
+        ("SSL/TLS_ALERT_BAD_CERTIFICATE", True),
+        ("TLSV1_ALERT_UNKNOWN_CA", True),
+        ("TLSV1_ALERT_INTERNAL_ERROR", False),
+        ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", False),
+        ("", False),
+    ],
+)
+def test_an_alert_about_our_certificate_is_an_answer(reason: str, is_answer: bool) -> None:
+    httpx: Any = importlib.import_module("httpx")
+    alert = ssl.SSLError(1, reason)
+    alert.reason = reason
+    error = httpx.ReadError("")
+    error.__cause__ = alert
+
+    assert NETWORK_ERRORS.classify(error) == (None if is_answer else BROKEN)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -23,16 +23,20 @@ class Head:
 
     Attributes:
         failures: the allowlist of the innermost pipeline.
+        phases: the bounds of the silences that follow.
+        shadow_phases: those that are reported only.
         settlement: ends with the generator.
     """
 
-    __slots__ = ("call", "failures", "first", "items", "settlement")
+    __slots__ = ("call", "failures", "first", "items", "phases", "settlement", "shadow_phases")
 
     def __init__(self, items: Any, first: Any, call: AnyGeneratorCall) -> None:
         self.items = items
         self.first = first
         self.call = call
         self.failures = call.failures
+        self.phases = call.phases
+        self.shadow_phases = call.shadow_phases
         self.settlement = call.deferred = DeferredSettlement()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from resilience._call.ambient import Ambient, ambient
 from resilience._call.call import Call, CallOptions, PipelineInfo
@@ -221,31 +221,63 @@ class RunningCall(Call):
                     wake()
 
 
-class StreamedCall(RunningCall):
-    """A call whose result arrives item by item.
+class Phases(NamedTuple):
+    """The bounds of the parts of a result that arrives bit by bit.
 
     Attributes:
+        first_at: the time until which the first item must have arrived, in seconds of the monotonic clock.
+        first_source: the source of that.
         idle: the longest silence before another item, in seconds.
         idle_source: the source of that.
-        shadow_idle: the longest silence that is not reported, of a Timeout in shadow mode, in seconds.
-        shadow_idle_source: the source of that.
     """
 
-    __slots__ = ("idle", "idle_source", "shadow_idle", "shadow_idle_source")
+    first_at: float = FOREVER
+    first_source: DeadlineSource = INHERITED
+    idle: float = FOREVER
+    idle_source: DeadlineSource = INHERITED
 
-    is_streamed = True
+    def shortened(self, other: Phases) -> Phases:
+        """Return the shorter bounds of the two."""
+        first = self if self.first_at <= other.first_at else other
+        idle = self if self.idle <= other.idle else other
+        return Phases(first.first_at, first.first_source, idle.idle, idle.idle_source)
+
+    def after_first(self) -> Phases:
+        """Return the bounds once the first item has arrived."""
+        return self if self.first_at == FOREVER else self._replace(first_at=FOREVER)
+
+
+UNPHASED: Final = Phases()
+"""No bounds."""
+
+
+class PhasedCall(RunningCall):
+    """A call whose result may arrive bit by bit.
+
+    Attributes:
+        phases: the bounds of its parts.
+        shadow_phases: those of Timeouts in shadow mode, which are reported only.
+    """
+
+    __slots__ = ("phases", "shadow_phases")
 
     def begin(
         self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         """Set all attributes of a new call."""
         super().begin(options, function, args, kwargs)
-        self.idle = self.shadow_idle = FOREVER
-        self.idle_source = self.shadow_idle_source = INHERITED
+        self.phases = self.shadow_phases = UNPHASED
 
     def copy_state_to(self, other: CallT) -> CallT:
         """Copy the state of this call to another one, and return that."""
-        if isinstance(other, StreamedCall):
-            other.idle, other.idle_source = self.idle, self.idle_source
-            other.shadow_idle, other.shadow_idle_source = self.shadow_idle, self.shadow_idle_source
+        if isinstance(other, PhasedCall):
+            other.phases, other.shadow_phases = self.phases, self.shadow_phases
         return super().copy_state_to(other)
+
+
+class StreamedCall(PhasedCall):
+    """A call whose result arrives item by item, and whose attempt ends with the first one."""
+
+    __slots__ = ()
+
+    is_streamed = True

@@ -6,7 +6,7 @@ from typing import Any
 
 from resilience._call.call import PipelineInfo
 from resilience._call.deadline_errors import publish
-from resilience._call.running_call import DeadlineSource, RunningCall, StreamedCall
+from resilience._call.running_call import DeadlineSource, PhasedCall, Phases, RunningCall
 from resilience._drivers import async_, sync
 from resilience._policies.phases import PhasedScope
 from resilience._util.clock import FOREVER, clock
@@ -18,14 +18,14 @@ def phases(policy: PhasedScope, inner: sync.Step, scope: TimeoutScope, info: Pip
     phase = _Phases(policy, scope, info)
 
     def phased(call: RunningCall) -> Any:
-        if not isinstance(call, StreamedCall):
+        if not isinstance(call, PhasedCall):
             return inner(call)
-        outer = call.deadline, call.deadline_source
+        outer = call.deadline, call.deadline_source, call.phases
         try:
             phase.begin(call)
             return inner(call)
         finally:
-            call.deadline, call.deadline_source = outer
+            call.deadline, call.deadline_source, call.phases = outer
 
     return phased
 
@@ -35,14 +35,14 @@ def phases_async(policy: PhasedScope, inner: async_.Step, scope: TimeoutScope, i
     phase = _Phases(policy, scope, info)
 
     async def phased(call: RunningCall) -> Any:
-        if not isinstance(call, StreamedCall):
+        if not isinstance(call, PhasedCall):
             return await inner(call)
-        outer = call.deadline, call.deadline_source
+        outer = call.deadline, call.deadline_source, call.phases
         try:
             phase.begin(call)
             return await inner(call)
         finally:
-            call.deadline, call.deadline_source = outer
+            call.deadline, call.deadline_source, call.phases = outer
 
     return phased
 
@@ -52,12 +52,16 @@ def shadow_phases(policy: PhasedScope, inner: sync.Step, scope: TimeoutScope, in
     phase = _Phases(policy, scope, info)
 
     def watched(call: RunningCall) -> Any:
-        if not isinstance(call, StreamedCall):
+        if not isinstance(call, PhasedCall):
             return inner(call)
-        begun = phase.watch(call)
-        result = inner(call)
-        phase.report(call, begun)
-        return result
+        outer = call.shadow_phases
+        first_at = phase.watch(call)
+        try:
+            result = inner(call)
+            phase.report(call, first_at)
+            return result
+        finally:
+            call.shadow_phases = outer
 
     return watched
 
@@ -69,12 +73,16 @@ def shadow_phases_async(
     phase = _Phases(policy, scope, info)
 
     async def watched(call: RunningCall) -> Any:
-        if not isinstance(call, StreamedCall):
+        if not isinstance(call, PhasedCall):
             return await inner(call)
-        begun = phase.watch(call)
-        result = await inner(call)
-        phase.report(call, begun)
-        return result
+        outer = call.shadow_phases
+        first_at = phase.watch(call)
+        try:
+            result = await inner(call)
+            phase.report(call, first_at)
+            return result
+        finally:
+            call.shadow_phases = outer
 
     return watched
 
@@ -89,21 +97,23 @@ class _Phases:
         self._first_source = DeadlineSource(scope, info, policy, first, "limit on the first item")
         self._idle_source = DeadlineSource(scope, info, policy, idle, "limit on silences")
 
-    def begin(self, call: StreamedCall) -> None:
+    def begin(self, call: PhasedCall) -> None:
         """Set the bounds for a call, unless there are shorter ones."""
-        if self._idle < call.idle:
-            call.idle, call.idle_source = self._idle, self._idle_source
-        deadline = clock.monotonic() + self._first
-        if deadline < call.deadline:
-            call.deadline, call.deadline_source = deadline, self._first_source
+        own = self._from_now()
+        call.phases = call.phases.shortened(own)
+        if own.first_at < call.deadline:
+            call.deadline, call.deadline_source = own.first_at, self._first_source
 
-    def watch(self, call: StreamedCall) -> float:
-        """Have silences reported, and return the time."""
-        if self._idle < call.shadow_idle:
-            call.shadow_idle, call.shadow_idle_source = self._idle, self._idle_source
-        return clock.monotonic()
+    def watch(self, call: PhasedCall) -> float:
+        """Have silences reported, and return the time until which the first item must have arrived."""
+        own = self._from_now()
+        call.shadow_phases = call.shadow_phases.shortened(own)
+        return own.first_at
 
-    def report(self, call: StreamedCall, begun: float) -> None:
-        """Publish that the first item came too late, if it did."""
-        if clock.monotonic() - begun >= self._first:
+    def report(self, call: PhasedCall, first_at: float) -> None:
+        """Publish that the first item came too late, if it did. A client's response may have come without any."""
+        if call.is_streamed and clock.monotonic() >= first_at:
             publish(call, self._first_source, mode=Mode.SHADOW)
+
+    def _from_now(self) -> Phases:
+        return Phases(clock.monotonic() + self._first, self._first_source, self._idle, self._idle_source)

@@ -7,6 +7,7 @@ and the first match counts. The result is cached for each type.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ UNSENT = Failure(unprocessed=True)
 """No connection was established, so the dependency did not process the call."""
 TIMED_OUT = Failure(FailureKind.TIMEOUT)
 TIMED_OUT_UNSENT = Failure(FailureKind.TIMEOUT, unprocessed=True)
+TURNED_AWAY = Failure(FailureKind.OVERLOAD, unprocessed=True, counted=False)
+"""A proxy has turned the call away, because of too many of them."""
 POOL_EXHAUSTED = Failure(FailureKind.TIMEOUT, unprocessed=True, counted=False)
 """The client's own connection pool is exhausted, which does not indicate the health of the dependency."""
 OVERLOADED = Failure(FailureKind.OVERLOAD, unprocessed=True)
@@ -46,8 +49,9 @@ def _by_proxy(error: Any) -> Failure | None:
     name = type(original).__name__
     if "SSL" in name:
         return None
-    refused = name in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
-    return UNSENT if refused or str(original).startswith("Tunnel connection failed") else BROKEN
+    if name in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError"):
+        return UNSENT
+    return _by_tunnel(original) if str(original).startswith("Tunnel connection failed") else BROKEN
 
 
 def _of(error: BaseException | None) -> Failure | None:
@@ -96,16 +100,41 @@ def _by_cause(error: Any) -> Failure | None:
     return merged(listed) if listed and len(listed) == len(failures) else None
 
 
-def _unless_certificate(error: Any) -> Failure | None:
-    """Classify an error of connecting as unsent, unless the certificate is invalid: a retry would fail as well."""
-    cause: Any = error
-    for _ in range(8):
-        if cause is None:
-            break
-        if type(cause).__name__ == "SSLCertVerificationError":
-            return None
-        cause = cause.__cause__ or cause.__context__
-    return UNSENT
+def _unless_certificate(default: Failure) -> Callable[[Any], Failure | None]:
+    """Return a rule for an error of a connection, unless a certificate is invalid: a retry would fail as well.
+
+    The client rejects that of the server; the server rejects ours by an alert (RFC 8446 6.2), which with TLS 1.3 comes
+    after the handshake, instead of the response. With TLS 1.2, a server that wants a certificate and gets none sends
+    `handshake_failure`, as it does if both have no cipher in common.
+    """
+
+    def by_certificate(error: Any) -> Failure | None:
+        cause: Any = error
+        for _ in range(8):
+            if cause is None:
+                break
+            if type(cause).__name__ == "SSLCertVerificationError" or _is_alert(getattr(cause, "reason", None)):
+                return None
+            cause = cause.__cause__ or cause.__context__
+        return default
+
+    return by_certificate
+
+
+def _is_alert(reason: object) -> bool:
+    """Return whether the `reason` of an SSLError is an alert about a certificate; OpenSSL varies what precedes it."""
+    return isinstance(reason, str) and reason.partition("ALERT_")[2] in _CERTIFICATE_ALERTS
+
+
+def _by_tunnel(error: Any) -> Failure | None:
+    """Classify an error of a proxy that did not open a tunnel: an answer of its own is about this client."""
+    found = _REFUSED_TUNNEL.match(str(error))
+    if found is None:
+        return None if str(error).startswith(_REFUSED_BY_SOCKS) else UNSENT
+    status = int(found[1])
+    if 400 <= status < 500 and status not in _TEMPORARY:
+        return None
+    return TURNED_AWAY if status == 429 else UNSENT
 
 
 def _by_code(error: Any) -> Failure | None:
@@ -114,11 +143,35 @@ def _by_code(error: Any) -> Failure | None:
     return _GRPC.get(getattr(code, "name", ""))
 
 
+_CERTIFICATE_ALERTS = frozenset(
+    {
+        "ACCESS_DENIED",
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REQUIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "HANDSHAKE_FAILURE",
+        "NO_CERTIFICATE",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    }
+)
+_REFUSED_TUNNEL = re.compile(r"(?:Tunnel connection failed: )?([1-5][0-9]{2})(?![0-9])")
+"""The message of the clients about a proxy that has answered CONNECT with another status than 2xx."""
+_REFUSED_BY_SOCKS = (
+    "Invalid username/password",
+    "Requested ",
+    "Proxy Server could not connect: Connection not allowed",
+)
+"""Messages of httpcore about a SOCKS proxy that does not serve this client."""
+_TEMPORARY = frozenset({408, 425, 429})
+"""The 4xx to CONNECT that another attempt may not get."""
 _HTTPX: dict[str, Rule] = {
-    "NetworkError": BROKEN,
+    "NetworkError": _unless_certificate(BROKEN),
     "RemoteProtocolError": BROKEN,
-    "ProxyError": UNSENT,
-    "ConnectError": _unless_certificate,
+    "ProxyError": _by_tunnel,
+    "ConnectError": _unless_certificate(UNSENT),
     "TimeoutException": TIMED_OUT,
     "ConnectTimeout": TIMED_OUT_UNSENT,
     "PoolTimeout": POOL_EXHAUSTED,
@@ -154,7 +207,7 @@ RULES: dict[str, Rule] = {
     "urllib3.exceptions.ConnectTimeoutError": TIMED_OUT_UNSENT,
     "urllib3.exceptions.NewConnectionError": UNSENT,
     "urllib3.exceptions.EmptyPoolError": POOL_EXHAUSTED,
-    "aiohttp.client_exceptions.ClientConnectionError": BROKEN,
+    "aiohttp.client_exceptions.ClientConnectionError": _unless_certificate(BROKEN),
     "aiohttp.client_exceptions.ClientPayloadError": BROKEN,
     "aiohttp.client_exceptions.ClientConnectorError": UNSENT,
     "aiohttp.client_exceptions.ServerTimeoutError": TIMED_OUT,

@@ -16,6 +16,7 @@ from resilience._call import deadline_errors
 from resilience._call.call import CallOptions
 from resilience._call.entry import Entry, aexecute, execute
 from resilience._call.generator_call import AnyGeneratorCall, AsyncGeneratorCall, Exhausted, GeneratorCall, Head
+from resilience._call.running_call import UNPHASED
 from resilience._outcome.ending import ABANDONED, OK, Ending
 from resilience._runtime.deadline import deadline_after
 from resilience._util.clock import FOREVER, clock
@@ -64,7 +65,7 @@ def _items(entry: Entry, call: GeneratorCall) -> Generator[Any, Any, Any]:
                     raise late
                 step = partial(head.items.send, sent)
             asked = clock.monotonic()
-            until = asked + head.call.idle
+            until = asked + head.phases.idle
             item = _step(step, min(until, head.call.current_total_deadline()))
             was_silent = clock.monotonic() >= until
             _report_silence(head, asked)
@@ -151,9 +152,9 @@ async def _in_time(head: Head, step: Any) -> Any:
     call = head.call
     try:
         call.deadline, call.deadline_source = call.current_total_deadline(), call.total_deadline_source
-        until = clock.monotonic() + call.idle
+        until = clock.monotonic() + head.phases.idle
         if until < call.deadline:
-            call.deadline, call.deadline_source = until, call.idle_source
+            call.deadline, call.deadline_source = until, head.phases.idle_source
         if call.deadline == FOREVER:
             return await step
         return await _runtime.call_with_deadline(call, step)
@@ -165,16 +166,16 @@ async def _in_time(head: Head, step: Any) -> Any:
 
 def _report_silence(head: Head, asked: float) -> None:
     """Publish the first silence for which a Timeout would have ended the call, were it not in shadow mode."""
-    call = head.call
-    if call.shadow_idle < FOREVER and clock.monotonic() - asked >= call.shadow_idle:
-        call.shadow_idle = FOREVER
-        deadline_errors.publish(call, call.shadow_idle_source, mode=Mode.SHADOW)
+    phases = head.shadow_phases
+    if phases.idle < FOREVER and clock.monotonic() - asked >= phases.idle:
+        head.shadow_phases = UNPHASED
+        deadline_errors.publish(head.call, phases.idle_source, mode=Mode.SHADOW)
 
 
 def _late(head: Head, started: float, *, was_silent: bool = False) -> Exception | None:
     """Return the error of a call whose deadline has passed, or that was silent for too long; else None."""
     call = head.call
-    source = call.idle_source if was_silent else None
+    source = head.phases.idle_source if was_silent else None
     if clock.monotonic() >= call.current_total_deadline():
         source = call.total_deadline_source
     return None if source is None else deadline_errors.cut_error(call, started, source)

@@ -78,8 +78,10 @@ class Timeout(PhasedScope):
     the deadline of an outer one, but not extend it. Within one pipeline only the innermost Timeout cancels, at the
     earliest deadline. `share` and `reserve` have no effect if no deadline is in force yet.
 
-    A streamed result is that of a guarded generator function. Outside a Retry, `seconds` bounds all of it; inside, the
-    time up to its first item. `first` and `idle` have no effect on other results.
+    A streamed result is that of a guarded generator function, whose items are what it yields, or the body of a response
+    through an httpx client, whose items are the head of the response and the chunks of the body; the first one that
+    counts for `first` is a chunk. Outside a Retry, `seconds` bounds all of it; inside, the time up to the first item of
+    a generator, or the head of a response. `first` and `idle` have no effect on other results.
     """
 
     kind = "timeout"

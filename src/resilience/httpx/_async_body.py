@@ -14,6 +14,7 @@ from resilience._util.finalizers import run_pending
 from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, GuardedBody
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
+from resilience.httpx._failures import read_error
 from resilience.httpx._pool_repair import PoolSlot
 
 
@@ -49,19 +50,22 @@ class AsyncBody(GuardedBody):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the chunks. The iterator is not kept, so that dropping it closes the body, as without the library."""
-        iterator = self._begin()
+        iterator, silences = self._begin(), self._silences
         try:
             while True:
-                deadline = self._call.current_total_deadline()
+                deadline = self._begin_wait()
                 following: Any = anext(iterator)
                 try:
                     chunk: Any = await (following if deadline == FOREVER else _runtime.await_until(deadline, following))
                 except StopAsyncIteration:
                     break
-                if chunk is TIMED_OUT or self._is_late():
-                    late = self._end_late()
+                late = self._cut_source() if chunk is TIMED_OUT else self._late()
+                if late is not None:
+                    error = self._end_late(late)
                     await self.aclose()
-                    raise late
+                    raise error
+                if silences is not None:
+                    silences.end()
                 data: bytes = chunk
                 yield data
         except GeneratorExit:
@@ -72,8 +76,13 @@ class AsyncBody(GuardedBody):
         except Exception as error:
             if not self._over:
                 await self._repair_pool(error)
-                if self._is_late() and self._call.caused_by_deadline(error):
-                    raise self._end_late(error) from error
+                late = self._late()
+                if late is not None and self._call.caused_by_deadline(error):
+                    raise self._end_late(late, error) from error
+                translated = read_error(error, self._call.request)
+                if translated is not None:
+                    self._fail(translated)
+                    raise translated from error
                 self._fail(error)
             raise
         except BaseException as error:

@@ -21,6 +21,7 @@ from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
 from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import pool_of
+from resilience.httpx._request_body import is_bytes, prepare
 from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry
 
@@ -129,10 +130,13 @@ class BaseResilientTransport(Generic[TransportT]):
 
         Raises:
             RejectedError: the transport was closed while the call waited. It would open connections that stay open.
+            httpx.StreamConsumed: the body was read before, and cannot be sent again.
         """
         if call.times_closed != self._times_closed:
             raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
         call.set_queued(False)
+        if not is_bytes(call.request.stream):
+            prepare(call.request.stream)
         if self._http2_pool is not None:
             release_left_streams(self._http2_pool)
         extensions = call.request.extensions

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from resilience._call import deadline_errors
+from resilience._call.running_call import UNPHASED, DeadlineSource
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending
 from resilience._util.clock import FOREVER, clock
@@ -17,6 +18,7 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._modules import httpx_module_of
 from resilience.httpx._network import attempt_timeouts
+from resilience.httpx._silences import Silences
 
 DRAIN_BYTES: Final = 65_536
 """The number of bytes up to which the body of a discarded response is read."""
@@ -46,11 +48,27 @@ class GuardedBody:
         self._deferred = deferred
         self._good = call.good
         self._over = False
+        bounded = call.phases is not UNPHASED or call.shadow_phases is not UNPHASED
+        self._silences = Silences(call) if bounded else None
 
-    def _is_late(self) -> bool:
-        """Return whether the deadline of the whole call has passed."""
+    def _begin_wait(self) -> float:
+        """Return the time until which the next chunk must arrive."""
         deadline = self._call.current_total_deadline()
-        return deadline != FOREVER and clock.monotonic() >= deadline
+        return deadline if self._silences is None else min(deadline, self._silences.begin())
+
+    def _cut_source(self) -> DeadlineSource:
+        """Return the source of the deadline at which the wait for a chunk was cut."""
+        silences, call = self._silences, self._call
+        if silences is not None and silences.until < call.current_total_deadline():
+            return silences.source
+        return call.total_deadline_source
+
+    def _late(self) -> DeadlineSource | None:
+        """Return the source of the deadline that has passed; None if none has."""
+        deadline = self._call.current_total_deadline()
+        if deadline != FOREVER and clock.monotonic() >= deadline:
+            return self._call.total_deadline_source
+        return None if self._silences is None else self._silences.exceeded()
 
     def _end(self, ending: Ending) -> None:
         """Settle the call; only the first ending counts."""
@@ -76,10 +94,10 @@ class GuardedBody:
         """End the body with an error."""
         self._end(Ending(None, error, self._failures))
 
-    def _end_late(self, cause: Exception | None = None) -> Exception:
-        """End the body since its deadline has passed, and return the error to raise."""
+    def _end_late(self, source: DeadlineSource, cause: Exception | None = None) -> Exception:
+        """End the body since a deadline has passed, and return the error to raise."""
         call = self._call
-        error = deadline_errors.cut_error(call, self._started, call.total_deadline_source)
+        error = deadline_errors.cut_error(call, self._started, source)
         deadline = str(error).partition(" passed while ")[0]
         elapsed = deadline_errors.seconds(clock.monotonic() - self._started)
         error.args = (f"{deadline} passed while the body was read, {elapsed} after {call.operation} began",)
@@ -93,12 +111,15 @@ class Body(GuardedBody):
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the chunks. The iterator is not kept, so that dropping it closes the body, as without the library."""
-        iterator = iter(self._stream)
+        iterator, silences = iter(self._stream), self._silences
         try:
             while True:
-                if self._is_late():
+                late = self._late()
+                if late is not None:
                     self._stream.close()
-                    raise self._end_late()
+                    raise self._end_late(late)
+                if silences is not None:
+                    self._timeouts.set_deadline(self._begin_wait())
                 token = attempt_timeouts.set(self._timeouts)
                 try:
                     chunk: bytes = next(iterator)
@@ -106,14 +127,17 @@ class Body(GuardedBody):
                     break
                 finally:
                     attempt_timeouts.reset(token)
+                if silences is not None:
+                    silences.end()
                 yield chunk
         except GeneratorExit:
             self._stop_reading()
             raise
         except Exception as error:
             if not self._over:
-                if self._is_late() and self._call.caused_by_deadline(error):
-                    raise self._end_late(error) from error
+                late = self._late()
+                if late is not None and self._call.caused_by_deadline(error):
+                    raise self._end_late(late, error) from error
                 self._fail(error)
             raise
         except BaseException as error:

@@ -10,12 +10,13 @@ from typing import Any, Final
 from resilience._call.ambient import inbound_attempt
 from resilience._call.call import CallOptions
 from resilience._call.propagation import headers_for
-from resilience._call.running_call import DeadlineSource, RunningCall
+from resilience._call.running_call import DeadlineSource, PhasedCall
 from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER, clock
 from resilience.events import TimeoutScope
 from resilience.httpx._modules import is_a
 from resilience.httpx._options import UNTIL, options_of_request
+from resilience.httpx._request_body import is_replayable, is_shareable
 from resilience.httpx._settings import DEFAULTS, TransportSettings
 
 IDEMPOTENT: Final = frozenset(
@@ -30,7 +31,7 @@ UNBOUNDED: Final = DeadlineSource(TimeoutScope.CALL)
 """The source of the deadline of a body that may last for ever."""
 
 
-class HttpCall(RunningCall):
+class HttpCall(PhasedCall):
     """The call of one request.
 
     Args:
@@ -105,14 +106,17 @@ class HttpCall(RunningCall):
 
     @property
     def hedgeable(self) -> bool:
-        """What the request's options or `bind` say; otherwise whether the method is safe (RFC 9110 9.2.1)."""
+        """What the request's options or `bind` say; otherwise whether the method is safe (RFC 9110 9.2.1).
+
+        In any case two attempts must be able to read the body at the same time.
+        """
         said = self.options.idempotent if self.own.idempotent is None else self.own.idempotent
-        return self.request.method in SAFE if said is None else said
+        return (self.request.method in SAFE if said is None else said) and is_shareable(self.request.stream)
 
     @property
     def replayable(self) -> bool:
         """Whether the body can be sent again, or has not been read yet."""
-        return _replayable(self.request.stream)
+        return is_replayable(self.request.stream)
 
     @property
     def queued(self) -> bool:
@@ -215,28 +219,6 @@ def close_quietly(response: Any) -> None:
     """Close a response that is not used, and ignore errors of its connection."""
     with contextlib.suppress(Exception):
         response.close()
-
-
-def _replayable(stream: Any) -> bool:
-    """Return whether the body of a request can be sent again, or has not been read yet."""
-    if is_a(stream, "ByteStream"):
-        return True
-    attributes: dict[str, Any] = getattr(stream, "__dict__", {})
-    if attributes.get("_is_stream_consumed") is False:
-        return True  # nothing has been read from it
-    if isinstance(attributes.get("fields"), list):
-        return all(_rewinds(getattr(field, "file", b"")) for field in attributes["fields"])
-    return type(attributes.get("_stream")) in (list, tuple)
-
-
-def _rewinds(part: Any) -> bool:
-    """Return whether a part of a multipart body can be read again; httpx rewinds files that are seekable."""
-    if isinstance(part, str | bytes):
-        return True
-    try:
-        return bool(part.seekable())
-    except Exception:
-        return False
 
 
 def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str]) -> Any:

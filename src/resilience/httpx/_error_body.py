@@ -70,7 +70,8 @@ def read_hints(response: Any) -> None:
     """Set the extension HINTS of an error response whose body may have hints, after its body has been read."""
     if not _is_worth_reading(response):
         return
-    stream, chunks, size = response.stream, [], 0
+    stream, size = response.stream, 0
+    chunks: list[bytes] = []
     rest: Any = iter(stream)
     error: Exception | None = None
     try:
@@ -92,7 +93,8 @@ async def aread_hints(response: Any) -> None:
     """Do as `read_hints`, for async clients."""
     if not _is_worth_reading(response):
         return
-    stream, chunks, size = response.stream, [], 0
+    stream, size = response.stream, 0
+    chunks: list[bytes] = []
     rest: Any = aiter(stream)
     error: Exception | None = None
     try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from ssl import SSLError
+from typing import Any, Final
 
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.http_status import STATUSES
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
-from resilience.httpx._modules import module_name_of
+from resilience.httpx._modules import httpx_module_of, module_name_of
 
-__all__ = ["HTTP_FAILURES", "http_failures", "unsent"]
+__all__ = ["HTTP_FAILURES", "http_failures", "read_error", "unsent"]
 
 REFUSED_STREAM: Final = 7
 """The error code of a stream that the server has not processed (RFC 9113 7)."""
@@ -36,6 +37,17 @@ def http_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
         ValueError: a status code is out of range.
     """
     return NETWORK_ERRORS | status_failures(statuses)
+
+
+def read_error(error: BaseException, request: Any) -> Exception | None:
+    """Return the error of httpx for an SSLError that httpcore on asyncio does not translate; None for others.
+
+    That is so for a record that cannot be decrypted, and for an alert after the handshake (encode/httpcore).
+    """
+    if not isinstance(error, SSLError):
+        return None
+    translated: Exception = httpx_module_of(request).module.ReadError(str(error), request=request)
+    return translated
 
 
 def unsent(error: BaseException, own: bool) -> bool | None:

@@ -16,6 +16,7 @@ from resilience.httpx._call import HttpCall, copied_response
 from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
+from resilience.httpx._failures import read_error
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import attempt_timeouts, bound_network
@@ -186,6 +187,9 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 call.set_unsent(True)  # cancelled while it was connecting
             if slot is not None:
                 await slot.repair(error)
+            translated = read_error(error, call.request)
+            if translated is not None:
+                raise translated from error
             raise
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
