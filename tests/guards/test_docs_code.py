@@ -16,7 +16,7 @@ def test_the_python_of_a_page_runs(page: Path) -> None:
     from resilience.testing import virtual_time
 
     with virtual_time() as clock:
-        clock.patience = 0.1  # pages show functions that hang
+        clock.patience = 0.25  # pages show functions that hang
         run_page(page)
 
 

@@ -19,7 +19,7 @@ CHUNK = 16_000
 
 
 class Http2Server:
-    """A server by path: /ok answers 200, /hang says nothing, /busy/<size> answers 503 with so many bytes.
+    """A server by path: /ok answers 200, /path/... with its path, /hang nothing, /busy/<size> 503 and so many bytes.
 
     Attributes:
         resets: how many streams clients have reset.
@@ -73,12 +73,15 @@ class Http2Server:
             accepted.sendall(connection.data_to_send())
             while data := accepted.recv(65_536):
                 for event in connection.receive_data(data):
-                    self._handle(connection, event, waiting)
+                    with contextlib.suppress(h2.exceptions.ProtocolError):  # it was reset meanwhile
+                        self._handle(connection, event, waiting)
                 for stream in list(waiting):
                     self._send(connection, stream, waiting)
                 accepted.sendall(connection.data_to_send())
         except (OSError, h2.exceptions.ProtocolError):
-            return  # the client has gone
+            pass  # the client has gone, or has broken the protocol
+        finally:
+            accepted.close()
 
     def _handle(self, connection: h2.connection.H2Connection, event: h2.events.Event, waiting: dict[int, int]) -> None:
         if isinstance(event, h2.events.StreamReset) and event.stream_id is not None:
@@ -92,6 +95,10 @@ class Http2Server:
         if path == "/refuse":
             self.refused += 1
             connection.reset_stream(event.stream_id, error_code=h2.errors.ErrorCodes.REFUSED_STREAM)
+            return
+        if path.startswith("/path/"):
+            connection.send_headers(event.stream_id, [(":status", "200")])
+            connection.send_data(event.stream_id, path.encode(), end_stream=True)
             return
         busy, size = path.startswith("/busy/"), int(path.rpartition("/")[2] if path.startswith("/busy/") else 2)
         connection.send_headers(event.stream_id, [(":status", "503" if busy else "200")])

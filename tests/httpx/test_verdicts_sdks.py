@@ -28,6 +28,11 @@ Sdk = Callable[[str, Pipeline[Any]], AbstractContextManager[Callable[[], object]
 @pytest.fixture(scope="module")
 def server() -> Generator[FaultyServer]:
     with FaultyServer() as server:
+        for sdk in (of_openai, of_openai_async, of_anthropic):
+            isolated = CircuitBreaker()
+            isolated.isolate()
+            with sdk(server.url, Pipeline(isolated)) as ask, pytest.raises(Exception, match=r"503|isolated"):
+                ask()  # the first call imports much, which takes long
         yield server
 
 

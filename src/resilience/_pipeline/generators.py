@@ -167,7 +167,7 @@ async def _in_time(head: Head, step: Any) -> Any:
 def _report_silence(head: Head, asked: float) -> None:
     """Publish the first silence for which a Timeout would have ended the call, were it not in shadow mode."""
     phases = head.shadow_phases
-    if phases.idle < FOREVER and clock.monotonic() - asked >= phases.idle:
+    if phases is not UNPHASED and clock.monotonic() >= asked + phases.idle:
         head.shadow_phases = UNPHASED
         deadline_errors.publish(head.call, phases.idle_source, mode=Mode.SHADOW)
 

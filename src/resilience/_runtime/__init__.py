@@ -98,6 +98,21 @@ async def shielded(value: Awaitable[Any]) -> Any:
         return await value
 
 
+async def outlasting(seconds: float, value: Awaitable[object]) -> bool:
+    """Await a value, also for so many seconds after the cancel scopes of anyio around it were cancelled.
+
+    Returns:
+        Whether it has ended. A `Task.cancel` of asyncio is not held back.
+    """
+    import anyio
+
+    until = max(anyio.current_effective_deadline(), anyio.current_time()) + seconds
+    with anyio.CancelScope(deadline=until, shield=True):
+        await value
+        return True
+    return False
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an exception is the cancellation of a task, alone or in a group."""
     cancelled: type[BaseException] = current_backend().CANCELLED

@@ -33,20 +33,20 @@ def http2_pool_of(transport: Any) -> Any:
 def release_left_streams(pool: Any) -> None:
     """Reset the streams in a pool that belong to no response, and give back the bytes that they have received."""
     for connection in list(pool._connections):
-        for state, events in _http2_states(connection):
+        for http2 in http2_connections(connection):
             # Another thread may use the connection, which httpcore does not keep apart: the next attempt tries again.
             with contextlib.suppress(Exception):
-                _reset_left(state, events)
-                _give_back(state, events)
+                _reset_left(http2._h2_state, http2._events)
+                _give_back(http2._h2_state, http2._events)
 
 
-def _http2_states(connection: Any) -> Iterator[tuple[Any, dict[int, list[Any]]]]:
-    """Yield the HTTP/2 state of a connection, and the events of each stream that belongs to a response; or nothing."""
+def http2_connections(connection: Any) -> Iterator[Any]:
+    """Yield the HTTP/2 connection that is inside a connection of a pool; nothing if there is none."""
     for _ in range(_DEPTH):
         if connection is None:
             return
         if hasattr(connection, "_h2_state") and hasattr(connection, "_events"):
-            yield connection._h2_state, connection._events
+            yield connection
             return
         connection = getattr(connection, "_connection", None)
 

@@ -104,7 +104,13 @@ class DeadlineStream:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send bytes."""
-        self._stream.write(buffer, timeout=_left(timeout, self._core.WriteTimeout))
+        try:
+            self._stream.write(buffer, timeout=_left(timeout, self._core.WriteTimeout))
+        except Exception:
+            raise
+        except BaseException:
+            self._stream.close()  # Ctrl-C: what follows on an HTTP/2 connection would be misread, see _http2_writes
+            raise
 
     def close(self) -> None:
         """Close the connection."""

@@ -17,6 +17,7 @@ from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._failures import read_error
+from resilience.httpx._http2_writes import close_broken, protect_writes
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import attempt_timeouts, bound_network
@@ -130,6 +131,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
         self._inner_is_httpx = is_a(transport, "AsyncHTTPTransport")
+        if self._http2_pool is not None:
+            protect_writes(self._http2_pool)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
@@ -185,6 +188,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             self._note_unsent(error, call)
             if trace is not None and not trace.sending and not isinstance(error, Exception):
                 call.set_unsent(True)  # cancelled while it was connecting
+            if self._http2_pool is not None and not isinstance(error, GeneratorExit):
+                await close_broken(self._http2_pool)
             if slot is not None:
                 await slot.repair(error)
             translated = read_error(error, call.request)

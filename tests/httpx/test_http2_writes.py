@@ -1,0 +1,204 @@
+"""Writes of HTTP/2 connections: what a cancellation interrupts is sent whole, or nothing follows on the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpcore
+import pytest
+import trio
+
+from resilience import DeadlineExceededError, Pipeline
+from resilience.httpx import attach, options
+from resilience.httpx._http2_writes import GRACE, ShieldingBackend, ShieldingStream, close_broken, protect_writes
+from resilience.httpx._network import BACKEND
+from tests.httpx.helpers import both_modules
+from tests.httpx.http2_server import Http2Server
+
+each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored (in|while finalizing generator).? <async_generator object"
+)
+
+
+class Connection:
+    """A connection whose writes end when they are let through, or fail."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.written: list[bytes] = []
+        self.writing = anyio.Event()
+        self.open = anyio.Event()
+        self.error = error
+        self.closed = 0
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.writing.set()
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        self.written.append(buffer)
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed += 1
+
+
+async def cancelled_write(
+    connection: Connection, *, lets_through: bool, timeout: float | None = 5.0
+) -> ShieldingStream:
+    """Cancel a write while it waits, and return the stream when the write has ended."""
+    stream = ShieldingStream(connection, httpcore)
+    async with anyio.create_task_group() as group:
+
+        async def write() -> None:
+            await stream.write(b"frames", timeout)
+
+        group.start_soon(write)
+        await connection.writing.wait()
+        group.cancel_scope.cancel()
+        if lets_through:
+            connection.open.set()
+    return stream
+
+
+@each_backend
+def test_a_write_that_is_cancelled_is_sent_whole(backend: str) -> None:
+    async def main() -> None:
+        connection = Connection()
+        stream = await cancelled_write(connection, lets_through=True)
+
+        assert (connection.written, connection.closed, stream.is_broken) == ([b"frames"], 0, False)
+
+    anyio.run(main, backend=backend)
+
+
+@each_backend
+def test_without_a_timeout_a_write_is_interrupted_and_the_connection_closed(backend: str) -> None:
+    async def main() -> None:
+        connection = Connection()
+        stream = await cancelled_write(connection, lets_through=False, timeout=None)
+
+        assert (connection.written, connection.closed, stream.is_broken) == ([], 1, True)
+        with pytest.raises(httpcore.WriteError):
+            await stream.write(b"more")
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.slow
+@each_backend
+def test_one_that_does_not_end_is_interrupted_after_a_while(backend: str) -> None:
+    async def main() -> None:
+        connection = Connection()
+        stream = ShieldingStream(connection, httpcore)
+        with anyio.move_on_after(0.01) as scope, anyio.fail_after(GRACE + 5.0):
+            await stream.write(b"frames", 10.0)
+
+        assert scope.cancelled_caught
+        assert (connection.closed, stream.is_broken) == (1, True)
+
+    anyio.run(main, backend=backend)
+
+
+def test_a_native_cancellation_closes_the_connection() -> None:
+    async def main() -> None:
+        connection = Connection()
+        stream = ShieldingStream(connection, httpcore)
+        task = asyncio.create_task(stream.write(b"frames", 5.0))
+        await connection.writing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert (connection.closed, stream.is_broken) == (1, True)
+
+    asyncio.run(main())
+
+
+@each_backend
+def test_an_error_is_left_to_httpcore(backend: str) -> None:
+    async def main() -> None:
+        connection = Connection(httpcore.WriteError("cut"))
+        connection.open.set()
+        stream = ShieldingStream(connection, httpcore)
+        with pytest.raises(httpcore.WriteError, match="cut"):
+            await stream.write(b"frames", 5.0)
+
+        assert (connection.closed, stream.is_broken) == (0, False)
+
+    anyio.run(main, backend=backend)
+
+
+@both_modules
+def test_pools_that_use_http2_are_protected_once(module: Any) -> None:
+    client = attach(module.AsyncClient(http2=True), Pipeline())
+    pool = client._transport._transport._pool
+    first = getattr(pool, BACKEND)
+
+    protect_writes(pool)
+    assert isinstance(first, ShieldingBackend)
+    assert getattr(pool, BACKEND) is first
+    plain = attach(module.AsyncClient(), Pipeline())
+    assert not isinstance(getattr(plain._transport._transport._pool, BACKEND), ShieldingBackend)
+
+
+@pytest.mark.slow
+@both_modules
+@each_backend
+def test_a_broken_connection_is_replaced(module: Any, backend: str) -> None:
+    async def main(url: str) -> None:
+        async with attach(module.AsyncClient(http1=False, http2=True), Pipeline()) as client:
+            assert (await client.get(f"{url}/path/1")).text == "/path/1"
+            pool = client._transport._transport._pool
+            (connection,) = pool._connections
+            connection._connection._network_stream.is_broken = True
+            await close_broken(pool)
+            assert (await client.get(f"{url}/path/2")).text == "/path/2"
+
+    with Http2Server() as server:
+        anyio.run(main, server.url, backend=backend)
+        assert server.connections == 2
+
+
+@pytest.mark.slow
+@both_modules
+@each_backend
+def test_requests_that_are_cut_at_any_moment_disturb_no_other(module: Any, backend: str) -> None:
+    chance = random.Random(3)
+    found: Counter[str] = Counter()
+
+    async def main(url: str) -> None:
+        async with attach(module.AsyncClient(http1=False, http2=True, timeout=5.0), Pipeline()) as client:
+            for number in range(400):
+                path = f"/path/{number}/{'x' * chance.randrange(60)}"
+                extensions = options(timeout=chance.random() * 0.004)
+                try:
+                    response = await client.get(url + path, extensions=extensions)
+                    found["right" if response.text == path else "wrong"] += 1
+                except DeadlineExceededError:
+                    found["cut"] += 1
+            for number in range(3):
+                assert (await client.get(f"{url}/path/{number}")).text == f"/path/{number}"
+
+    with Http2Server() as server:
+        asyncio.run(main(server.url)) if backend == "asyncio" else trio.run(main, server.url)
+    assert found["right"] + found["cut"] == 400
+
+
+@each_backend
+def test_a_write_whose_coroutine_is_dropped_is_the_last_one(backend: str) -> None:
+    async def main() -> None:
+        connection = Connection()
+        stream = ShieldingStream(connection, httpcore)
+        writing: Any = stream.write(b"frames", None)
+        writing.send(None)
+        writing.close()
+
+        assert stream.is_broken
+
+    anyio.run(main, backend=backend)
