@@ -38,7 +38,7 @@ def test_plain_calls(failures: int) -> None:
     call = holding(pipeline, failures, log)
 
     with virtual_time() as clock:
-        call.release_attempt = lambda: log.append(clock.monotonic())
+        call.release_attempt = lambda _: log.append(clock.monotonic())
         start = clock.monotonic()
         assert execute(pipeline.engine, call) == "good"
 
@@ -51,7 +51,7 @@ def test_awaited_calls(backend: str) -> None:
     pipeline: Pipeline[Any] = Pipeline(Retry(3, wait=backoff.none()))
     call = holding(pipeline, 2, log)
 
-    async def let_go() -> None:
+    async def let_go(_: object) -> None:
         log.append("begins")
         await anyio.lowlevel.checkpoint()
         log.append("done")
@@ -66,7 +66,7 @@ def test_nothing_is_let_go_of_when_no_attempt_follows() -> None:
     log: list[Any] = []
     pipeline: Pipeline[Any] = Pipeline(Retry(2, wait=backoff.none()))
     call = holding(pipeline, 9, log)
-    call.release_attempt = lambda: log.append("let go")
+    call.release_attempt = lambda _: log.append("let go")
 
     with pytest.raises(ConnectionError):
         execute(pipeline.engine, call)

@@ -237,7 +237,7 @@ def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
     call.opened = Taken()
 
     release_responses(call)
-    call.close_all()
+    assert list(call.pop_others(None)) == []
 
     assert list.__len__(call.opened) == 0
 

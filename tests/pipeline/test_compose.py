@@ -85,11 +85,11 @@ def test_a_timeout_within_a_loop_is_that_of_an_attempt_in_whatever_pipeline_it_s
 
         __slots__ = ("release_attempt",)
 
-    def note() -> None:
+    def note(call: RunningCall) -> None:
         wholes.append(call.total_deadline)
 
     def fail() -> None:
-        note()
+        note(call)
         raise ConnectionError
 
     call = Seen.make(options_of(pipeline, NETWORK_ERRORS), fail, (), {})

@@ -94,8 +94,8 @@ class RunningCall(Call):
 
     cancellations: int
 
-    cancel_via_anyio: ClassVar[bool] = False
-    """Whether an anyio cancel scope cuts the call, for a client whose clean-up is shielded from cancellation by one."""
+    respects_shields: ClassVar[bool] = False
+    """Whether the call is not cut inside of a shielded cancel scope of anyio, in which a client cleans up."""
 
     good: Ending = OK
     """The ending of an attempt that has returned a good value. Integrations set one with a hint of the server."""
@@ -103,12 +103,16 @@ class RunningCall(Call):
     single_attempt: ClassVar[bool] = False
     """Whether the function makes exactly one attempt and does nothing else, such as that of an integration."""
 
-    is_streamed: ClassVar[bool] = False
-    """Whether the result arrives item by item, so that allowlists and gates are not asked about it."""
+    queued: bool = False
+    """Whether the attempt still waits for a resource of the client, such as a pooled connection. If it is cut then, the
+    dependency was not called, and the cut is not scored."""
 
-    release_attempt: Callable[[], Any] | None = None
-    """Releases the resources of the last attempt, such as a connection. It is called before the wait for another
-    attempt; for awaited calls it returns an awaitable. It must not raise."""
+    is_judged: bool = False
+    """Whether the result needs no allowlist: it arrives item by item, or an integration has found it good by itself."""
+
+    release_attempt: Callable[[Any], Any] | None = None
+    """Releases the resources of the last attempt, such as a connection. It is called with the call before the wait for
+    another attempt; for awaited calls it returns an awaitable. It must not raise."""
 
     def begin(
         self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -151,14 +155,6 @@ class RunningCall(Call):
 
     def _unless_void(self, deadline: float, source: DeadlineSource) -> float:
         return self.ambient.holding().at if source is INHERITED else deadline
-
-    @property
-    def queued(self) -> bool:
-        """Whether the attempt still waits for a resource of the client, such as a pooled connection.
-
-        If it is cut then, the dependency was not called, and the cut is not scored.
-        """
-        return False
 
     def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an exception that was raised at the deadline or later was caused by the deadline."""
@@ -280,4 +276,4 @@ class StreamedCall(PhasedCall):
 
     __slots__ = ()
 
-    is_streamed = True
+    is_judged = True

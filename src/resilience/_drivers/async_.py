@@ -113,7 +113,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                             hook_failed("on_success of a policy", policy, error)
                     return result
                 if call.release_attempt is not None:
-                    await call.release_attempt()
+                    await call.release_attempt(call)
                 if wait > 0:
                     await runtime.sleep(call, clock.monotonic() + wait)
                 else:
@@ -226,7 +226,7 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
     async def raising(call: RunningCall) -> Any:
         result = await inner(call)
-        if not call.is_streamed and is_bad(result, allowlists):
+        if not call.is_judged and is_bad(result, allowlists):
             raise BadResult(result)
         return result
 

@@ -28,7 +28,7 @@ def race(policy: Race, inner: Step, on_success: OnSuccess | None, inside: tuple[
                 result = await inner(call)
             else:
                 try:
-                    await runtime.race(contest, attempt, via_anyio=call.cancel_via_anyio)
+                    await runtime.race(contest, attempt, via_anyio=call.respects_shields)
                 except BaseException as error:
                     if not isinstance(error, GeneratorExit):  # after which nothing can be awaited
                         await runtime.shielded(contest.dispose(contest.attempts))

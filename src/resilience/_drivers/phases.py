@@ -6,7 +6,7 @@ from typing import Any
 
 from resilience._call.call import PipelineInfo
 from resilience._call.deadline_errors import publish
-from resilience._call.running_call import DeadlineSource, PhasedCall, Phases, RunningCall
+from resilience._call.running_call import DeadlineSource, PhasedCall, Phases, RunningCall, StreamedCall
 from resilience._drivers import async_, sync
 from resilience._policies.phases import PhasedScope
 from resilience._util.clock import FOREVER, clock
@@ -112,7 +112,7 @@ class _Phases:
 
     def report(self, call: PhasedCall, first_at: float) -> None:
         """Publish that the first item came too late, if it did. A client's response may have come without any."""
-        if call.is_streamed and clock.monotonic() >= first_at:
+        if isinstance(call, StreamedCall) and clock.monotonic() >= first_at:
             publish(call, self._first_source, mode=Mode.SHADOW)
 
     def _from_now(self) -> Phases:

@@ -111,7 +111,7 @@ def loop(policy: Loop, inner: Step, on_success: OnSuccess | None, source: Deadli
                             hook_failed("on_success of a policy", policy, error)
                     return result
                 if call.release_attempt is not None:
-                    call.release_attempt()
+                    call.release_attempt(call)
                 if wait > 0:
                     runtime.sleep(call, clock.monotonic() + wait)
                 else:
@@ -217,7 +217,7 @@ def raise_bad_results(inner: Step, allowlists: tuple[Allowlist, ...]) -> Step:
 
     def raising(call: RunningCall) -> Any:
         result = inner(call)
-        if not call.is_streamed and is_bad(result, allowlists):
+        if not call.is_judged and is_bad(result, allowlists):
             raise BadResult(result)
         return result
 

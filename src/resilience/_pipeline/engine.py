@@ -94,6 +94,7 @@ class Engine(Generic[PipelineT]):
         self.chain: Step = self._first_call
         self.achain: Callable[[RunningCall], Awaitable[Any]] = self._first_acall
         self._version = object()
+        self._result_lists: tuple[Allowlist, tuple[Allowlist, ...]] | None = None
 
     def open(self) -> None:
         """Take part in the subscriptions to all pipelines, and in what is set for all of them."""
@@ -113,6 +114,7 @@ class Engine(Generic[PipelineT]):
         first, afirst = self._first_call, self._first_acall
         with state_lock:
             self._version = version
+            self._result_lists = None
             self.chain = first
             self.achain = afirst
         if pending:
@@ -175,7 +177,17 @@ class Engine(Generic[PipelineT]):
 
     def result_lists(self, default: Allowlist) -> tuple[Allowlist, ...]:
         """Return the allowlists that classify returned values; `default` is that of pipelines without one."""
-        return self.composer.result_lists(self._mode(), default)
+        known = self._result_lists
+        if known is not None and known[0] is default:
+            return known[1]
+        version = self._version
+        found = self.composer.result_lists(self._mode(), default)
+        with state_lock:
+            if self._version is version:
+                self._result_lists = default, found
+        if pending:
+            run_pending()
+        return found
 
     def enter_block(self, gate: Gate[Any], options: CallOptions, admit: Admit | None = None) -> BlockEntry:
         """Admit a block through a gate; a thread may wait."""

@@ -14,9 +14,8 @@ from resilience._call import callables, deadline_errors
 from resilience._call.ambient import Ambient, ambient
 from resilience._call.callables import PLAIN_TYPES
 from resilience._call.running_call import INHERITED, RunningCall, Wakeable
-from resilience._outcome.failure import leaves
 from resilience._runtime.asyncio_race import race as race
-from resilience._runtime.asyncio_timer import DeadlineCancel, timer_of
+from resilience._runtime.asyncio_timer import DeadlineCancel, PatientCancel, timer_of
 from resilience._util.clock import FOREVER, TIMED_OUT, TimerHandle, clock
 
 CANCELLED = asyncio.CancelledError
@@ -71,8 +70,6 @@ async def park(waiter: Wakeable, until: float) -> None:
 
 async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Any:
     """Call and await the user's function, or await `value`, and cancel it at the call's deadline."""
-    if call.cancel_via_anyio:
-        return await _call_in_anyio_scope(call, value)
     started = clock.monotonic()
     deadline = call.deadline
     if started >= deadline and value is None:
@@ -81,7 +78,7 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     task = asyncio.current_task(loop)
     assert task is not None, "an asyncio coroutine runs in a task"
     own = call.inside = Ambient.make(FOREVER if call.deadline_source is INHERITED else deadline, call.ambient)
-    cancel = DeadlineCancel(task, own)
+    cancel = PatientCancel(task, own) if call.respects_shields else DeadlineCancel(task, own)
     call.cancellations = cancel.before
     timer = timer_of(call.deadline_source, loop)
     try:
@@ -110,6 +107,7 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise
     finally:
         timer.discard(cancel)
+        cancel.over = True
         own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
         own.live = False
         if own.followers is not None:
@@ -120,65 +118,6 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
     if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
         raise deadline_errors.late_result(call, started, result)
     return result
-
-
-async def _call_in_anyio_scope(call: RunningCall, value: Awaitable[Any] | None) -> Any:
-    """Do as `call_with_deadline` with a cancel scope of anyio, for clients that shield their clean-up with one."""
-    import anyio
-
-    started = clock.monotonic()
-    deadline = call.deadline
-    if started >= deadline and value is None:
-        raise deadline_errors.expired_error(call)
-    inherited = call.ambient.holding() if call.deadline_source is INHERITED else None
-    own = call.inside = Ambient.make(deadline if inherited is None else FOREVER, call.ambient)
-    task = asyncio.current_task()
-    call.cancellations = 0 if task is None else task.cancelling()
-    result: Any = None
-    scope = anyio.CancelScope(deadline=anyio.current_time() + deadline - started)
-    try:
-        if inherited is not None:
-            inherited.follow(scope, partial(_extend, scope, call, asyncio.get_running_loop()))
-        ambient.set(own)
-        with scope:
-            if value is None:
-                call.calls_made += 1
-                result = await call.function(*call.args, **call.kwargs)
-            else:
-                result = await value
-    except Exception as error:
-        if scope.cancel_called or (
-            clock.monotonic() >= call.current_deadline() and call.caused_by_deadline(error)
-        ):  # caused by the deadline
-            raise deadline_errors.cut_error(call, started) from error
-        raise
-    except BaseException as error:
-        # An inherited deadline: the call that set it cancels this task as well, which is no cancellation from outside.
-        due = inherited is not None and clock.monotonic() >= call.current_deadline()
-        if due and all(isinstance(leaf, asyncio.CancelledError | Exception) for leaf in leaves(error)):
-            raise deadline_errors.cut_error(call, started) from error
-        raise
-    finally:
-        own.at = FOREVER
-        own.live = False
-        if own.followers is not None:
-            own.release()
-        if inherited is not None:
-            inherited.unfollow(scope)
-    if scope.cancelled_caught:
-        raise deadline_errors.cut_error(call, started)
-    if clock.monotonic() >= deadline and clock.monotonic() >= call.current_deadline():
-        raise deadline_errors.late_result(call, started, result)
-    return result
-
-
-def _extend(scope: Any, call: RunningCall, loop: asyncio.AbstractEventLoop) -> None:
-    """Give a scope with an inherited deadline the one that holds now; called when the former has become void."""
-    loop.call_soon_threadsafe(_set_deadline, scope, call)
-
-
-def _set_deadline(scope: Any, call: RunningCall) -> None:
-    scope.deadline = asyncio.get_running_loop().time() + call.current_deadline() - clock.monotonic()
 
 
 @coroutine

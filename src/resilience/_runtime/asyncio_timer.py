@@ -9,6 +9,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from resilience._call.ambient import Ambient
 from resilience._call.running_call import INHERITED, DeadlineSource
+from resilience._runtime.anyio_shields import in_shield, innermost_scope
 from resilience._util.clock import FOREVER, TimerHandle, clock
 from resilience._util.locks import members
 
@@ -23,15 +24,17 @@ class DeadlineCancel:
     Attributes:
         before: the pending cancellations of the task before the attempt.
         fired: whether `fire` has cancelled the task.
+        over: whether the attempt has ended.
     """
 
-    __slots__ = ("_task", "ambient", "before", "fired")
+    __slots__ = ("_task", "ambient", "before", "fired", "over")
 
     def __init__(self, task: asyncio.Task[Any], ambient: Ambient) -> None:
         self.ambient = ambient
         self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
         self.before = task.cancelling()
         self.fired = False
+        self.over = False
 
     def fire(self) -> None:
         """Cancel the task. Keep the message of a cancellation from outside: anyio recognizes its own by it."""
@@ -47,6 +50,29 @@ class DeadlineCancel:
         left = 0 if task is None else task.uncancel()
         possible = isinstance(error, asyncio.CancelledError | Exception | BaseExceptionGroup)
         return possible and left <= self.before
+
+
+class PatientCancel(DeadlineCancel):
+    """The cancellation of an attempt of a client that cleans up in shielded scopes of anyio: it waits until these end.
+
+    A `Task.cancel` that interrupts the clean-up of httpcore costs its pool a connection.
+    """
+
+    __slots__ = ("_around",)
+
+    def __init__(self, task: asyncio.Task[Any], ambient: Ambient) -> None:
+        super().__init__(task, ambient)
+        self._around = innermost_scope(task)
+
+    def fire(self) -> None:
+        """Cancel the task as soon as it is in no shielded scope of its own."""
+        task = self._task()
+        if task is None or self.over:
+            return
+        if in_shield(task, self._around):
+            task.get_loop().call_later(LOOKS_AGAIN, self.fire)
+        else:
+            super().fire()
 
 
 class DeadlineTimer:
@@ -140,6 +166,8 @@ class DeadlineTimer:
                 self.busy_until = now + MOMENT
 
 
+LOOKS_AGAIN = 0.002
+"""Seconds after which a cancellation looks again whether its task is still in a shielded scope."""
 MOMENT = 0.001
 """Seconds that inner calls get to unwind."""
 

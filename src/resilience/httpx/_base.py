@@ -13,7 +13,7 @@ from resilience._outcome.http_status import KEYED
 from resilience._outcome.server_hints import quota_of
 from resilience._pipeline.standard import standard_per_target
 from resilience.errors import RejectedError, RejectReason
-from resilience.httpx._call import HttpCall, copied
+from resilience.httpx._call import HttpCall, copied, copied_response
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import HTTP_FAILURES, unsent
 from resilience.httpx._http2_repair import http2_pool_of, release_left_streams
@@ -67,6 +67,7 @@ class BaseResilientTransport(Generic[TransportT]):
             )
         self._pipeline: Caller[Any] = pipeline
         self._settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
+        self._propagates = bool(self._settings.propagate_to)
         self._entry, _ = pipeline.entry()
         self._options = options_of(pipeline, HTTP_FAILURES)
         if transport is not None and not callable(getattr(transport, self.send_method, None)):
@@ -103,8 +104,9 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if type(request) is not self._request_class:
             self._check_module(request)
-        if RETRY_COUNT in request.headers:
-            note_foreign_retry(request, self._options.pipeline)
+        for name, value in request.headers.raw:
+            if len(name) == len(RETRY_COUNT) and name.lower() == RETRY_COUNT:
+                note_foreign_retry(value, self._options.pipeline)
         return HttpCall(self._options, attempt, request, release, self._settings, self._times_closed)
 
     def _check_module(self, request: Any) -> None:
@@ -115,14 +117,18 @@ class BaseResilientTransport(Generic[TransportT]):
         Raises:
             TypeError: they are not of the same module.
         """
-        inner, wanted = module_name_of(self._transport), httpx_module_of(request).module.__name__
+        module = httpx_module_of(request)
+        inner, wanted = module_name_of(self._transport), module.module.__name__
         if self._own and inner != wanted:
             if not self._has_default or self._request_class is not None:
                 raise TypeError(
                     f"this transport sends by {inner}, and the client is one of {wanted}: "
                     f"give it an inner transport of {wanted}"
                 )
-            self._set_inner(getattr(httpx_module_of(request).module, self.default_class)())
+            self._set_inner(getattr(module.module, self.default_class)())
+        self._module = module
+        self._bytes_class: type[Any] = module.module.ByteStream
+        self._response_class: type[Any] = module.module.Response
         self._request_class = type(request)
 
     def _outgoing(self, call: HttpCall) -> tuple[Any, Timeouts]:
@@ -134,14 +140,30 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if call.times_closed != self._times_closed:
             raise RejectedError("the client was closed while the call waited", reason=RejectReason.DRAINING)
-        call.set_queued(False)
-        if not is_bytes(call.request.stream):
-            prepare(call.request.stream)
+        call.queued = False
+        request = call.request
+        if request.stream.__class__ is not self._bytes_class and not is_bytes(request.stream):
+            prepare(request.stream)
         if self._http2_pool is not None:
             release_left_streams(self._http2_pool)
-        extensions = call.request.extensions
+        extensions = request.extensions
         timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
-        return copied(call.request, {**extensions, "timeout": timeouts}, call.headers_to_add()), timeouts
+        adds_headers = call.key is not None or self._propagates
+        headers = call.headers_to_add() if adds_headers else None
+        return copied(request, {**extensions, "timeout": timeouts}, headers), timeouts
+
+    def _checked(self, response: Any, call: HttpCall) -> Any:
+        """Return the result of a pipeline; raise TypeError if it is not a response, such as the value of a fallback.
+
+        A response that no attempt of the call has received, such as one that a Fallback gives to all callers, is
+        copied: the client sets attributes of what it gets.
+        """
+        if response.__class__ is not self._response_class and not is_a(response, "Response"):
+            raise TypeError(f"the pipeline of a client must return a Response, not {type(response)!r}")
+        opened = call.opened
+        if (opened and opened[-1] is response) or any(one is response for one in opened):
+            return response
+        return copied_response(response)
 
     def _note_unsent(self, error: BaseException, call: HttpCall) -> None:
         """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
@@ -149,11 +171,11 @@ class BaseResilientTransport(Generic[TransportT]):
         if is_unsent is not None:
             call.set_unsent(is_unsent)
         if is_unsent and is_a(error, "PoolTimeout"):
-            call.set_queued(True)
+            call.queued = True
 
     def _open(self, response: Any, call: HttpCall) -> None:
         """Note that a response has arrived, so that it will be closed."""
-        call.set_queued(False)
+        call.queued = False
         call.opened.append(response)
 
     def _receive(self, response: Any, call: HttpCall, timeouts: Timeouts) -> tuple[bool, DeferredSettlement | None]:
@@ -164,13 +186,15 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if call.key is not None:
             response.extensions[KEYED] = True
-        if not response.is_closed:
+        ended: bool = response.is_closed
+        if not ended:
             timeouts.set_deadline(call.total_deadline)
         if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
             return True, None
+        call.is_judged = True
         if self._options.pipeline.reads_hints and (hint := quota_of(response.headers.raw)) is not None:
             call.good = Ending(EndingKind.OK, hint=hint)
-        if response.is_closed:
+        if ended:
             return False, None
         if call.settles_at_head(response):
             call.release_body()

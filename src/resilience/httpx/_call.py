@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Final
 
 from resilience._call.ambient import inbound_attempt
 from resilience._call.call import CallOptions
 from resilience._call.propagation import headers_for
-from resilience._call.running_call import DeadlineSource, PhasedCall
+from resilience._call.running_call import UNPHASED, DeadlineSource, PhasedCall, RunningCall
 from resilience._outcome.ending import OK
 from resilience._util.clock import FOREVER, clock
 from resilience.events import TimeoutScope
 from resilience.httpx._modules import is_a
-from resilience.httpx._options import UNTIL, options_of_request
+from resilience.httpx._options import KEY, NONE, UNTIL, options_of_request
 from resilience.httpx._request_body import is_replayable, is_shareable
 from resilience.httpx._settings import DEFAULTS, TransportSettings
 
@@ -27,6 +26,8 @@ EVENT_STREAM: Final = "text/event-stream"
 """The type of server-sent events, whose stream may last for ever."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """The safe methods of RFC 9110 9.2.1."""
+NO_KWARGS: Final[dict[str, Any]] = {}
+"""The keyword arguments of all attempts, which nothing changes."""
 UNBOUNDED: Final = DeadlineSource(TimeoutScope.CALL)
 """The source of the deadline of a body that may last for ever."""
 
@@ -47,11 +48,11 @@ class HttpCall(PhasedCall):
     """
 
     __slots__ = (
-        "_own_deadline", "_queued", "_release", "_settings", "_unsent", "good", "key", "opened", "own",
+        "_own_deadline", "_settings", "_unsent", "good", "is_judged", "key", "opened", "own", "queued",
         "release_attempt", "request", "times_closed",
     )  # fmt: skip
 
-    cancel_via_anyio = True
+    respects_shields = True
     single_attempt = True
 
     def __init__(
@@ -63,11 +64,12 @@ class HttpCall(PhasedCall):
         settings: TransportSettings = DEFAULTS,
         times_closed: int = 0,
     ) -> None:
-        self.begin(options, function, (self,), {})
+        RunningCall.begin(self, options, function, (self,), NO_KWARGS)
+        self.phases = self.shadow_phases = UNPHASED
         self.request = request
         self.good = OK
         """The ending of an attempt that has returned a good response, with what the server says about its quota."""
-        self.own = own = options_of_request(request)
+        self.own = own = NONE if KEY not in request.extensions else options_of_request(request)
         """The options of the request."""
         self._own_deadline = FOREVER if own.timeout is None else self._bound_by(own.timeout)
         self._settings = settings
@@ -76,10 +78,12 @@ class HttpCall(PhasedCall):
         self.opened: list[Any] = []
         """The responses that are still to be closed."""
         self._unsent: dict[int, bool] = {}
-        self._queued = False
-        self._release = release
+        self.is_judged = False
+        """Whether the latest attempt has returned a good response."""
+        self.queued = False
+        """Whether the request still waits for a connection of the pool."""
         self.times_closed = times_closed
-        self.release_attempt: Callable[[], Any] | None = partial(release, self)
+        self.release_attempt: Callable[[Any], Any] | None = release
 
     @property
     def operation(self) -> str:
@@ -119,11 +123,6 @@ class HttpCall(PhasedCall):
         return is_replayable(self.request.stream)
 
     @property
-    def queued(self) -> bool:
-        """Whether the request still waits for a connection of the pool."""
-        return self._queued
-
-    @property
     def unsent(self) -> bool | None:
         """Whether this attempt certainly sent nothing; None where the transport leaves that to the failure."""
         return self._unsent.get(self.attempt)
@@ -144,8 +143,8 @@ class HttpCall(PhasedCall):
 
     def headers_to_add(self) -> dict[str, str]:
         """Return the headers that this attempt sends in addition to those of the request."""
-        added: dict[str, str] = {}
         settings = self._settings
+        added: dict[str, str] = {}
         if self.key is not None and settings.idempotency_key is not None:
             added[settings.idempotency_key.header] = self.key
         if settings.propagate_to and settings.propagate_to.match(self.request.url):
@@ -169,16 +168,11 @@ class HttpCall(PhasedCall):
     def end(self) -> None:
         """Drop the references of the call to itself: no attempt follows."""
         self.args = ()
-        self.release_attempt = None
 
     def remove(self, response: Any) -> None:
         """Remove a response from `opened`."""
         with contextlib.suppress(ValueError):  # an abandoned thread has removed it
             self.opened.remove(response)
-
-    def set_queued(self, queued: bool) -> None:
-        """Set whether the request waits for a connection of the pool."""
-        self._queued = queued
 
     def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an exception that came at the deadline or later was caused by it: a timeout of httpx was."""
@@ -186,7 +180,8 @@ class HttpCall(PhasedCall):
 
     def copy(self) -> HttpCall:
         """Return a copy, for a thread that may be abandoned. The copies share `opened`."""
-        other = HttpCall(self.options, self.function, self.request, self._release, DEFAULTS, self.times_closed)
+        release: Any = self.release_attempt
+        other = HttpCall(self.options, self.function, self.request, release, DEFAULTS, self.times_closed)
         self.copy_state_to(other)
         other._settings, other.key = self._settings, self.key
         other.opened = self.opened
@@ -202,17 +197,19 @@ class HttpCall(PhasedCall):
         with contextlib.suppress(Exception):
             await result.aclose()
 
-    def pop_opened(self) -> Iterator[Any]:
-        """Remove and yield the responses in `opened` one by one. An abandoned thread may do so at the same time."""
-        with contextlib.suppress(IndexError):
-            while True:
-                yield self.opened.pop()
+    def pop_others(self, result: Any) -> Iterator[Any]:
+        """Remove all responses from `opened`, and yield those that are not the result of the call.
 
-    def close_all(self, but: Any = None) -> None:
-        """Close all responses that are still open except for one, the result of the call."""
-        for response in self.pop_opened():
-            if response is not but:
-                close_quietly(response)
+        An abandoned thread may do so at the same time.
+        """
+        opened = self.opened
+        while opened:
+            try:
+                response = opened.pop()
+            except IndexError:
+                return
+            if response is not result:
+                yield response
 
 
 def close_quietly(response: Any) -> None:
@@ -221,15 +218,14 @@ def close_quietly(response: Any) -> None:
         response.close()
 
 
-def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str]) -> Any:
+def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str] | None) -> Any:
     """Return a copy of a request with other extensions, and with further headers.
 
     The original stays unchanged: its caller may send it again.
     """
     kind: Any = request.__class__
     other: Any = kind.__new__(kind)
-    other.__dict__.update(request.__dict__)
-    other.extensions = extensions
+    other.__dict__ = {**request.__dict__, "extensions": extensions}
     if headers:
         other.headers = request.headers.copy()
         other.headers.update(headers)

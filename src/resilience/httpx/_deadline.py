@@ -37,20 +37,18 @@ class Timeouts(dict[str, "float | None"]):
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
         super().__init__(given)
         self._given = given
-        self.set_deadline(deadline)
+        self._deadline = deadline
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""
         self._deadline = deadline
-        if deadline != FOREVER:
-            self.update({phase: self.get(phase) for phase in PHASES})
 
     def get(self, phase: str, default: Any = None, /) -> Any:
         """Return the timeout of a phase: the time left, or the given timeout if that is less."""
         given = self._given.get(phase)
         if self._deadline == FOREVER:
             return self._given.get(phase, default)
-        left = min(max(self.left, SHORTEST), LONGEST)
+        left = _limited(self.left)
         return left if given is None or given > left else given
 
     def __getitem__(self, phase: str) -> float | None:
@@ -59,10 +57,38 @@ class Timeouts(dict[str, "float | None"]):
         found: float | None = self.get(phase)
         return found
 
+    # What makes a plain dict of it, or reads it as one, gets the times that are left as well.
+
+    def __contains__(self, phase: object) -> bool:
+        return phase in self._given or (phase in PHASES and self._deadline != FOREVER)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def keys(self) -> Any:
+        """Return the phases; all of them where there is a deadline."""
+        return dict.fromkeys(self._given if self._deadline == FOREVER else [*self._given, *PHASES]).keys()
+
+    def items(self) -> Any:
+        """Return the phases with their timeouts."""
+        return {phase: self.get(phase) for phase in self.keys()}.items()
+
+    def values(self) -> Any:
+        """Return the timeouts."""
+        return {phase: self.get(phase) for phase in self.keys()}.values()
+
     @property
     def left(self) -> float:
         """The seconds until the deadline; negative when it has passed."""
         return self._deadline - clock.monotonic()
+
+
+def _limited(left: float) -> float:
+    """Return the time left as a timeout that sockets accept."""
+    return SHORTEST if left < SHORTEST else left if left < LONGEST else LONGEST
 
 
 class DeadlineTrace:
@@ -104,6 +130,12 @@ class DeadlineTrace:
         self._pause = self._pause * 2 or 0.5  # the waits of httpcore: 0, 0.5, 1, 2, ...
 
 
+def needs_upload(stream: Any) -> bool:
+    """Return whether sending a body may take several writes."""
+    content: object = getattr(stream, "_stream", None)
+    return not isinstance(content, bytes) or len(content) > SLICE
+
+
 class Upload:
     """The body of a request of a plain client. Iterating over it raises WriteTimeout when the deadline has passed.
 
@@ -141,11 +173,11 @@ class SendTrace:
         self._call = call
         self._trace = call.request.extensions.get("trace")
         self.sending = False
-        call.set_queued(True)
+        call.queued = True
 
     async def __call__(self, name: str, info: Any) -> None:
         """Handle an event of httpcore."""
-        self._call.set_queued(False)
+        self._call.queued = False
         if name.endswith(SENDING) and not _is_connect(info):
             self.sending = True
         if self._trace is not None:

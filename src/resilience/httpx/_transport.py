@@ -12,8 +12,8 @@ from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
-from resilience.httpx._call import HttpCall, copied_response
-from resilience.httpx._deadline import DeadlineTrace, SendTrace, Upload
+from resilience.httpx._call import HttpCall, close_quietly
+from resilience.httpx._deadline import DeadlineTrace, SendTrace, Timeouts, Upload, needs_upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._failures import read_error
@@ -68,7 +68,7 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         call = self._begin(request, self._attempt, release_responses)
         response: Any = None
         try:
-            response = _checked(execute(self._entry, call), call)
+            response = self._checked(execute(self._entry, call), call)
         except (RejectedError, DeadlineExceededError) as error:
             if self._settings.rejects_with_response:
                 return response_for(error, request)
@@ -77,7 +77,8 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             return with_verdict(response)
         finally:
             call.end()
-            call.close_all(but=response)
+            for other in call.pop_others(response):
+                close_quietly(other)
         try:
             raise problem
         finally:
@@ -86,11 +87,11 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
     def _attempt(self, call: HttpCall) -> Any:
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
-        if call.deadline != FOREVER:
-            module = httpx_module_of(request)
-            request.extensions["trace"] = DeadlineTrace(timeouts, module, request.extensions.get("trace"))
-            request.stream = module.derived(Upload, "SyncByteStream")(request.stream, timeouts, module)
-        token = attempt_timeouts.set(timeouts)
+        token = None
+        if self._own:
+            token = attempt_timeouts.set(timeouts)
+            if call.deadline != FOREVER:
+                self._bound(request, timeouts)
         try:
             response = self._transport.handle_request(request)
             self._open(response, call)
@@ -102,14 +103,22 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
                 repair(self._pool)
             raise
         finally:
-            attempt_timeouts.reset(token)
+            if token is not None:
+                attempt_timeouts.reset(token)
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
-            body = httpx_module_of(response).derived(Body, "SyncByteStream")
+            body = self._module.derived(Body, "SyncByteStream")
             response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
             raise BadResult(response)
         return response
+
+    def _bound(self, request: Any, timeouts: Timeouts) -> None:
+        """Have the steps of connecting and sending bounded by the deadline of the attempt."""
+        module = self._module
+        request.extensions["trace"] = DeadlineTrace(timeouts, module, request.extensions.get("trace"))
+        if needs_upload(request.stream):
+            request.stream = module.derived(Upload, "SyncByteStream")(request.stream, timeouts, module)
 
 
 class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], AsyncLifetime, AsyncBaseTransport):
@@ -151,7 +160,7 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         call = self._begin(request, self._attempt, arelease_responses)
         response: Any = None
         try:
-            response = _checked(await aexecute(self._entry, call), call)
+            response = self._checked(await aexecute(self._entry, call), call)
         except (RejectedError, DeadlineExceededError) as error:
             if self._settings.rejects_with_response:
                 return response_for(error, request)
@@ -164,7 +173,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         finally:
             call.end()
             if call.opened:
-                await self._close_all(call, response)
+                for other in call.pop_others(response):
+                    await _discard(other)
         try:
             raise problem
         finally:
@@ -198,31 +208,15 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             raise
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
-            body = httpx_module_of(response).derived(AsyncBody, "AsyncByteStream")
+            body = self._module.derived(AsyncBody, "AsyncByteStream")
             alone = self._inner_is_httpx and is_alone(response)
             response.stream = body(response.stream, call, timeouts, started, deferred, alone, slot)
         if bad:
             raise BadResult(response)
         return response
 
-    async def _close_all(self, call: HttpCall, but: Any = None) -> None:
-        for response in call.pop_opened():
-            if response is not but:
-                await _discard(response)
-
 
 async def _discard(response: Any) -> None:
     """Close a response that is not used, and ignore errors of its connection."""
     with contextlib.suppress(Exception):
         await response.aclose()
-
-
-def _checked(response: Any, call: HttpCall) -> Any:
-    """Return the result of a pipeline; raise TypeError if it is not a response, such as the value of a fallback.
-
-    A response that no attempt of the call has received, such as one that a Fallback gives to all callers, is copied:
-    the client sets attributes of what it gets.
-    """
-    if not is_a(response, "Response"):
-        raise TypeError(f"the pipeline of a client must return a Response, not {type(response)!r}")
-    return response if any(one is response for one in call.opened) else copied_response(response)

@@ -19,13 +19,17 @@ from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.httpx._modules import httpx_module_of
 
 SHOULD_RETRY: Final = "x-should-retry"
-RETRY_COUNT: Final = "x-stainless-retry-count"
+RETRY_COUNT: Final = b"x-stainless-retry-count"
 
 
-def note_foreign_retry(request: Any, info: PipelineInfo) -> None:
-    """Count a request with RETRY_COUNT if an SDK around the client repeats it, and warn of the first one."""
-    count: str = request.headers[RETRY_COUNT]
-    if not (count.isascii() and count.isdigit() and count.strip("0")):
+def note_foreign_retry(count: bytes, info: PipelineInfo) -> None:
+    """Count a request if an SDK around the client repeats it, and warn of the first one.
+
+    Args:
+        count: the value of the header RETRY_COUNT.
+        info: the pipeline.
+    """
+    if not (count.isdigit() and count.strip(b"0")):
         return
     with state_lock:
         info.foreign_retries += 1
