@@ -192,6 +192,26 @@ BARS = (
         8192,
         unit="bytes",
     ),
+    *(
+        Bar(
+            f"what a pipeline adds to a request, {runtime}, to what httpx-retries adds",
+            f"http-{runtime}/resilience pipeline, added",
+            (f"http-{runtime}/httpx-retries, added",),
+            None,
+            4.0,
+        )
+        for runtime in ("sync", "asyncio")
+    ),
+    *(
+        Bar(
+            f"CPU of a request over loopback, {runtime}, to bare httpx",
+            f"http-loopback-{runtime}/resilience pipeline",
+            (f"http-loopback-{runtime}/httpx",),
+            None,
+            1.03,
+        )
+        for runtime in ("sync", "asyncio")
+    ),
     Bar("memory of a breaker", "memory/resilience CircuitBreaker, in use", (), None, 3072, unit="bytes"),
     Bar("memory gained by a million calls, sync", "memory/growth, sync", (), 0, 4096, unit="bytes"),
     Bar("memory gained by a million calls, asyncio", "memory/growth, asyncio", (), 0, 4096, unit="bytes"),

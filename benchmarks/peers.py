@@ -19,6 +19,7 @@ MODULES: Final = {
     "interlock-cb": "interlock",
     "pyresilience": "pyresilience",
     "grit-toolkit": "grit",
+    "httpx-retries": "httpx_retries",
     "crashbytes-resilience": "crashbytes_resilience",
     "resilient-circuit": "resilient_circuit",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import calls, imports, memory
+from benchmarks import calls, clients, imports, memory
 from benchmarks.bars import BARS, settled
 from benchmarks.peers import ASYNCIO, SYNC, TRIO
 from benchmarks.rounds import Contender, Found, Plan, measure
@@ -48,6 +48,12 @@ def _threads(seconds: float, quick: bool) -> Found:
     return measure(calls.crowds(SYNC), calls.OnThreads(), crowd, _settled("threads"), least_calls=64)
 
 
+def _http(
+    name: str, run: Callable[[str, Plan, Callable[[Found], bool]], Found], runtime: str
+) -> Callable[[float, bool], Found]:
+    return lambda seconds, quick: run(runtime, plan(seconds, quick), _settled(name))
+
+
 def _memory(seconds: float, quick: bool) -> Found:
     del seconds
     return memory.measure(MILLION // 20 if quick else MILLION)
@@ -68,6 +74,25 @@ SECTIONS = (
     Section("open-sync", "Open breaker, plain calls", 8, _calls("open-sync", calls.refused, SYNC)),
     Section("open-asyncio", "Open breaker, asyncio", 8, _calls("open-asyncio", calls.refused, ASYNCIO)),
     Section("hedge-asyncio", "Hedged, the first wins, asyncio", 4, _calls("hedge-asyncio", calls.hedges, ASYNCIO)),
+    Section("http-sync", "A request without a socket, plain", 12, _http("http-sync", clients.without_socket, SYNC)),
+    Section(
+        "http-asyncio",
+        "A request without a socket, asyncio",
+        12,
+        _http("http-asyncio", clients.without_socket, ASYNCIO),
+    ),
+    Section(
+        "http-loopback-sync",
+        "A request over loopback, plain",
+        15,
+        _http("http-loopback-sync", clients.over_loopback, SYNC),
+    ),
+    Section(
+        "http-loopback-asyncio",
+        "A request over loopback, asyncio",
+        15,
+        _http("http-loopback-asyncio", clients.over_loopback, ASYNCIO),
+    ),
     Section("threads", "One breaker for all threads, by the clock", 20, _threads),
     Section("window", "Short and long windows", 12, _calls("window", calls.windows, SYNC)),
     Section("memory", "Memory", 55, _memory, "bytes"),

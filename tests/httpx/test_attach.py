@@ -78,7 +78,7 @@ def test_an_object_of_an_sdk_is_refused_with_the_attribute_that_has_its_client()
             self._client = httpx.Client()
 
     sdk = OpenAI()
-    with pytest.raises(TypeError, match=r"its client is the attribute _client: pass openai\._client"):
+    with pytest.raises(TypeError, match=r"its client is the attribute _client: pass that, such as client\._client"):
         attach(sdk, Pipeline())
     sdk._client.close()
 

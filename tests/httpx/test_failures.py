@@ -30,7 +30,7 @@ STATUSES = {
     522: Failure(TIMEOUT, unprocessed=True),
     523: Failure(TRANSIENT, unprocessed=True),
     524: Failure(TIMEOUT),
-    529: Failure(OVERLOAD),
+    529: Failure(OVERLOAD, unprocessed=True),
 }
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import httpx
+import httpcore
 import pytest
 
 from resilience import Bulkhead, DeadlineExceededError, Pipeline, Timeout
 from resilience._util.clock import clock
 from resilience.httpx import attach
-from resilience.httpx._network import BACKEND, DeadlineBackend, bound_network
-from resilience.testing import FaultyServer
-from tests.httpx.helpers import Script, both_modules
+from resilience.httpx._deadline import Timeouts
+from resilience.httpx._network import BACKEND, DeadlineBackend, attempt_timeouts, bound_network
+from resilience.testing import FaultyServer, VirtualClock, virtual_time
+from tests.httpx.helpers import both_modules
 
 SECONDS = 0.4
 SLACK = 0.25
@@ -67,18 +68,138 @@ def test_without_a_deadline_the_timeouts_of_the_client_apply(server: FaultyServe
 @both_modules
 def test_the_pool_of_a_client_has_a_network_backend_and_it_is_wrapped_once(module: Any) -> None:
     with module.HTTPTransport() as transport:
-        bound_network(transport)
+        assert bound_network(transport._pool)
         first = getattr(transport._pool, BACKEND)
-        bound_network(transport)
 
+        assert bound_network(transport._pool)
         assert isinstance(first, DeadlineBackend)
         assert getattr(transport._pool, BACKEND) is first
 
 
-def test_other_transports_are_left_alone() -> None:
-    script = Script(200)
-    bound_network(script)
-    bound_network(None)
+def test_other_pools_are_left_alone() -> None:
+    assert not bound_network(object())
 
-    assert not hasattr(script, "_pool")
-    assert attach(httpx.Client(transport=script), Pipeline()).get("http://a.test").status_code == 200
+
+@pytest.mark.slow
+@both_modules
+def test_connections_that_were_open_before_are_bounded_by_single_timeouts(server: FaultyServer, module: Any) -> None:
+    with module.Client(timeout=30.0) as client:
+        client.get(f"{server.url}/ok")
+        attach(client, Pipeline(Timeout(SECONDS)))
+        assert seconds_of(client, f"{server.url}/stall") < SECONDS + SLACK
+
+
+class Network:
+    """A network backend and its connection, which keep the timeouts that they were given."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+        self.slept: list[float] = []
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None, **more: Any) -> Network:
+        self.timeouts.append(timeout)
+        return self
+
+    def connect_unix_socket(self, path: str, timeout: float | None, **more: Any) -> Network:
+        self.timeouts.append(timeout)
+        return self
+
+    def start_tls(self, context: Any, name: str | None, timeout: float | None) -> Network:
+        self.timeouts.append(timeout)
+        return self
+
+    def write(self, buffer: bytes, timeout: float | None) -> None:
+        self.timeouts.append(timeout)
+
+    def read(self, size: int, timeout: float | None) -> bytes:
+        self.timeouts.append(timeout)
+        return b""
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[VirtualClock, Network, DeadlineBackend, Timeouts]]:
+    with virtual_time() as virtual:
+        inner = Network()
+        timeouts = Timeouts({}, virtual.monotonic() + 2.0)
+        token = attempt_timeouts.set(timeouts)
+        yield virtual, inner, DeadlineBackend(inner, httpcore, is_complete=True), timeouts
+        attempt_timeouts.reset(token)
+
+
+def test_each_step_has_what_is_left(network: tuple[VirtualClock, Network, DeadlineBackend, Timeouts]) -> None:
+    virtual, inner, backend, _ = network
+
+    virtual.advance(0.5)
+    stream = backend.connect_tcp("a.test", 443, timeout=5.0)
+    virtual.advance(0.5)
+    stream = stream.start_tls(None, "a.test", 5.0)
+    stream.write(b"GET", timeout=0.25)
+    virtual.advance(0.5)
+    stream.read(10, timeout=None)
+    virtual.advance(0.4999)
+    stream.read(10, timeout=5.0)
+    backend.connect_unix_socket("/socket", timeout=5.0)
+
+    assert inner.timeouts == pytest.approx([1.5, 1.0, 0.25, 0.5, 0.001, 0.001], abs=1e-6)
+
+
+def test_no_step_begins_after_the_deadline(network: tuple[VirtualClock, Network, DeadlineBackend, Timeouts]) -> None:
+    virtual, inner, backend, timeouts = network
+    stream = backend.connect_tcp("a.test", 443, timeout=5.0)
+    virtual.advance(2.0)
+
+    steps: list[Callable[[], object]] = [
+        lambda: backend.connect_tcp("a.test", 443, timeout=5.0),
+        lambda: backend.connect_unix_socket("/socket", timeout=5.0),
+        lambda: stream.start_tls(None, None, 5.0),
+        lambda: stream.write(b"GET", timeout=5.0),
+    ]
+    for step in steps:
+        with pytest.raises(httpcore.ConnectTimeout):  # nothing was sent
+            step()
+    stream.write(b"", timeout=5.0)
+    timeouts.has_sent = True
+    with pytest.raises(httpcore.WriteTimeout):
+        stream.write(b"more", timeout=5.0)
+    with pytest.raises(httpcore.ReadTimeout):
+        stream.read(10, timeout=5.0)
+    assert len(inner.timeouts) == 1
+
+
+def test_the_transport_does_not_connect_again_past_the_deadline(
+    network: tuple[VirtualClock, Network, DeadlineBackend, Timeouts],
+) -> None:
+    """`HTTPTransport(retries=)` waits 0, 0.5, 1, 2, ... seconds."""
+    virtual, inner, backend, _ = network
+    refused = httpcore.ConnectError("refused")
+
+    virtual.advance(0.6)
+    with pytest.raises(httpcore.ConnectError) as caught:
+        for pause in (0.0, 0.5, 1.0, 2.0):
+            try:
+                raise refused
+            except httpcore.ConnectError:
+                backend.sleep(pause)
+            virtual.advance(pause)
+
+    assert caught.value is refused
+    assert inner.slept == [0.0, 0.5]
+
+
+def test_a_ctrl_c_in_a_write_closes_the_connection() -> None:
+    class Interrupted(Network):
+        closed = False
+
+        def write(self, buffer: bytes, timeout: float | None) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            self.closed = True
+
+    inner = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        DeadlineBackend(inner, httpcore, is_complete=True).connect_tcp("a.test", 80).write(b"GET")
+    assert inner.closed

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resilience import Hedge, Pipeline
+from resilience import Hedge, Pipeline, Timeout
 from resilience.events import HedgeStarted, RetryGivenUp
 from resilience.httpx import attach, options
 from resilience.testing import FaultyServer, Recorder
@@ -175,6 +175,17 @@ def test_two_attempts_never_read_one_file_at_the_same_time(arguments: dict[str, 
         client.put("http://a.test", extensions=options(idempotent=True), **arguments)
 
     assert len(recorder.of(HedgeStarted)) == (1 if hedged else 0)
+
+
+@pytest.mark.parametrize("content", [io.BytesIO(b"bytes"), Lines()])
+def test_a_file_that_an_abandoned_thread_may_still_read_is_not_sent_again(content: Any) -> None:
+    script = Script(503, 200)
+    pipeline = retrying(Timeout(5.0, thread=True))
+    headers = {"transfer-encoding": "chunked"}
+
+    Ask("sync")(pipeline, script, "PUT", content=content, headers=headers)
+
+    assert script.bodies == [b"bytes"] * (2 if isinstance(content, Lines) else 1)
 
 
 @pytest.mark.slow

@@ -213,3 +213,11 @@ except ImportError:
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
     assert output == "imported where it is needed\n"
+
+
+def test_a_status_in_an_array_is_read_too() -> None:
+    status = {"error": {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]}}
+
+    assert hints_in_body(JSON, json.dumps([status]).encode()) == Hints(7.0)
+    assert hints_in_body(JSON, b"[]") == NO_HINTS
+    assert hints_in_body(JSON, b"[1]") == NO_HINTS

@@ -39,10 +39,13 @@ def test_the_scopes_of_a_task_are_known() -> None:
             assert innermost_scope(task) is outer
             assert in_shield(task, None)
             assert not in_shield(task, outer)
+            await asyncio.sleep(0)
             with anyio.CancelScope() as inner:
+                await asyncio.sleep(0)
                 assert innermost_scope(task) is inner
                 assert not in_shield(task, outer)
                 with anyio.CancelScope(shield=True), anyio.CancelScope():
+                    await asyncio.sleep(0)
                     assert in_shield(task, outer)
                     assert in_shield(task, inner)
         assert not in_shield(task, None)

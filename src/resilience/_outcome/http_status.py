@@ -27,7 +27,7 @@ TABLE: Final[Mapping[int, Failure]] = {
     522: Failure(FailureKind.TIMEOUT, unprocessed=True),  # no connection could be made in time
     523: _UNREACHABLE,  # there is no route to it
     524: _TIMED_OUT,  # it did not answer in time
-    529: _OVERLOADED,  # the overload of several providers of models
+    529: Failure(FailureKind.OVERLOAD, unprocessed=True),  # several providers of models turn requests away with it
 }
 """The failure for each status code that is one by default; every other status code is an answer."""
 STATUSES: Final = frozenset(TABLE)

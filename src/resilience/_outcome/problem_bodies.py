@@ -27,8 +27,9 @@ def hints_in_body(content_type: str, body: bytes) -> Hints:
 
     - `retryable` is a boolean, and `retryAfter` or `retry_after` a number of seconds, or a string of one; at the top
       level, or else in the object `extensions`.
-    - `error.details` of a google.rpc.Status in JSON has an element of the type google.rpc.RetryInfo, whose `retryDelay`
-      is a Duration in the JSON of Protocol Buffers, such as "53s" (google/rpc/error_details.proto).
+    - `error.details` of a google.rpc.Status in JSON, also of one in an array, has an element of the type
+      google.rpc.RetryInfo, whose `retryDelay` is a Duration in the JSON of Protocol Buffers, such as "53s"
+      (google/rpc/error_details.proto).
 
     A number that is too large for a float is the longest hint, `LONGEST`. Negative numbers, bodies above MOST_BYTES,
     other content types, and what is no JSON (RFC 8259, which has no NaN) are ignored. Hints in headers take precedence.
@@ -46,6 +47,8 @@ def hints_in_body(content_type: str, body: bytes) -> Hints:
         document = json.loads(body, parse_int=float, parse_constant=_refused)
     except (RecursionError, ValueError):  # nested too deeply, or no JSON
         return NO_HINTS
+    if _is_array(document) and document and _is_object(document[0]):  # of a streaming method of Google's APIs
+        return Hints(_retry_delay(document[0].get("error")))
     if not _is_object(document):
         return NO_HINTS
     retry_after: float | None = None

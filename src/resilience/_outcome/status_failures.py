@@ -34,7 +34,8 @@ def status_failures(statuses: Iterable[int] = STATUSES) -> Allowlist:
     | 425 | TRANSIENT | no | no |
     | 429 | OVERLOAD | no | yes |
     | 500, 502, 520 | TRANSIENT | yes | no |
-    | 503, 529 | OVERLOAD | yes | no |
+    | 503 | OVERLOAD | yes | no |
+    | 529 | OVERLOAD | yes | yes |
     | 504, 524 | TIMEOUT | yes | no |
     | 521, 523 | TRANSIENT | yes | yes |
     | 522 | TIMEOUT | yes | yes |

@@ -115,7 +115,9 @@ def run_in_thread(function: Callable[[], object]) -> None:
 
 def holds_any_lock() -> bool:
     """Return whether this thread holds a lock of the library or of a policy."""
-    return inside_state() or any(_is_owned(lock) for lock in members(_locks))
+    if inside_state():
+        return True
+    return any(map(_is_owned, members(_locks)))
 
 
 def members(collection: Iterable[T]) -> list[T]:

@@ -10,7 +10,7 @@ from weakref import ref
 from resilience import _runtime
 from resilience._call.settlement import DeferredSettlement
 from resilience._util.clock import FOREVER, TIMED_OUT, clock
-from resilience._util.finalizers import run_pending
+from resilience._util.finalizers import pending, run_pending
 from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, GuardedBody
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
@@ -123,7 +123,8 @@ class AsyncBody(GuardedBody):
             raise
         finally:
             self._end(self._good)
-            run_pending()  # the events of a body that was dropped before it was closed
+            if pending:
+                run_pending()  # the events of a body that was dropped before it was closed
 
     def _begin(self) -> Any:
         """Return an iterator of the stream, of which the body itself keeps a weak reference only."""

@@ -120,5 +120,5 @@ def _hint(given: object) -> str:
         return "; make one"
     for name, value in getattr(given, "__dict__", {}).items():
         if is_a(value, "Client") or is_a(value, "AsyncClient"):
-            return f"; its client is the attribute {name}: pass {type(given).__name__.lower()}.{name}"
+            return f"; its client is the attribute {name}: pass that, such as client.{name}"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.http_status import KEYED
 from resilience._outcome.server_hints import quota_of
 from resilience._pipeline.standard import standard_per_target
+from resilience._util.clock import FOREVER
 from resilience.errors import RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied, copied_response
 from resilience.httpx._deadline import Timeouts
@@ -42,10 +44,12 @@ class BaseResilientTransport(Generic[TransportT]):
     Attributes:
         default_class: the name of the class of the default inner transport in httpx.
         send_method: the name of the method that an inner transport must have.
+        clips_pool_timeout: whether a wait for a connection of the pool has to be bounded by a timeout.
     """
 
     default_class: ClassVar[str]
     send_method: ClassVar[str]
+    clips_pool_timeout: ClassVar[bool]
 
     def __init__(
         self,
@@ -83,6 +87,11 @@ class BaseResilientTransport(Generic[TransportT]):
         self._own = is_own(transport)
         self._pool = pool_of(transport)
         self._http2_pool = http2_pool_of(transport) if self._own else None
+        self._is_observed: bool = self._own and self._observe(getattr(transport, "_pool", None))
+
+    @abstractmethod
+    def _observe(self, pool: Any) -> bool:
+        """Have the connections of a pool bound and note the steps of attempts. Return whether all of them do."""
 
     def note_closing(self) -> None:
         """Have calls that wait for another attempt rejected, as the inner transport is being closed."""
@@ -104,9 +113,9 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if type(request) is not self._request_class:
             self._check_module(request)
-        for name, value in request.headers.raw:
-            if len(name) == len(RETRY_COUNT) and name.lower() == RETRY_COUNT:
-                note_foreign_retry(value, self._options.pipeline)
+        count = dict(request.headers.raw).get(RETRY_COUNT)
+        if count is not None:
+            note_foreign_retry(count, self._options.pipeline)
         return HttpCall(self._options, attempt, request, release, self._settings, self._times_closed)
 
     def _check_module(self, request: Any) -> None:
@@ -147,10 +156,16 @@ class BaseResilientTransport(Generic[TransportT]):
         if self._http2_pool is not None:
             release_left_streams(self._http2_pool)
         extensions = request.extensions
-        timeouts = Timeouts(extensions.get("timeout") or {}, call.deadline)
-        adds_headers = call.key is not None or self._propagates
-        headers = call.headers_to_add() if adds_headers else None
-        return copied(request, {**extensions, "timeout": timeouts}, headers), timeouts
+        given = extensions.get("timeout") or {}
+        timeouts = Timeouts(given, call.deadline)
+        if not self._is_observed:
+            extensions = {**extensions, "timeout": timeouts}
+        elif self.clips_pool_timeout and call.deadline != FOREVER:  # the rest is bounded by the network itself
+            extensions = {**extensions, "timeout": {**given, "pool": timeouts.get("pool")}}
+        headers = call.headers_to_add() if call.key is not None or self._propagates else None
+        if extensions is request.extensions and not headers:
+            return request, timeouts
+        return copied(request, extensions, headers), timeouts
 
     def _checked(self, response: Any, call: HttpCall) -> Any:
         """Return the result of a pipeline; raise TypeError if it is not a response, such as the value of a fallback.

@@ -12,7 +12,7 @@ from resilience._call.running_call import UNPHASED, DeadlineSource
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.ending import Ending
 from resilience._util.clock import FOREVER, clock
-from resilience._util.finalizers import run_pending, settle_from_finalizer
+from resilience._util.finalizers import pending, run_pending, settle_from_finalizer
 from resilience._util.locks import run_in_thread
 from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
@@ -177,7 +177,8 @@ class Body(GuardedBody):
             self._stream.close()
         finally:
             self._end(self._good)
-            run_pending()  # the events of a body that was dropped before it was closed
+            if pending:
+                run_pending()  # the events of a body that was dropped before it was closed
 
     def _release(self) -> None:
         run_in_thread(partial(_close_quietly, self._stream))

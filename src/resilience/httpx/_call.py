@@ -48,7 +48,7 @@ class HttpCall(PhasedCall):
     """
 
     __slots__ = (
-        "_own_deadline", "_settings", "_unsent", "good", "is_judged", "key", "opened", "own", "queued",
+        "_own_deadline", "_settings", "_unsent", "_was_copied", "good", "is_judged", "key", "opened", "own", "queued",
         "release_attempt", "request", "times_closed",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class HttpCall(PhasedCall):
         self.opened: list[Any] = []
         """The responses that are still to be closed."""
         self._unsent: dict[int, bool] = {}
+        self._was_copied = False
         self.is_judged = False
         """Whether the latest attempt has returned a good response."""
         self.queued = False
@@ -119,8 +120,11 @@ class HttpCall(PhasedCall):
 
     @property
     def replayable(self) -> bool:
-        """Whether the body can be sent again, or has not been read yet."""
-        return is_replayable(self.request.stream)
+        """Whether the body can be sent again, or has not been read yet.
+
+        Once an attempt had a copy of the call, its thread may have been abandoned, and still read from a file.
+        """
+        return is_shareable(self.request.stream) if self._was_copied else is_replayable(self.request.stream)
 
     @property
     def unsent(self) -> bool | None:
@@ -180,6 +184,7 @@ class HttpCall(PhasedCall):
 
     def copy(self) -> HttpCall:
         """Return a copy, for a thread that may be abandoned. The copies share `opened`."""
+        self._was_copied = True
         release: Any = self.release_attempt
         other = HttpCall(self.options, self.function, self.request, release, DEFAULTS, self.times_closed)
         self.copy_state_to(other)

@@ -1,13 +1,11 @@
-"""The deadline of an attempt in the timeouts, the upload and the `trace` extension of httpcore."""
+"""The deadline of an attempt in the timeouts and the upload of a request."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from resilience._util.clock import FOREVER, clock
-from resilience.httpx._call import HttpCall
 from resilience.httpx._modules import HttpxModule
 
 PHASES: Final = ("connect", "read", "write", "pool")
@@ -18,10 +16,6 @@ LONGEST: Final = 1_000_000.0
 """The longest timeout, in seconds: sockets reject more than some years."""
 SLICE: Final = 65_536
 """The number of bytes that are sent between two checks of the deadline."""
-TO_SEND: Final = frozenset({"connect_tcp.started", "connect_unix_socket.started", "send_request_headers.started"})
-"""The steps before anything is sent: at their start the attempt can still be given up as unsent."""
-SENDING: Final = "send_request_headers.started"
-"""The step with which sending begins."""
 
 
 class Timeouts(dict[str, "float | None"]):
@@ -30,14 +24,18 @@ class Timeouts(dict[str, "float | None"]):
     Args:
         given: the timeouts of the request; None for no limit.
         deadline: the deadline; that of the attempt for the response head, that of the whole call for the body.
+
+    Attributes:
+        has_connection: whether the attempt has a connection, or makes one, so that it does not wait in the pool.
+        has_sent: whether something was sent to the server.
     """
 
-    __slots__ = ("_deadline", "_given")
+    __slots__ = ("_deadline", "_given", "has_connection", "has_sent")
 
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
-        super().__init__(given)
-        self._given = given
+        self._given = given  # the dict itself stays empty
         self._deadline = deadline
+        self.has_connection = self.has_sent = False
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""
@@ -91,45 +89,6 @@ def _limited(left: float) -> float:
     return SHORTEST if left < SHORTEST else left if left < LONGEST else LONGEST
 
 
-class DeadlineTrace:
-    """A `trace` for plain clients, which gives each step of connecting the time left, and starts none without any.
-
-    Args:
-        timeouts: the timeouts of the attempt.
-        module: the module of the request.
-        trace: the `trace` extension of the request, which is called as well; None for none.
-    """
-
-    def __init__(self, timeouts: Timeouts, module: HttpxModule, trace: Any) -> None:
-        self._timeouts = timeouts
-        self._module = module
-        self._trace = trace
-        self._pause = 0.0
-
-    def __call__(self, name: str, info: Any) -> None:
-        """Handle an event of httpcore, which reads the timeout once for all connection attempts and TLS: update it.
-
-        Raises:
-            ConnectTimeout: the deadline has passed and nothing has been sent.
-        """
-        step = name.partition(".")[2]
-        if step == "retry.started":
-            self._retry()
-        elif step in TO_SEND and self._timeouts.left <= 0:
-            raise self._module.module.ConnectTimeout("the deadline passed before the request was sent")
-        if step.endswith(".started") and "timeout" in info:
-            info["timeout"] = self._timeouts.get("connect")
-        if self._trace is not None:
-            self._trace(name, info)
-
-    def _retry(self) -> None:
-        """Raise the error that `HTTPTransport(retries=)` would retry, if its wait would end past the deadline."""
-        error = sys.exception()
-        if self._timeouts.left <= self._pause and error is not None:
-            raise error
-        self._pause = self._pause * 2 or 0.5  # the waits of httpcore: 0, 0.5, 1, 2, ...
-
-
 def needs_upload(stream: Any) -> bool:
     """Return whether sending a body may take several writes."""
     content: object = getattr(stream, "_stream", None)
@@ -160,30 +119,3 @@ class Upload:
     def close(self) -> None:
         """Close the body."""
         self._stream.close()
-
-
-class SendTrace:
-    """A `trace` for async clients, which notes whether a request waits for a connection and whether sending has begun.
-
-    Args:
-        call: the call.
-    """
-
-    def __init__(self, call: HttpCall) -> None:
-        self._call = call
-        self._trace = call.request.extensions.get("trace")
-        self.sending = False
-        call.queued = True
-
-    async def __call__(self, name: str, info: Any) -> None:
-        """Handle an event of httpcore."""
-        self._call.queued = False
-        if name.endswith(SENDING) and not _is_connect(info):
-            self.sending = True
-        if self._trace is not None:
-            await self._trace(name, info)
-
-
-def _is_connect(info: Any) -> bool:
-    """Return whether an event is about the request that opens a tunnel through a proxy."""
-    return getattr(info.get("request"), "method", b"") == b"CONNECT"

@@ -9,28 +9,71 @@ fails when that happens.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Iterable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from resilience.httpx._deadline import LONGEST, SHORTEST, Timeouts
-from resilience.httpx._modules import is_own
 
 BACKEND: Final = "_network_backend"
 """The private attribute of a pool that has its network backend."""
 attempt_timeouts: ContextVar[Timeouts | None] = ContextVar("resilience_httpx_timeouts", default=None)
 """The timeouts of the attempt that the network works for in this context. Set and reset by hand: it is done for each
-request and each chunk of a body."""
+request, and in plain code for each chunk of a body."""
 
 
-def bound_network(transport: Any) -> None:
-    """Have every connection that a transport of a plain client makes from now on obey the deadline of the attempt."""
-    pool = getattr(transport, "_pool", None) if is_own(transport) else None
+_HANDSHAKES: Final = (b"CONNECT ", b"\x05", b"\x01")
+"""What the messages to a proxy begin with that open a tunnel: HTTP, SOCKS 5 (RFC 1928), and its passwords (RFC 1929).
+No request begins so."""
+
+
+def bound_network(pool: Any) -> bool:
+    """Have every connection that the pool of a plain client makes from now on obey the deadline of the attempt.
+
+    Returns:
+        Whether all of its connections do; not those that are open already.
+    """
     backend = getattr(pool, BACKEND, None)
-    if backend is not None and not isinstance(backend, DeadlineBackend):
-        core = importlib.import_module(type(pool).__module__.partition(".")[0])
-        setattr(pool, BACKEND, DeadlineBackend(backend, core))
+    if backend is None:
+        return False
+    if isinstance(backend, DeadlineBackend):
+        return backend.is_complete
+    bounded = DeadlineBackend(backend, core_of(pool), is_complete=not has_connections(pool))
+    setattr(pool, BACKEND, bounded)
+    return bounded.is_complete
+
+
+def reset_timeouts(token: Token[Timeouts | None]) -> None:
+    """Reset `attempt_timeouts`; a coroutine may be dropped, and end in another context."""
+    with contextlib.suppress(ValueError):
+        attempt_timeouts.reset(token)
+
+
+def core_of(pool: Any) -> Any:
+    """Return the module of a pool, httpcore or httpcore2."""
+    return importlib.import_module(type(pool).__module__.partition(".")[0])
+
+
+def has_connections(pool: Any) -> bool:
+    """Return whether a pool has made connections already, or may have."""
+    return bool(getattr(pool, "connections", True))
+
+
+def note_connecting() -> None:
+    """Note that the attempt has left the queue of the pool."""
+    timeouts = attempt_timeouts.get()
+    if timeouts is not None:
+        timeouts.has_connection = True
+
+
+def note_writing(timeouts: Timeouts | None, buffer: bytes) -> None:
+    """Note that the attempt sends something, unless it is for a proxy that is to open a tunnel."""
+    if timeouts is not None and not timeouts.has_sent:
+        timeouts.has_connection = True
+        timeouts.has_sent = not buffer.startswith(_HANDSHAKES)
 
 
 def _left(timeout: float | None, error: type[Exception]) -> float | None:
@@ -41,13 +84,14 @@ def _left(timeout: float | None, error: type[Exception]) -> float | None:
         error: what is raised if no time is left.
     """
     timeouts = attempt_timeouts.get()
-    if timeouts is None or timeouts.left > LONGEST:
+    left = LONGEST if timeouts is None else timeouts.left
+    if left >= LONGEST:
         return timeout
-    left = timeouts.left
     if left <= 0:
         raise error("the deadline passed")
-    left = max(left, SHORTEST)
-    return left if timeout is None else min(left, timeout)
+    if left < SHORTEST:
+        left = SHORTEST
+    return left if timeout is None or left < timeout else timeout
 
 
 class DeadlineBackend:
@@ -56,11 +100,13 @@ class DeadlineBackend:
     Args:
         backend: the network backend that does the work.
         core: httpcore or httpcore2, whose errors are raised.
+        is_complete: whether all connections of the pool are of this backend.
     """
 
-    def __init__(self, backend: Any, core: Any) -> None:
+    def __init__(self, backend: Any, core: Any, *, is_complete: bool) -> None:
         self._backend = backend
         self._core = core
+        self.is_complete = is_complete
 
     def connect_tcp(
         self,
@@ -86,7 +132,10 @@ class DeadlineBackend:
         return DeadlineStream(stream, self._core)
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait before `HTTPTransport(retries=)` connects again; raise the error of before if no time is left then."""
+        timeouts, error = attempt_timeouts.get(), sys.exception()
+        if timeouts is not None and timeouts.left <= seconds and error is not None:
+            raise error
         self._backend.sleep(seconds)
 
 
@@ -104,12 +153,19 @@ class DeadlineStream:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send bytes."""
+        if not buffer:
+            return
+        timeouts = attempt_timeouts.get()
+        if timeouts is not None and not timeouts.has_sent:
+            if timeouts.left <= 0:
+                raise self._core.ConnectTimeout("the deadline passed before the request was sent")
+            note_writing(timeouts, buffer)
         try:
             self._stream.write(buffer, timeout=_left(timeout, self._core.WriteTimeout))
         except Exception:
             raise
         except BaseException:
-            self._stream.close()  # Ctrl-C: what follows on an HTTP/2 connection would be misread, see _http2_writes
+            self._stream.close()  # Ctrl-C: what follows on an HTTP/2 connection would be misread, see _async_network
             raise
 
     def close(self) -> None:

@@ -10,17 +10,17 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
+from resilience.httpx._async_network import close_broken, observe_async_network
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall, close_quietly
-from resilience.httpx._deadline import DeadlineTrace, SendTrace, Timeouts, Upload, needs_upload
+from resilience.httpx._deadline import Upload, needs_upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._failures import read_error
-from resilience.httpx._http2_writes import close_broken, protect_writes
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
-from resilience.httpx._network import attempt_timeouts, bound_network
+from resilience.httpx._network import attempt_timeouts, bound_network, reset_timeouts
 from resilience.httpx._pool_repair import PoolSlot, repair
 from resilience.httpx._verdicts import response_for, with_verdict
 
@@ -46,10 +46,10 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
 
     default_class = "HTTPTransport"
     send_method = "handle_request"
+    clips_pool_timeout = True
 
-    def _set_inner(self, transport: Any) -> None:
-        super()._set_inner(transport)
-        bound_network(transport)
+    def _observe(self, pool: Any) -> bool:
+        return bound_network(pool)
 
     def handle_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
@@ -90,8 +90,9 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         token = None
         if self._own:
             token = attempt_timeouts.set(timeouts)
-            if call.deadline != FOREVER:
-                self._bound(request, timeouts)
+            if call.deadline != FOREVER and needs_upload(request.stream):
+                upload = self._module.derived(Upload, "SyncByteStream")
+                request.stream = upload(request.stream, timeouts, self._module)
         try:
             response = self._transport.handle_request(request)
             self._open(response, call)
@@ -113,13 +114,6 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             raise BadResult(response)
         return response
 
-    def _bound(self, request: Any, timeouts: Timeouts) -> None:
-        """Have the steps of connecting and sending bounded by the deadline of the attempt."""
-        module = self._module
-        request.extensions["trace"] = DeadlineTrace(timeouts, module, request.extensions.get("trace"))
-        if needs_upload(request.stream):
-            request.stream = module.derived(Upload, "SyncByteStream")(request.stream, timeouts, module)
-
 
 class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], AsyncLifetime, AsyncBaseTransport):
     """A transport for async clients, on asyncio or trio, that passes every request through a pipeline.
@@ -136,12 +130,14 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
 
     default_class = "AsyncHTTPTransport"
     send_method = "handle_async_request"
+    clips_pool_timeout = False
 
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
         self._inner_is_httpx = is_a(transport, "AsyncHTTPTransport")
-        if self._http2_pool is not None:
-            protect_writes(self._http2_pool)
+
+    def _observe(self, pool: Any) -> bool:
+        return observe_async_network(pool, http2=self._http2_pool is not None)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
@@ -184,9 +180,7 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
         slot = None if self._pool is None else PoolSlot(self._pool)
-        trace: SendTrace | None = None
-        if self._own and call.deadline != FOREVER:
-            trace = request.extensions["trace"] = SendTrace(call)
+        token = attempt_timeouts.set(timeouts)
         try:
             response: Any = await self._transport.handle_async_request(request)
             self._open(response, call)
@@ -196,8 +190,10 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 await aread_hints(response)
         except BaseException as error:
             self._note_unsent(error, call)
-            if trace is not None and not trace.sending and not isinstance(error, Exception):
-                call.set_unsent(True)  # cancelled while it was connecting
+            if self._is_observed and not isinstance(error, Exception):  # it was cancelled
+                call.queued = not timeouts.has_connection
+                if not timeouts.has_sent:
+                    call.set_unsent(True)
             if self._http2_pool is not None and not isinstance(error, GeneratorExit):
                 await close_broken(self._http2_pool)
             if slot is not None:
@@ -206,6 +202,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             if translated is not None:
                 raise translated from error
             raise
+        finally:
+            reset_timeouts(token)
         bad, deferred = self._receive(response, call, timeouts)
         if not response.is_closed:
             body = self._module.derived(AsyncBody, "AsyncByteStream")

@@ -1,4 +1,4 @@
-"""Writes of HTTP/2 connections: what a cancellation interrupts is sent whole, or nothing follows on the connection."""
+"""The network of async clients: how far attempts come, and writes of HTTP/2 that a cancellation interrupts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ import httpcore
 import pytest
 import trio
 
-from resilience import DeadlineExceededError, Pipeline
+from resilience import DeadlineExceededError, Pipeline, Retry, Timeout
+from resilience._util.clock import FOREVER
 from resilience.httpx import attach, options
-from resilience.httpx._http2_writes import GRACE, ShieldingBackend, ShieldingStream, close_broken, protect_writes
-from resilience.httpx._network import BACKEND
-from tests.httpx.helpers import both_modules
+from resilience.httpx._async_network import (
+    GRACE,
+    AsyncObservingBackend,
+    AsyncObservingStream,
+    close_broken,
+    observe_async_network,
+)
+from resilience.httpx._deadline import Timeouts
+from resilience.httpx._network import BACKEND, attempt_timeouts
+from resilience.testing import FaultyServer
+from tests.httpx.helpers import NOW, both_modules
 from tests.httpx.http2_server import Http2Server
 
 each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -29,10 +38,13 @@ pytestmark = pytest.mark.filterwarnings(
 class Connection:
     """A connection whose writes end when they are let through, or fail."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, let_through: bool = False) -> None:
         self.written: list[bytes] = []
+        self.read = None
         self.writing = anyio.Event()
         self.open = anyio.Event()
+        if let_through:
+            self.open.set()
         self.error = error
         self.closed = 0
 
@@ -50,9 +62,9 @@ class Connection:
 
 async def cancelled_write(
     connection: Connection, *, lets_through: bool, timeout: float | None = 5.0
-) -> ShieldingStream:
+) -> AsyncObservingStream:
     """Cancel a write while it waits, and return the stream when the write has ended."""
-    stream = ShieldingStream(connection, httpcore)
+    stream = AsyncObservingStream(connection, httpcore, shields=True)
     async with anyio.create_task_group() as group:
 
         async def write() -> None:
@@ -95,7 +107,7 @@ def test_without_a_timeout_a_write_is_interrupted_and_the_connection_closed(back
 def test_one_that_does_not_end_is_interrupted_after_a_while(backend: str) -> None:
     async def main() -> None:
         connection = Connection()
-        stream = ShieldingStream(connection, httpcore)
+        stream = AsyncObservingStream(connection, httpcore, shields=True)
         with anyio.move_on_after(0.01) as scope, anyio.fail_after(GRACE + 5.0):
             await stream.write(b"frames", 10.0)
 
@@ -108,7 +120,7 @@ def test_one_that_does_not_end_is_interrupted_after_a_while(backend: str) -> Non
 def test_a_native_cancellation_closes_the_connection() -> None:
     async def main() -> None:
         connection = Connection()
-        stream = ShieldingStream(connection, httpcore)
+        stream = AsyncObservingStream(connection, httpcore, shields=True)
         task = asyncio.create_task(stream.write(b"frames", 5.0))
         await connection.writing.wait()
         task.cancel()
@@ -125,7 +137,7 @@ def test_an_error_is_left_to_httpcore(backend: str) -> None:
     async def main() -> None:
         connection = Connection(httpcore.WriteError("cut"))
         connection.open.set()
-        stream = ShieldingStream(connection, httpcore)
+        stream = AsyncObservingStream(connection, httpcore, shields=True)
         with pytest.raises(httpcore.WriteError, match="cut"):
             await stream.write(b"frames", 5.0)
 
@@ -135,16 +147,51 @@ def test_an_error_is_left_to_httpcore(backend: str) -> None:
 
 
 @both_modules
-def test_pools_that_use_http2_are_protected_once(module: Any) -> None:
+def test_the_pool_of_a_client_is_observed_once(module: Any) -> None:
     client = attach(module.AsyncClient(http2=True), Pipeline())
     pool = client._transport._transport._pool
     first = getattr(pool, BACKEND)
 
-    protect_writes(pool)
-    assert isinstance(first, ShieldingBackend)
+    assert isinstance(first, AsyncObservingBackend)
+    assert observe_async_network(pool, http2=True)
     assert getattr(pool, BACKEND) is first
-    plain = attach(module.AsyncClient(), Pipeline())
-    assert not isinstance(getattr(plain._transport._transport._pool, BACKEND), ShieldingBackend)
+    assert not observe_async_network(object(), http2=False)
+
+
+@pytest.mark.slow
+@both_modules
+@each_backend
+def test_connections_that_were_open_before_are_not_observed(module: Any, backend: str) -> None:
+    """A request over one of them must not be taken for unsent because no write was seen."""
+
+    async def main(server: FaultyServer) -> None:
+        async with module.AsyncClient() as client:
+            await client.get(f"{server.url}/ok")
+            attach(client, Pipeline(Retry(3, wait=NOW), Timeout(0.2)))
+            server.clear()
+            with pytest.raises(DeadlineExceededError) as caught:
+                await client.post(f"{server.url}/stall")
+            assert not caught.value.unprocessed
+
+    with FaultyServer() as server:
+        anyio.run(main, server, backend=backend)
+        assert server.count() == 1
+
+
+@each_backend
+def test_how_far_an_attempt_has_come_is_noted(backend: str) -> None:
+    async def main() -> None:
+        timeouts = Timeouts({}, FOREVER)
+        attempt_timeouts.set(timeouts)
+        stream = AsyncObservingStream(Connection(let_through=True), httpcore, shields=False)
+        for handshake in (b"", b"CONNECT a.test:443 HTTP/1.1\r\n\r\n", b"\x05\x01\x00", b"\x01\x01a\x01b"):
+            await stream.write(handshake)
+            assert not timeouts.has_sent
+        assert timeouts.has_connection
+        await stream.write(b"POST / HTTP/1.1\r\n\r\n")
+        assert timeouts.has_sent
+
+    anyio.run(main, backend=backend)
 
 
 @pytest.mark.slow
@@ -194,7 +241,7 @@ def test_requests_that_are_cut_at_any_moment_disturb_no_other(module: Any, backe
 def test_a_write_whose_coroutine_is_dropped_is_the_last_one(backend: str) -> None:
     async def main() -> None:
         connection = Connection()
-        stream = ShieldingStream(connection, httpcore)
+        stream = AsyncObservingStream(connection, httpcore, shields=True)
         writing: Any = stream.write(b"frames", None)
         writing.send(None)
         writing.close()

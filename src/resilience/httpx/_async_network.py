@@ -1,36 +1,51 @@
-"""Writes of HTTP/2 connections that are not interrupted half-way, for async clients.
+"""A network backend for the pools of async clients: it notes how far an attempt has come, and protects HTTP/2.
+
+An attempt that is cut says whether anything was sent for it, and whether it still waited for a connection of the pool.
+httpcore's `trace` extension would tell, for the price of ten calls per request.
 
 Several requests share an HTTP/2 connection. httpcore takes the frames of a request from the HTTP/2 state and writes
 them, and where that is cancelled, they are lost, or sent in part. What follows on the connection is misread then: the
 server's table of header fields (HPACK, RFC 7541) is not that of the client any more, so that a later request may arrive
-with the path or the headers of another one. httpcore does not notice, and uses the connection again.
+with the path or the headers of another one. httpcore does not notice, and uses the connection again. So the writes of
+HTTP/2 connections are shielded from cancellation, for a bounded time; and a connection with a write that was
+interrupted all the same, as `Task.cancel` can, is closed.
 
-So the writes of the connections of a pool that uses HTTP/2 are shielded from cancellation, for a bounded time; and a
-connection with a write that was interrupted all the same, as `Task.cancel` can, is closed. There is no public way to do
-that, so this module uses the private attributes that `_network` and `_http2_repair` use, too.
+There is no public way to do that later on, so this module uses the private attributes that `_network` and
+`_http2_repair` use, too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterable
 from typing import Any, Final
 
 from resilience import _runtime
 from resilience.httpx._http2_repair import http2_connections
-from resilience.httpx._network import BACKEND
+from resilience.httpx._network import BACKEND, attempt_timeouts, core_of, has_connections, note_connecting, note_writing
 
 GRACE: Final = 0.25
 """For how many seconds after a cancellation or a deadline a write goes on, and for how many a connection is closed."""
 
 
-def protect_writes(pool: Any) -> None:
-    """Have the writes of connections that a pool of an async client makes from now on end, or end the connection."""
+def observe_async_network(pool: Any, *, http2: bool) -> bool:
+    """Have the connections that a pool makes from now on note how far attempts come.
+
+    Args:
+        pool: the pool of an async client.
+        http2: whether its writes are shielded.
+
+    Returns:
+        Whether all of its connections do; not those that are open already.
+    """
     backend = getattr(pool, BACKEND, None)
-    if backend is not None and not isinstance(backend, ShieldingBackend):
-        core = importlib.import_module(type(pool).__module__.partition(".")[0])
-        setattr(pool, BACKEND, ShieldingBackend(backend, core))
+    if backend is None:
+        return False
+    if isinstance(backend, AsyncObservingBackend):
+        return backend.is_complete
+    observing = AsyncObservingBackend(backend, core_of(pool), shields=http2, is_complete=not has_connections(pool))
+    setattr(pool, BACKEND, observing)
+    return observing.is_complete
 
 
 async def close_broken(pool: Any) -> None:
@@ -42,17 +57,21 @@ async def close_broken(pool: Any) -> None:
                     await _runtime.shielded(connection.aclose())
 
 
-class ShieldingBackend:
-    """A network backend whose connections are not left with a part of a write.
+class AsyncObservingBackend:
+    """A network backend whose connections note how far attempts come.
 
     Args:
         backend: the network backend that does the work.
         core: httpcore or httpcore2, whose errors are raised.
+        shields: whether writes are shielded from cancellation.
+        is_complete: whether all connections of the pool are of this backend.
     """
 
-    def __init__(self, backend: Any, core: Any) -> None:
+    def __init__(self, backend: Any, core: Any, *, shields: bool, is_complete: bool) -> None:
         self._backend = backend
         self._core = core
+        self._shields = shields
+        self.is_complete = is_complete
 
     async def connect_tcp(
         self,
@@ -63,10 +82,11 @@ class ShieldingBackend:
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
         """Return a connection to a host."""
+        note_connecting()
         stream = await self._backend.connect_tcp(
             host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
         )
-        return ShieldingStream(stream, self._core)
+        return AsyncObservingStream(stream, self._core, shields=self._shields)
 
     async def connect_unix_socket(
         self,
@@ -75,38 +95,47 @@ class ShieldingBackend:
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
         """Return a connection to a socket in the file system."""
+        note_connecting()
         stream = await self._backend.connect_unix_socket(path, timeout=timeout, socket_options=socket_options)
-        return ShieldingStream(stream, self._core)
+        return AsyncObservingStream(stream, self._core, shields=self._shields)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await self._backend.sleep(seconds)
 
 
-class ShieldingStream:
-    """A connection whose writes end, or end the connection.
+class AsyncObservingStream:
+    """A connection that notes how far attempts come, and whose shielded writes end, or end the connection.
 
     Attributes:
-        is_broken: whether a write was interrupted.
+        is_broken: whether a shielded write was interrupted.
     """
 
-    def __init__(self, stream: Any, core: Any) -> None:
+    def __init__(self, stream: Any, core: Any, *, shields: bool) -> None:
         self._stream = stream
         self._core = core
+        self._shields = shields
+        self.read = stream.read
+        """Returns what has arrived, at most so many bytes; nothing if the other side has closed the connection."""
         self.is_broken = False
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what has arrived, at most so many bytes; nothing if the other side has closed the connection."""
-        found: bytes = await self._stream.read(max_bytes, timeout=timeout)
-        return found
-
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send bytes. Without a timeout, which would bound it, the write is not shielded."""
+        """Send bytes."""
+        if not buffer:
+            return
+        note_writing(attempt_timeouts.get(), buffer)
+        if self._shields:
+            await self._write_all(buffer, timeout)
+        else:
+            await self._stream.write(buffer, timeout)
+
+    async def _write_all(self, buffer: bytes, timeout: float | None) -> None:
+        """Send bytes, also after a cancellation. Without a timeout, which would bound it, nothing is shielded."""
         if self.is_broken:
             raise self._core.WriteError("an earlier write of this connection was interrupted")
         ended = False
         try:
-            sending = self._stream.write(buffer, timeout=timeout)
+            sending = self._stream.write(buffer, timeout)
             if timeout is None:
                 await sending
                 ended = True
@@ -138,7 +167,8 @@ class ShieldingStream:
         timeout: float | None = None,
     ) -> Any:
         """Return this connection with TLS."""
-        return ShieldingStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._core)
+        stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return AsyncObservingStream(stream, self._core, shields=self._shields)
 
     def get_extra_info(self, info: str) -> Any:
         """Return a fact about the connection, such as its socket."""
