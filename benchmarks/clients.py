@@ -17,7 +17,7 @@ from resilience.httpx import attach
 
 HTTPX, RETRIES, OURS = "httpx", "httpx-retries", "resilience pipeline"
 ADDED = ", added"
-RUNNERS: dict[str, Callable[[], OnThread | OnAsyncio]] = {SYNC: OnThread, ASYNCIO: OnAsyncio}
+RUNNERS: dict[str, type[OnThread | OnAsyncio]] = {SYNC: OnThread, ASYNCIO: OnAsyncio}
 URL = "http://service.test/"
 
 

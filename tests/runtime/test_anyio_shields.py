@@ -92,7 +92,7 @@ def test_a_call_that_ends_in_its_shield_is_late_and_its_task_goes_on() -> None:
     async def client() -> str:
         with anyio.CancelScope(shield=True):
             await asyncio.sleep(5.0)
-            return "late"
+        return "late"
 
     async def main() -> None:
         assert await guarded(client) == "late"

@@ -155,8 +155,8 @@ class BaseResilientTransport(Generic[TransportT]):
             prepare(request.stream)
         if self._http2_pool is not None:
             release_left_streams(self._http2_pool)
-        extensions = request.extensions
-        given = extensions.get("timeout") or {}
+        extensions: dict[str, Any] = request.extensions
+        given: dict[str, float | None] = extensions.get("timeout") or {}
         timeouts = Timeouts(given, call.deadline)
         if not self._is_observed:
             extensions = {**extensions, "timeout": timeouts}
