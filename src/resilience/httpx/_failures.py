@@ -71,10 +71,14 @@ def unsent(error: BaseException, own: bool) -> bool | None:
 
 
 def _is_refused_stream(error: BaseException) -> bool:
-    """Return whether the server has refused the stream before it did anything (RFC 9113 8.7, REFUSED_STREAM).
+    """Return whether the server has refused the stream before it did anything (RFC 9113 8.7).
 
-    httpcore raises the event of the package h2 as an argument of its own error, which is the cause of that of httpx.
+    It says so by REFUSED_STREAM, or by a GOAWAY with a lower stream. httpcore repeats what such a GOAWAY leaves out by
+    itself, unless it has stream 0: then it raises an error. It raises events of the package h2 as arguments of its own
+    errors, which are the causes of those of httpx.
     """
     arguments: tuple[object, ...] = getattr(error.__cause__, "args", ())
-    event = arguments[0] if arguments else None
+    event: Any = arguments[0] if arguments else None
+    if type(event).__name__ == "ConnectionTerminated":
+        return getattr(event, "last_stream_id", None) == 0
     return type(event).__name__ == "StreamReset" and getattr(event, "error_code", None) == REFUSED_STREAM

@@ -8,9 +8,9 @@ the clean-up of httpcore in spite of its shields. On threads, another thread may
 PoolTimeout of a request and the removal of that request from the list. The pool then keeps a connection that no request
 has and that no request can get, so that one of its `max_connections` is lost for good.
 
-A connection is lost if it is neither idle nor closed, and no request in the list of the pool has it. There is no public
-way to remove one, and no release of httpcore that does it. So this module uses private attributes of the pool, does
-nothing where these are missing, and a test fails when that happens.
+A connection is lost if it is neither closed nor ready for another request, and no request in the list of the pool has
+it. There is no public way to remove one, and no release of httpcore that does it. So this module uses private
+attributes of the pool, does nothing where these are missing, and a test fails when that happens.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class PoolSlot:
 def _is_free(connection: Any) -> bool:
     """Return whether a connection is idle or closed, so that the pool reuses or drops it by itself.
 
-    `is_available` is not enough: it is True for a connection that is not established yet and may become HTTP/2.
+    `is_available` is not enough: it is True for a connection that is not established yet and may become HTTP/2. Nor is
+    `is_idle`: an HTTP/2 connection that has failed is idle and not available, and httpcore2 waits for it to expire.
     """
-    return bool(connection.is_idle() or connection.is_closed())
+    return bool(connection.is_closed() or (connection.is_idle() and connection.is_available()))

@@ -88,6 +88,8 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
         token = None
+        if self._http2_pool is not None:
+            repair(self._http2_pool)  # of a connection that failed while a body was read
         if self._own:
             token = attempt_timeouts.set(timeouts)
             if call.deadline != FOREVER and needs_upload(request.stream):
