@@ -172,3 +172,37 @@ def test_a_post_whose_stream_the_server_refuses_is_repeated(way: str, module: An
         else:
             trio.run(main, url)
     assert server.refused == 3
+
+
+@everywhere
+@both_modules
+def test_an_error_that_a_mock_raises_in_place_of_httpx_is_believed(
+    way: str, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pytest-httpx does it: it patches the transports of httpx, and sets the request of the error."""
+    sent: list[Any] = []
+
+    def handle(transport: Any, request: Any) -> Any:
+        sent.append(request)
+        if len(sent) == 1:
+            raise module.ConnectError("mocked", request=request)
+        return module.Response(200)
+
+    async def ahandle(transport: Any, request: Any) -> Any:
+        return handle(transport, request)
+
+    monkeypatch.setattr(module.HTTPTransport, "handle_request", handle)
+    monkeypatch.setattr(module.AsyncHTTPTransport, "handle_async_request", ahandle)
+
+    async def main() -> Any:
+        async with attach(module.AsyncClient(), retrying()) as client:
+            return await client.post("http://quotes.test", content=b"order")
+
+    if way == "sync":
+        with attach(module.Client(), retrying()) as client:
+            response = client.post("http://quotes.test", content=b"order")
+    else:
+        response = asyncio.run(main()) if way == "asyncio" else trio.run(main)
+
+    assert response.status_code == 200
+    assert len(sent) == 2

@@ -143,6 +143,9 @@ class BaseResilientTransport(Generic[TransportT]):
     def _outgoing(self, call: HttpCall) -> tuple[Any, Timeouts]:
         """Return the request that an attempt sends, and its timeouts.
 
+        A transport that is not of httpx may keep what it has read from them, and use it for the body, too. So in an
+        async client, where the attempt is cut by other means, it gets the time of the whole call.
+
         Raises:
             RejectedError: the transport was closed while the call waited. It would open connections that stay open.
             httpx.StreamConsumed: the body was read before, and cannot be sent again.
@@ -157,7 +160,7 @@ class BaseResilientTransport(Generic[TransportT]):
             release_left_streams(self._http2_pool)
         extensions: dict[str, Any] = request.extensions
         given: dict[str, float | None] = extensions.get("timeout") or {}
-        timeouts = Timeouts(given, call.deadline)
+        timeouts = Timeouts(given, call.deadline if self._own or self.clips_pool_timeout else call.total_deadline)
         if not self._is_observed:
             extensions = {**extensions, "timeout": timeouts}
         elif self.clips_pool_timeout and call.deadline != FOREVER:  # the rest is bounded by the network itself
@@ -180,9 +183,9 @@ class BaseResilientTransport(Generic[TransportT]):
             return response
         return copied_response(response)
 
-    def _note_unsent(self, error: BaseException, call: HttpCall) -> None:
+    def _note_unsent(self, error: BaseException, call: HttpCall, request: Any) -> None:
         """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
-        is_unsent = unsent(error, self._own)
+        is_unsent = unsent(error, self._own, request)
         if is_unsent is not None:
             call.set_unsent(is_unsent)
         if is_unsent and is_a(error, "PoolTimeout"):

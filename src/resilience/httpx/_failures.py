@@ -50,24 +50,26 @@ def read_error(error: BaseException, request: Any) -> Exception | None:
     return translated
 
 
-def unsent(error: BaseException, own: bool) -> bool | None:
+def unsent(error: BaseException, own: bool, request: Any = None) -> bool | None:
     """Return whether an error proves that nothing was sent; None for an error whose type does not say so.
 
     `NETWORK_ERRORS` examines types only, which is not enough here. Other transports use the errors of httpx with other
     meanings, and an application behind an ASGITransport and the stream of a request body may raise errors of their own
-    clients. So only the transports of httpx itself guarantee it, and only with an error that has no request yet: one
-    that has a request was raised through another client.
+    clients. So only the transports of httpx itself guarantee it, and only with an error that has no request yet, or
+    the one that was sent, as pytest-httpx sets it: one with another request was raised through another client.
 
     Args:
         error: the exception that a transport has raised.
         own: whether the transport is one of httpx or httpx2 itself; see `is_own`.
+        request: the request that was sent.
     """
     if own and _is_refused_stream(error):
         return True
     failure = NETWORK_ERRORS.classify(error)
     if failure is None or not failure.unprocessed:
         return None
-    return own and module_name_of(error) is not None and vars(error).get("_request") is None
+    of: Any = vars(error).get("_request")
+    return own and module_name_of(error) is not None and (of is None or of is request)
 
 
 def _is_refused_stream(error: BaseException) -> bool:

@@ -101,7 +101,7 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             if response.status_code >= 400:
                 read_hints(response)
         except BaseException as error:
-            self._note_unsent(error, call)
+            self._note_unsent(error, call, request)
             if self._pool is not None:
                 repair(self._pool)
             raise
@@ -191,7 +191,7 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             if response.status_code >= 400:
                 await aread_hints(response)
         except BaseException as error:
-            self._note_unsent(error, call)
+            self._note_unsent(error, call, request)
             if self._is_observed and not isinstance(error, Exception):  # it was cancelled
                 call.queued = not timeouts.has_connection
                 if not timeouts.has_sent:
