@@ -18,7 +18,6 @@ from resilience import Bulkhead, CircuitBreaker, DeadlineExceededError, Pipeline
 from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.testing import FaultyServer
-from tests.httpx.http2_server import Http2Server
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "httpx-faults.md"
 TOTAL: Final = 2.0
@@ -77,12 +76,12 @@ FAULTS: Final = {
     "once reset, then well": "/fail-then-ok?failures=1&fault=reset",
     "once 503, then well": "/fail-then-ok?failures=1&fault=503",
     "once 429, then well": "/fail-then-ok?failures=1&fault=429",
-    "HTTP/2: REFUSED_STREAM": "h2/refuse",
-    "HTTP/2: RST_STREAM": "h2/reset",
+    "HTTP/2: REFUSED_STREAM": "h2/refuse-stream?failures=9",
+    "HTTP/2: RST_STREAM": "h2/reset-stream?failures=9",
     "HTTP/2: GOAWAY, then well": "h2/goaway",
-    "HTTP/2: no answer": "h2/hang",
+    "HTTP/2: no answer": "h2/stall",
 }
-"""The faults by their description: a path of FaultyServer, or of the HTTP/2 server of the tests."""
+"""The faults by their description: a path of FaultyServer."""
 RESENT: Final = frozenset(
     {
         "a port that refuses",
@@ -123,21 +122,19 @@ class Servers:
     """The servers that misbehave, for as long as a block lasts."""
 
     def __enter__(self) -> Servers:
-        self.http1 = FaultyServer().__enter__()
-        self.http2 = Http2Server().__enter__()
+        self.server = FaultyServer().__enter__()
         return self
 
     def __exit__(self, *details: Any) -> None:
-        self.http2.__exit__(None, None, None)
-        self.http1.__exit__(None, None, None)
+        self.server.__exit__(None, None, None)
 
     def call(self, fault: str, method: str, way: str, module: Any = httpx) -> Found:
         """Make a call that meets a fault, and another one after it."""
-        self.http1.clear()
-        self.http2.received.clear()
+        server = self.server
+        server.clear()
         is_http2 = fault.startswith("h2/")
-        base = self.http2.url if is_http2 else self.http1.url
-        ports = {"refused": self.http1.refused_url, "silent": self.http1.silent_url}
+        base = server.http2_url if is_http2 else server.url
+        ports = {"refused": server.refused_url, "silent": server.silent_url}
         url = ports.get(fault) or base + fault.removeprefix("h2")
         bulkhead = Bulkhead(1)
         pipeline: Pipeline[Any] = Pipeline(
@@ -190,10 +187,7 @@ class Servers:
                 following = client.get(after).status_code
         else:
             found, following = asyncio.run(main()) if way == "asyncio" else trio.run(main)
-        if is_http2:
-            received = self.http2.received[fault.removeprefix("h2")]
-        else:
-            received = sum(one.path != "/ok" for one in self.http1.requests)
+        received = sum(one.path != "/ok" for one in server.requests)
         return Found(_counted(found, made[0]), seconds[0], received, in_flight[0], following)
 
 

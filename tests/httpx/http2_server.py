@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -26,17 +25,12 @@ class Http2Server:
         resets: how many streams clients have reset.
         connections: how many connections it has accepted.
         refused: how many requests of /refuse it has refused, as not processed.
-        received: how many requests it has received, by their path.
-
-    /refuse resets the stream as not processed, /reset as cancelled; /goaway closes its first connection as if it had
-    not seen the request, and answers on the next one.
     """
 
     def __init__(self) -> None:
         self.resets = 0
         self.connections = 0
         self.refused = 0
-        self.received: Counter[str] = Counter()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
@@ -96,14 +90,7 @@ class Http2Server:
         if not isinstance(event, h2.events.RequestReceived) or event.stream_id is None:
             return
         path = dict(event.headers or [])[b":path"].decode()
-        self.received[path] += 1
         if path == "/hang":
-            return
-        if path == "/reset":
-            connection.reset_stream(event.stream_id, error_code=h2.errors.ErrorCodes.CANCEL)
-            return
-        if path == "/goaway" and self.received[path] == 1:
-            connection.close_connection(last_stream_id=0)
             return
         if path == "/refuse":
             self.refused += 1

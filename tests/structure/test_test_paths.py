@@ -27,6 +27,7 @@ TESTED_WITH = {
     "_runtime/racing": "_runtime/asyncio_race",
     "_drivers/async_keyed": "_drivers/sync_keyed",
     "testing/_faults": "testing/_faulty_server",
+    "testing/_faulty_requests": "testing/_faulty_server",
     "httpx/_routed": "httpx/_install",
     "httpx/_lifetime": "httpx/_transport",
     "events/_policy_types": "events/_types",

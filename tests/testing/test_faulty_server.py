@@ -22,7 +22,8 @@ from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.testing import virtual_time
 from resilience.testing._faults import FAULTS, POLL, Parameters, find
-from resilience.testing._faulty_server import FAIL_THEN_OK, FOR_ALL, LIMITS, FaultyServer, ReceivedRequest
+from resilience.testing._faulty_requests import FOR_ALL, LIMITS, ReceivedRequest
+from resilience.testing._faulty_server import FAIL_THEN_OK, FaultyServer
 from tests.support.threads import PATIENCE, in_threads, wait_until
 from tests.support.timing import at_most
 

@@ -74,7 +74,7 @@ class Connection:
 
     def hold(self) -> None:
         """Discard what arrives until the client closes its side."""
-        while self._receive():
+        while self.receive():
             pass
 
     def linger(self) -> None:
@@ -88,12 +88,13 @@ class Connection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def _read_more(self) -> None:
-        data = self._receive()
+        data = self.receive()
         if not data:
             raise ConnectionAbortedError("the client has left")
         self._received += data
 
-    def _receive(self) -> bytes:
+    def receive(self) -> bytes:
+        """Return what arrives next; nothing if the client has closed its side."""
         while True:
             try:
                 return self._socket.recv(65536)

@@ -3,119 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from resilience.testing._faults import FAULTS, Connection, Exchange, Fault, Header, Parameters, find, refusal
+from resilience.testing._faults import FAULTS, Connection, Exchange, Fault, Parameters, find, refusal
+from resilience.testing._faulty_http2 import converse_http2
+from resilience.testing._faulty_requests import ReceivedRequest, parse, read_body, read_head
 
 FAIL_THEN_OK: Final = "fail-then-ok"
 """The path that has another fault for the first requests of each key."""
 LONGEST_STOP: Final = 5.0
 """The most seconds that the end of a block waits for one of the server's threads."""
-FOR_ALL: Final = frozenset({"header", "key", "retry-after"})
-"""The parameters that every fault takes."""
-LIMITS: Final = {"delay": 3600, "events": 10**6, "failures": 10**6, "interval": 3600, "size": 10**8}
-"""The parameters that are numbers, and the greatest value of each; those in seconds may have a fraction."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedRequest:
-    """A request that a FaultyServer has received.
-
-    Attributes:
-        method: the method, such as "POST".
-        path: the path, without the query.
-        query: what stands after the "?"; empty if there is none.
-        headers: the headers by their names in lower case; the values of repeated ones are joined by ", " (RFC 9110,
-            section 5.3).
-        body_length: the bytes of the body that were read, without the framing of chunks.
-        complete: whether the whole body was read. It is not if the client left before its end, and for `/early-503`.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str] = field(repr=False)
-    body_length: int
-    complete: bool
-
-
-def parse(query: str, known: Iterable[str]) -> Parameters:
-    """Return the parameters in a query.
-
-    Raises:
-        ValueError: one of them is neither among `known` nor among FOR_ALL, or its value is not allowed.
-    """
-    allowed = FOR_ALL.union(known)
-    values: dict[str, Any] = {}
-    headers: list[Header] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in allowed:
-            raise ValueError(f"unknown parameter {name!r}; known are {', '.join(sorted(allowed))}")
-        if name in LIMITS:
-            values[name] = _number(name, value)
-        elif name == "header":
-            headers.append(_header(value))
-        elif name == "retry-after":
-            headers.append(_header(f"Retry-After:{value}"))
-        else:
-            values[name] = value
-    return Parameters(headers=tuple(headers), **values)
-
-
-def _number(name: str, value: str) -> float:
-    fraction = "([.][0-9]+)?" if name in ("delay", "interval") else ""
-    if not re.fullmatch(f"[0-9]+{fraction}", value) or float(value) > LIMITS[name]:
-        raise ValueError(
-            f"{name} must be {'a number' if fraction else 'an integer'} from 0 to {LIMITS[name]}, not {value!r}"
-        )
-    return float(value) if fraction else int(value)
-
-
-def _header(text: str) -> Header:
-    name, colon, value = text.partition(":")
-    if not (name and colon and text.isprintable() and max(text) <= "\xff"):
-        raise ValueError(f"header must be name:value in Latin-1, not {text!r}")
-    return name, value.strip()
-
-
-def read_head(connection: Connection) -> tuple[str, str, dict[str, str]]:
-    """Return method, target and headers of the next request; ValueError if it is not HTTP/1.1."""
-    first, *lines = connection.read_until(b"\r\n\r\n").split("\r\n")
-    parts = re.fullmatch(r"([!-~]+) ([!-~]+) HTTP/1\.1", first)
-    if parts is None:
-        raise ValueError(f"not a request line of HTTP/1.1: {first!r}")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        before = headers.get(name.lower())
-        headers[name.lower()] = value.strip() if before is None else f"{before}, {value.strip()}"
-    return parts[1], parts[2], headers
-
-
-def read_body(connection: Connection, headers: dict[str, str], into: bytearray) -> None:
-    """Add the body of a request to `into` as it arrives; ValueError if its length or a chunk is malformed."""
-    if "chunked" not in headers.get("transfer-encoding", "").lower():
-        connection.read(_length(headers.get("content-length", "0"), 10), into)
-        return
-    while size := _length(connection.read_until(b"\r\n").partition(";")[0].strip(), 16):
-        connection.read(size, into)
-        connection.read_until(b"\r\n")
-    while connection.read_until(b"\r\n"):  # trailers
-        pass
-
-
-def _length(text: str, base: int) -> int:
-    if not re.fullmatch("[0-9a-fA-F]{1,15}", text):
-        raise ValueError(f"not a length: {text!r}")
-    return int(text, base)
 
 
 class FaultyServer:
@@ -135,6 +40,8 @@ class FaultyServer:
         accept_reset_url: that of one on which connections are accepted, and reset at once (RST).
         accept_close_url: that of one on which connections are accepted, and closed at once (FIN).
         silent_url: that of one on which connections are accepted, and nothing is ever sent.
+
+    `http2_url` is that of a port for HTTP/2.
     """
 
     def __init__(self) -> None:
@@ -156,6 +63,7 @@ class FaultyServer:
             self.accept_reset_url = self._listen(selector, Connection.reset_on_close, starting)
             self.accept_close_url = self._listen(selector, Connection.linger, starting)
             self.silent_url = self._listen(selector, Connection.hold, starting)
+            self._http2_url = self._listen(selector, partial(converse_http2, record=self._record_http2), starting)
             # Bound, so that the system gives the port to nothing else, but not listening.
             refusing = starting.enter_context(socket.socket())
             refusing.bind(("127.0.0.1", 0))
@@ -179,6 +87,17 @@ class FaultyServer:
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(LONGEST_STOP)
+
+    @property
+    def http2_url(self) -> str:
+        """The URL of a port for HTTP/2 without TLS, by prior knowledge (RFC 9113, section 3.3), with faults of its own.
+
+        Raises:
+            ImportError: the package h2 is not installed.
+        """
+        if find_spec("h2") is None:
+            raise ImportError("HTTP/2 needs the package h2: pip install h2, or httpx[http2]")
+        return self._http2_url
 
     @property
     def connections(self) -> int:
@@ -243,6 +162,13 @@ class FaultyServer:
             with self._lock:
                 self._open.discard(accepted)
                 accepted.close()
+
+    def _record_http2(self, request: ReceivedRequest, key: str) -> int:
+        """Record a request over HTTP/2, and return how many there were of its path and key."""
+        with self._lock:
+            self._requests.append(request)
+            self._fail_then_ok[f"{request.path} {key}"] += 1
+            return self._fail_then_ok[f"{request.path} {key}"]
 
     def _converse(self, connection: Connection) -> None:
         try:
