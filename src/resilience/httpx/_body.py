@@ -112,9 +112,10 @@ class Body(GuardedBody):
     def __iter__(self) -> Iterator[bytes]:
         """Yield the chunks. The iterator is not kept, so that dropping it closes the body, as without the library."""
         iterator, silences = iter(self._stream), self._silences
+        bounded = silences is not None or self._call.total_deadline != FOREVER  # an inherited deadline only gets later
         try:
             while True:
-                late = self._late()
+                late = self._late() if bounded else None
                 if late is not None:
                     self._stream.close()
                     raise self._end_late(late)
