@@ -64,8 +64,8 @@ def _imports(seconds: float, quick: bool) -> Found:
 
 
 SECTIONS = (
-    Section("sync", "Success, plain calls", 30, _calls("sync", calls.success, SYNC)),
-    Section("asyncio", "Success, asyncio", 30, _calls("asyncio", calls.success, ASYNCIO)),
+    Section("sync", "Success, plain calls", 25, _calls("sync", calls.success, SYNC)),
+    Section("asyncio", "Success, asyncio", 25, _calls("asyncio", calls.success, ASYNCIO)),
     Section("trio", "Success, trio", 12, _calls("trio", calls.success, TRIO)),
     Section("failure-sync", "One failure, then success, plain calls", 12, _calls("failure-sync", calls.failure, SYNC)),
     Section(
@@ -74,7 +74,7 @@ SECTIONS = (
     Section("open-sync", "Open breaker, plain calls", 8, _calls("open-sync", calls.refused, SYNC)),
     Section("open-asyncio", "Open breaker, asyncio", 8, _calls("open-asyncio", calls.refused, ASYNCIO)),
     Section("hedge-asyncio", "Hedged, the first wins, asyncio", 4, _calls("hedge-asyncio", calls.hedges, ASYNCIO)),
-    Section("http-sync", "A request without a socket, plain", 12, _http("http-sync", clients.without_socket, SYNC)),
+    Section("http-sync", "A request without a socket, plain", 5, _http("http-sync", clients.without_socket, SYNC)),
     Section(
         "http-asyncio",
         "A request without a socket, asyncio",
@@ -84,19 +84,19 @@ SECTIONS = (
     Section(
         "http-loopback-sync",
         "A request over loopback, plain",
-        15,
+        5,
         _http("http-loopback-sync", clients.over_loopback, SYNC),
     ),
     Section(
         "http-loopback-asyncio",
         "A request over loopback, asyncio",
-        15,
+        5,
         _http("http-loopback-asyncio", clients.over_loopback, ASYNCIO),
     ),
-    Section("threads", "One breaker for all threads, by the clock", 20, _threads),
+    Section("threads", "One breaker for all threads, by the clock", 15, _threads),
     Section("window", "Short and long windows", 12, _calls("window", calls.windows, SYNC)),
-    Section("memory", "Memory", 55, _memory, "bytes"),
-    Section("import", "Import, on top of anyio and tenacity", 20, _imports, "ms"),
+    Section("memory", "Memory", 45, _memory, "bytes"),
+    Section("import", "Import, on top of anyio and tenacity", 15, _imports, "ms"),
 )
 QUICK = 1 / 10
 """A quick run takes this part of the time."""

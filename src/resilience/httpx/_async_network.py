@@ -21,8 +21,18 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from resilience import _runtime
+from resilience.httpx._deadline import Timeouts
 from resilience.httpx._http2_repair import http2_connections
-from resilience.httpx._network import BACKEND, attempt_timeouts, core_of, has_connections, note_connecting, note_writing
+from resilience.httpx._network import (
+    BACKEND,
+    attempt_timeouts,
+    core_of,
+    has_connections,
+    note_connecting,
+    note_made,
+    note_writing,
+    unowned,
+)
 
 GRACE: Final = 0.25
 """For how many seconds after a cancellation or a deadline a write goes on, and for how many a connection is closed."""
@@ -46,6 +56,13 @@ def observe_async_network(pool: Any, *, http2: bool) -> bool:
     observing = AsyncObservingBackend(backend, core_of(pool), shields=http2, is_complete=not has_connections(pool))
     setattr(pool, BACKEND, observing)
     return observing.is_complete
+
+
+async def aclose_unowned(pool: Any, timeouts: Timeouts) -> None:
+    """Close what `unowned` returns."""
+    for stream in unowned(pool, timeouts):
+        with contextlib.suppress(Exception):
+            await _runtime.outlasting(GRACE, stream.aclose())
 
 
 async def close_broken(pool: Any) -> None:
@@ -86,7 +103,7 @@ class AsyncObservingBackend:
         stream = await self._backend.connect_tcp(
             host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
         )
-        return AsyncObservingStream(stream, self._core, shields=self._shields)
+        return note_made(AsyncObservingStream(stream, self._core, shields=self._shields))
 
     async def connect_unix_socket(
         self,

@@ -28,14 +28,16 @@ class Timeouts(dict[str, "float | None"]):
     Attributes:
         has_connection: whether the attempt has a connection, or makes one, so that it does not wait in the pool.
         has_sent: whether something was sent to the server.
+        made: the connections that the network has made for the attempt.
     """
 
-    __slots__ = ("_deadline", "_given", "has_connection", "has_sent")
+    __slots__ = ("_deadline", "_given", "has_connection", "has_sent", "made")
 
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
         self._given = given  # the dict itself stays empty
         self._deadline = deadline
         self.has_connection = self.has_sent = False
+        self.made: tuple[Any, ...] = ()
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""

@@ -69,6 +69,33 @@ def note_connecting() -> None:
         timeouts.has_connection = True
 
 
+def note_made(stream: Any) -> Any:
+    """Note on the attempt that a connection was made for it, and return that."""
+    timeouts = attempt_timeouts.get()
+    if timeouts is not None:
+        timeouts.made += (stream,)
+    return stream
+
+
+def unowned(pool: Any, timeouts: Timeouts) -> list[Any]:
+    """Return the connections that were made for a failed attempt, and that the pool does not know.
+
+    httpcore forgets to close that to a SOCKS proxy whose handshake fails.
+    """
+    if not timeouts.made or timeouts.has_sent:
+        return []
+    inner = [getattr(connection, "_connection", None) for connection in list(pool._connections)]
+    known = [getattr(connection, "_network_stream", None) for connection in inner]
+    return [stream for stream in timeouts.made if not any(stream is one for one in known)]
+
+
+def close_unowned(pool: Any, timeouts: Timeouts) -> None:
+    """Close what `unowned` returns."""
+    for stream in unowned(pool, timeouts):
+        with contextlib.suppress(Exception):
+            stream.close()
+
+
 def note_writing(timeouts: Timeouts | None, buffer: bytes) -> None:
     """Note that the attempt sends something, unless it is for a proxy that is to open a tunnel."""
     if timeouts is not None and not timeouts.has_sent:
@@ -121,7 +148,7 @@ class DeadlineBackend:
         stream = self._backend.connect_tcp(
             host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
         )
-        return DeadlineStream(stream, self._core)
+        return note_made(DeadlineStream(stream, self._core))
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None

@@ -10,7 +10,7 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
-from resilience.httpx._async_network import close_broken, observe_async_network
+from resilience.httpx._async_network import aclose_unowned, close_broken, observe_async_network
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall, close_quietly
@@ -20,7 +20,7 @@ from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._failures import read_error
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
-from resilience.httpx._network import attempt_timeouts, bound_network, reset_timeouts
+from resilience.httpx._network import attempt_timeouts, bound_network, close_unowned, reset_timeouts
 from resilience.httpx._pool_repair import PoolSlot, repair
 from resilience.httpx._verdicts import response_for, with_verdict
 
@@ -104,6 +104,7 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             self._note_unsent(error, call, request)
             if self._pool is not None:
                 repair(self._pool)
+                close_unowned(self._pool, timeouts)
             raise
         finally:
             if token is not None:
@@ -200,6 +201,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 await close_broken(self._http2_pool)
             if slot is not None:
                 await slot.repair(error)
+                if not isinstance(error, GeneratorExit):
+                    await aclose_unowned(self._pool, timeouts)
             translated = read_error(error, call.request)
             if translated is not None:
                 raise translated from error
