@@ -24,7 +24,8 @@ from resilience.httpx._async_network import (
     observe_async_network,
 )
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._network import BACKEND, attempt_timeouts
+from resilience.httpx._network import attempt_timeouts
+from resilience.httpx._privates import backend_of
 from resilience.testing import FaultyServer
 from tests.httpx.helpers import NOW, both_modules
 from tests.httpx.http2_server import Http2Server
@@ -150,11 +151,11 @@ def test_an_error_is_left_to_httpcore(backend: str) -> None:
 def test_the_pool_of_a_client_is_observed_once(module: Any) -> None:
     client = attach(module.AsyncClient(http2=True), Pipeline())
     pool = client._transport._transport._pool
-    first = getattr(pool, BACKEND)
+    first = backend_of(pool)
 
     assert isinstance(first, AsyncObservingBackend)
     assert observe_async_network(pool, http2=True)
-    assert getattr(pool, BACKEND) is first
+    assert backend_of(pool) is first
     assert not observe_async_network(object(), http2=False)
 
 

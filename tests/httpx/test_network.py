@@ -12,7 +12,8 @@ from resilience import Bulkhead, DeadlineExceededError, Pipeline, Timeout
 from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._network import BACKEND, DeadlineBackend, attempt_timeouts, bound_network
+from resilience.httpx._network import DeadlineBackend, attempt_timeouts, bound_network
+from resilience.httpx._privates import backend_of
 from resilience.testing import FaultyServer, VirtualClock, virtual_time
 from tests.httpx.helpers import both_modules
 
@@ -69,11 +70,11 @@ def test_without_a_deadline_the_timeouts_of_the_client_apply(server: FaultyServe
 def test_the_pool_of_a_client_has_a_network_backend_and_it_is_wrapped_once(module: Any) -> None:
     with module.HTTPTransport() as transport:
         assert bound_network(transport._pool)
-        first = getattr(transport._pool, BACKEND)
+        first = backend_of(transport._pool)
 
         assert bound_network(transport._pool)
         assert isinstance(first, DeadlineBackend)
-        assert getattr(transport._pool, BACKEND) is first
+        assert backend_of(transport._pool) is first
 
 
 def test_other_pools_are_left_alone() -> None:

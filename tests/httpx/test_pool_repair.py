@@ -15,7 +15,7 @@ from httpcore._sync import connection_pool
 
 from resilience import Pipeline
 from resilience.httpx import AsyncResilientTransport, ResilientTransport, attach
-from resilience.httpx._pool_repair import pool_of, remove_lost
+from resilience.httpx._pool_repair import remove_lost, repairable_pool_of
 from tests.httpx.helpers import both_modules
 from tests.httpx.server import Server
 
@@ -40,7 +40,7 @@ def test_the_pool_of_httpcore_is_as_expected(kind: tuple[Any, str], module: Any)
 
 @pytest.mark.parametrize("transport", [httpx.MockTransport(lambda _: httpx.Response(200)), None, object()])
 def test_other_transports_have_no_pool(transport: Any) -> None:
-    assert pool_of(transport) is None
+    assert repairable_pool_of(transport) is None
 
 
 @pytest.mark.slow

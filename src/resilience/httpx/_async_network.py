@@ -10,8 +10,7 @@ with the path or the headers of another one. httpcore does not notice, and uses 
 HTTP/2 connections are shielded from cancellation, for a bounded time; and a connection with a write that was
 interrupted all the same, as `Task.cancel` can, is closed.
 
-There is no public way to do that later on, so this module uses the private attributes that `_network` and
-`_http2_repair` use, too.
+There is no public way to do that later on; see `_privates`.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from typing import Any, Final
 
 from resilience import _runtime
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._http2_repair import http2_connections
 from resilience.httpx._network import (
-    BACKEND,
     attempt_timeouts,
     core_of,
     has_connections,
@@ -33,6 +30,7 @@ from resilience.httpx._network import (
     note_writing,
     unowned,
 )
+from resilience.httpx._privates import backend_of, connections_in, http2_connections, http2_state_of, set_backend
 
 GRACE: Final = 0.25
 """For how many seconds after a cancellation or a deadline a write goes on, and for how many a connection is closed."""
@@ -48,13 +46,13 @@ def observe_async_network(pool: Any, *, http2: bool) -> bool:
     Returns:
         Whether all of its connections do; not those that are open already.
     """
-    backend = getattr(pool, BACKEND, None)
+    backend = backend_of(pool)
     if backend is None:
         return False
     if isinstance(backend, AsyncObservingBackend):
         return backend.is_complete
     observing = AsyncObservingBackend(backend, core_of(pool), shields=http2, is_complete=not has_connections(pool))
-    setattr(pool, BACKEND, observing)
+    set_backend(pool, observing)
     return observing.is_complete
 
 
@@ -67,9 +65,9 @@ async def aclose_unowned(pool: Any, timeouts: Timeouts) -> None:
 
 async def close_broken(pool: Any) -> None:
     """Close the connections of a pool of which a write was interrupted, so that no request uses them again."""
-    for connection in list(pool._connections):
+    for connection in connections_in(pool):
         for http2 in http2_connections(connection):
-            if getattr(http2._network_stream, "is_broken", False):
+            if getattr(http2_state_of(http2)[2], "is_broken", False):
                 with contextlib.suppress(Exception):
                     await _runtime.shielded(connection.aclose())
 

@@ -10,6 +10,7 @@ from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import MODULES, is_a
 from resilience.httpx._options import Settle
+from resilience.httpx._privates import set_transports, transports_of
 from resilience.httpx._routed import Routed
 from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport
@@ -61,7 +62,6 @@ def attach(
     Requests with a header `x-stainless-retry-count` above 0 are repetitions by an SDK: the pipeline counts them as
     `foreign_retries` in its snapshot, and warns once.
     """
-    private: Any = client
     if is_a(client, "Client"):
         make: Any = ResilientTransport
     elif is_a(client, "AsyncClient"):
@@ -70,7 +70,8 @@ def attach(
         what = f"a Client or an AsyncClient of {' or '.join(MODULES)}"
         raise TypeError(f"client must be {what}, not {client!r}{_hint(client)}")
     settings = TransportSettings(idempotent, propagate_to, idempotency_key, settle, reject_with)
-    transports = [private._transport, *(one for one in private._mounts.values() if one is not None)]
+    own, mounts = transports_of(client)
+    transports = [own, *(one for one in mounts.values() if one is not None)]
     guarded: list[BaseResilientTransport[Any]] = [one for one in transports if isinstance(one, BaseResilientTransport)]
     if guarded:
         if len(guarded) == len(transports) and all(one.passes_through(pipeline, settings) for one in guarded):
@@ -92,7 +93,7 @@ def attach(
             reject_with=reject_with,
         )
 
-    replace_transports(private, guard)
+    replace_transports(client, guard)
     return client
 
 
@@ -107,9 +108,8 @@ def replace_transports(client: Any, make: Callable[[Any], Any]) -> None:
             made[id(transport)] = make(transport)
         return made[id(transport)]
 
-    private_transport = replaced(client._transport)
-    mounts = {pattern: replaced(transport) for pattern, transport in client._mounts.items()}
-    client._transport, client._mounts = private_transport, mounts
+    own, mounts = transports_of(client)
+    set_transports(client, replaced(own), {pattern: replaced(transport) for pattern, transport in mounts.items()})
 
 
 def _hint(given: object) -> str:

@@ -22,7 +22,8 @@ from resilience.httpx._http2_repair import http2_pool_of, release_left_streams
 from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
 from resilience.httpx._options import Settle
-from resilience.httpx._pool_repair import pool_of
+from resilience.httpx._pool_repair import repairable_pool_of
+from resilience.httpx._privates import pool_of
 from resilience.httpx._request_body import is_bytes, prepare
 from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry
@@ -85,9 +86,9 @@ class BaseResilientTransport(Generic[TransportT]):
         """Set the inner transport."""
         self._transport: Any = transport
         self._own = is_own(transport)
-        self._pool = pool_of(transport)
+        self._pool = repairable_pool_of(transport)
         self._http2_pool = http2_pool_of(transport) if self._own else None
-        self._is_observed: bool = self._own and self._observe(getattr(transport, "_pool", None))
+        self._is_observed: bool = self._own and self._observe(pool_of(transport))
 
     @abstractmethod
     def _observe(self, pool: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from resilience._util.clock import FOREVER, clock
 from resilience.httpx._modules import HttpxModule
+from resilience.httpx._privates import request_content_of
 
 PHASES: Final = ("connect", "read", "write", "pool")
 """The keys of the `timeout` extension."""
@@ -93,7 +94,7 @@ def _limited(left: float) -> float:
 
 def needs_upload(stream: Any) -> bool:
     """Return whether sending a body may take several writes."""
-    content: object = getattr(stream, "_stream", None)
+    content = request_content_of(stream)
     return not isinstance(content, bytes) or len(content) > SLICE
 
 

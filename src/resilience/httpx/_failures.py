@@ -11,6 +11,7 @@ from resilience._outcome.http_status import STATUSES
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience.httpx._modules import httpx_module_of, module_name_of
+from resilience.httpx._privates import request_of
 
 __all__ = ["HTTP_FAILURES", "http_failures", "read_error", "unsent"]
 
@@ -68,7 +69,7 @@ def unsent(error: BaseException, own: bool, request: Any = None) -> bool | None:
     failure = NETWORK_ERRORS.classify(error)
     if failure is None or not failure.unprocessed:
         return None
-    of: Any = vars(error).get("_request")
+    of = request_of(error)
     return own and module_name_of(error) is not None and (of is None or of is request)
 
 

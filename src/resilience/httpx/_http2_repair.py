@@ -6,49 +6,44 @@ outbound streams is 100" although the server is well. And what such streams have
 16 MiB the server may not send anything more. So before each attempt, the streams that belong to no response are reset
 (RFC 9113 8.1, error code CANCEL), and the bytes that no response will acknowledge are given back (RFC 9113 6.9).
 
-The frames are sent together with those of the next request. There is no public way to do that, so this module uses
-private attributes of the connections, does nothing where these are missing, and a test fails when that happens.
+The frames are sent together with those of the next request. There is no public way to do that; see `_privates`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any, Final
+
+from resilience.httpx._privates import (
+    connections_in,
+    http2_connections,
+    http2_state_of,
+    may_use_http2,
+    pool_of,
+    unacknowledged,
+)
 
 CANCEL: Final = 8
 """The error code of a stream that is not needed any more (RFC 9113 7)."""
 LEAST: Final = 65_535
 """How many bytes are given back at once at least: the initial window of RFC 9113 6.9.2."""
-_DEPTH: Final = 3
-"""How many objects are between a connection of the pool and its HTTP/2 connection at most: proxies wrap it."""
 
 
 def http2_pool_of(transport: Any) -> Any:
     """Return the pool of a transport that may use HTTP/2; None for any other transport."""
-    pool: Any = getattr(transport, "_pool", None)
-    return pool if getattr(pool, "_http2", False) is True and hasattr(pool, "_connections") else None
+    pool = pool_of(transport)
+    return pool if may_use_http2(pool) else None
 
 
 def release_left_streams(pool: Any) -> None:
     """Reset the streams in a pool that belong to no response, and give back the bytes that they have received."""
-    for connection in list(pool._connections):
+    for connection in connections_in(pool):
         for http2 in http2_connections(connection):
             # Another thread may use the connection, which httpcore does not keep apart: the next attempt tries again.
             with contextlib.suppress(Exception):
-                _reset_left(http2._h2_state, http2._events)
-                _give_back(http2._h2_state, http2._events)
-
-
-def http2_connections(connection: Any) -> Iterator[Any]:
-    """Yield the HTTP/2 connection that is inside a connection of a pool; nothing if there is none."""
-    for _ in range(_DEPTH):
-        if connection is None:
-            return
-        if hasattr(connection, "_h2_state") and hasattr(connection, "_events"):
-            yield connection
-            return
-        connection = getattr(connection, "_connection", None)
+                state, events, _ = http2_state_of(http2)
+                _reset_left(state, events)
+                _give_back(state, events)
 
 
 def _reset_left(state: Any, events: dict[int, list[Any]]) -> None:
@@ -58,10 +53,9 @@ def _reset_left(state: Any, events: dict[int, list[Any]]) -> None:
 
 
 def _give_back(state: Any, events: dict[int, list[Any]]) -> None:
-    window = state._inbound_flow_control_window_manager
     unread = sum(
         getattr(event, "flow_controlled_length", 0) for queue in list(events.values()) for event in list(queue)
     )
-    lost = window.max_window_size - window.current_window_size - window._bytes_processed - unread
+    lost = unacknowledged(state) - unread
     if lost >= LEAST:
         state.increment_flow_control_window(lost)

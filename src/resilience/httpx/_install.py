@@ -14,6 +14,7 @@ from resilience.httpx._attach import replace_transports
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._hosts import MOST
 from resilience.httpx._modules import MODULES, load_httpx_module
+from resilience.httpx._privates import url_pattern
 from resilience.httpx._routed import AsyncRoutedTransport, Routed, RoutedTransport
 from resilience.httpx._transport import AsyncResilientTransport, ResilientTransport
 
@@ -87,7 +88,7 @@ def _sorted_patterns(module: Any, pipelines: Mapping[str, Caller[Any]]) -> list[
                 '"http://*.example.com:8080", without a path'
             )
         try:
-            found.append((module._utils.URLPattern(pattern), pipeline))
+            found.append((url_pattern(module, pattern), pipeline))
         except (ValueError, module.InvalidURL) as error:
             raise ValueError(f"{pattern!r} is no URL pattern of a mount: {error}") from None
     return sorted(found, key=lambda pair: pair[0])

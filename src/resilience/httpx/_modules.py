@@ -9,6 +9,7 @@ import sys
 from typing import Any, Final
 
 from resilience.errors import DeadlineExceededError, RejectedError
+from resilience.httpx._privates import set_request
 
 MODULES: Final = ("httpx", "httpx2")
 SEND_METHODS: Final = frozenset({"handle_request", "handle_async_request"})
@@ -71,7 +72,7 @@ class HttpxModule:
         if is_a(error, name):
             return error
         translated: Exception = revive(self.module.__name__, type(error), error.args, error.__dict__)
-        translated.__dict__["_request"] = request
+        set_request(translated.__dict__, request)
         translated.__cause__ = error.__cause__
         translated.__context__ = error.__context__
         translated.__suppress_context__ = error.__suppress_context__
@@ -91,8 +92,7 @@ def revive(module: str, ours: type[Exception], args: tuple[Any, ...], attributes
 def _reduce(translated: Exception) -> tuple[Any, ...]:
     """The `__reduce__` of translated errors, whose classes cannot be imported by name. It leaves out the request."""
     ours, theirs = type(translated).__bases__
-    attributes = {name: value for name, value in translated.__dict__.items() if name != "_request"}
-    return revive, (theirs.__module__, ours, translated.args, {**attributes, "_request": None})
+    return revive, (theirs.__module__, ours, translated.args, set_request(dict(translated.__dict__), None))
 
 
 _loaded: dict[str, HttpxModule] = {}

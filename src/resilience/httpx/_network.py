@@ -2,9 +2,8 @@
 
 httpx has timeouts for single reads and writes only: a server that sends its head byte by byte, or informational
 responses without end, is never too slow for them. And httpcore waits without any timeout for the answers of a SOCKS
-proxy. This module wraps the network backend of a pool of httpcore, which has no public way to do that later on, so that
-each connect, read and write gets at most the time left. It does nothing where the pool is of another kind, and a test
-fails when that happens.
+proxy. This module wraps the network backend of a pool of httpcore, so that each connect, read and write gets at most
+the time left. There is no public way to do that later on; see `_privates`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from resilience.httpx._deadline import LONGEST, SHORTEST, Timeouts
+from resilience.httpx._privates import backend_of, connections_in, network_stream_of, set_backend
 
-BACKEND: Final = "_network_backend"
-"""The private attribute of a pool that has its network backend."""
 attempt_timeouts: ContextVar[Timeouts | None] = ContextVar("resilience_httpx_timeouts", default=None)
 """The timeouts of the attempt that the network works for in this context. Set and reset by hand: it is done for each
 request, and in plain code for each chunk of a body."""
@@ -36,13 +34,13 @@ def bound_network(pool: Any) -> bool:
     Returns:
         Whether all of its connections do; not those that are open already.
     """
-    backend = getattr(pool, BACKEND, None)
+    backend = backend_of(pool)
     if backend is None:
         return False
     if isinstance(backend, DeadlineBackend):
         return backend.is_complete
     bounded = DeadlineBackend(backend, core_of(pool), is_complete=not has_connections(pool))
-    setattr(pool, BACKEND, bounded)
+    set_backend(pool, bounded)
     return bounded.is_complete
 
 
@@ -84,8 +82,7 @@ def unowned(pool: Any, timeouts: Timeouts) -> list[Any]:
     """
     if not timeouts.made or timeouts.has_sent:
         return []
-    inner = [getattr(connection, "_connection", None) for connection in list(pool._connections)]
-    known = [getattr(connection, "_network_stream", None) for connection in inner]
+    known = [network_stream_of(connection) for connection in connections_in(pool)]
     return [stream for stream in timeouts.made if not any(stream is one for one in known)]
 
 

@@ -9,8 +9,7 @@ PoolTimeout of a request and the removal of that request from the list. The pool
 has and that no request can get, so that one of its `max_connections` is lost for good.
 
 A connection is lost if it is neither closed nor ready for another request, and no request in the list of the pool has
-it. There is no public way to remove one, and no release of httpcore that does it. So this module uses private
-attributes of the pool, does nothing where these are missing, and a test fails when that happens.
+it. There is no public way to remove one, and no release of httpcore that does it; see `_privates`.
 """
 
 from __future__ import annotations
@@ -19,18 +18,25 @@ import contextlib
 from typing import Any, Final
 
 from resilience.httpx._modules import is_a
+from resilience.httpx._privates import (
+    connections_in,
+    is_repairable,
+    lock_of,
+    pool_of,
+    pool_request_of,
+    requests_in,
+    set_connections,
+)
 
-EXPECTED: Final = ("_connections", "_requests", "_assign_requests_to_connections", "_optional_thread_lock")
-"""The private attributes of a pool that the repair uses."""
 REPAIRED: Final = ("HTTPTransport", "AsyncHTTPTransport")
 
 
-def pool_of(transport: Any) -> Any:
+def repairable_pool_of(transport: Any) -> Any:
     """Return the pool of a transport of httpx or httpx2; None for any other transport or an unknown pool."""
     if not any(is_a(transport, name) for name in REPAIRED):
         return None
-    pool: Any = getattr(transport, "_pool", None)
-    return pool if all(hasattr(pool, name) for name in EXPECTED) else None
+    pool = pool_of(transport)
+    return pool if is_repairable(pool) else None
 
 
 def is_first_generation(pool: Any) -> bool:
@@ -44,15 +50,13 @@ def remove_lost(pool: Any) -> list[Any]:
     The lock of the pool is held meanwhile. Under it, a request that has been given a connection is in the list of
     requests, and stays there until its connection is idle or closed: what no request has is lost.
     """
-    with pool._optional_thread_lock:
-        used = {id(request.connection) for request in pool._requests}
-        lost = [
-            connection for connection in pool._connections if id(connection) not in used and not _is_free(connection)
-        ]
+    with lock_of(pool):
+        used = {id(request.connection) for request in requests_in(pool)}
+        connections = connections_in(pool)
+        lost = [connection for connection in connections if id(connection) not in used and not _is_free(connection)]
         if not lost:
             return []
-        pool._connections = [connection for connection in pool._connections if connection not in lost]
-        closing: list[Any] = pool._assign_requests_to_connections()
+        closing = set_connections(pool, [connection for connection in connections if connection not in lost])
     return lost + closing
 
 
@@ -82,7 +86,7 @@ class PoolSlot:
         That of httpcore2 is not interrupted, and fails if the request is not in the list any more.
         """
         if is_first_generation(self._pool):
-            self._request = getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
+            self._request = pool_request_of(stream)
 
     async def repair(self, error: BaseException) -> None:
         """Release the slots that are lost, after an exception that httpcore has raised, and close their connections.
@@ -90,8 +94,8 @@ class PoolSlot:
         No other task runs before the first await.
         """
         pool = self._pool
-        if self._request is not None and self._request in pool._requests:
-            pool._requests.remove(self._request)
+        if self._request is not None and self._request in requests_in(pool):
+            requests_in(pool).remove(self._request)
         closing = remove_lost(pool)
         if not isinstance(error, GeneratorExit):  # a dropped coroutine cannot wait for anything
             for connection in closing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from resilience.httpx._modules import is_a, load_httpx_module, module_name_of
+from resilience.httpx._privates import request_content_of, was_read
 
 START: Final = "_resilience_start"
 """The attribute of a body in which the position is kept from which its file was first read."""
@@ -29,23 +30,21 @@ def is_replayable(stream: Any) -> bool:
     """
     if is_bytes(stream):
         return True
-    attributes = _attributes_of(stream)
-    if attributes.get("_is_stream_consumed") is False:
-        return True
-    if isinstance(attributes.get("fields"), list):
-        return all(_is_seekable(getattr(field, "file", b"")) for field in attributes["fields"])
-    content = attributes.get("_stream")
-    return START in attributes or ("_is_stream_consumed" in attributes and _is_iterable(content))
+    read = was_read(stream)
+    if read is not None:
+        return not read or START in _attributes_of(stream) or _is_iterable(request_content_of(stream))
+    fields = _attributes_of(stream).get("fields")
+    return isinstance(fields, list) and all(_is_seekable(part) for part in _parts_of(fields))
 
 
 def is_shareable(stream: Any) -> bool:
     """Return whether two attempts can read a body at the same time: one of a file has one position for both."""
     if is_bytes(stream):
         return True
-    attributes = _attributes_of(stream)
-    if isinstance(attributes.get("fields"), list):
-        return all(isinstance(getattr(field, "file", b""), str | bytes) for field in attributes["fields"])
-    return "_is_stream_consumed" in attributes and _is_iterable(attributes.get("_stream"))
+    if was_read(stream) is not None:
+        return _is_iterable(request_content_of(stream))
+    fields = _attributes_of(stream).get("fields")
+    return isinstance(fields, list) and all(isinstance(part, str | bytes) for part in _parts_of(fields))
 
 
 def prepare(stream: Any) -> None:
@@ -55,8 +54,8 @@ def prepare(stream: Any) -> None:
         httpx.StreamConsumed: it was read before, such as by the request that was redirected, and cannot be read again.
     """
     attributes = _attributes_of(stream)
-    consumed = attributes.get("_is_stream_consumed")
-    content: Any = attributes.get("_stream")
+    consumed = was_read(stream)
+    content = request_content_of(stream)
     if consumed is False and hasattr(content, "read") and _is_seekable(content):
         try:
             attributes[START] = content.tell()
@@ -66,6 +65,11 @@ def prepare(stream: Any) -> None:
         content.seek(attributes[START])
     elif consumed and not _is_iterable(content):
         raise load_httpx_module(module_name_of(stream) or "httpx").module.StreamConsumed()
+
+
+def _parts_of(fields: list[Any]) -> list[Any]:
+    """Return the contents of the fields of a multipart body."""
+    return [getattr(field, "file", b"") for field in fields]
 
 
 def _attributes_of(stream: Any) -> dict[str, Any]:
