@@ -33,8 +33,8 @@ def is_replayable(stream: Any) -> bool:
     read = was_read(stream)
     if read is not None:
         return not read or START in _attributes_of(stream) or _is_iterable(request_content_of(stream))
-    fields = _attributes_of(stream).get("fields")
-    return isinstance(fields, list) and all(_is_seekable(part) for part in _parts_of(fields))
+    parts = _parts_of(stream)
+    return parts is not None and all(_is_seekable(part) for part in parts)
 
 
 def is_shareable(stream: Any) -> bool:
@@ -43,8 +43,8 @@ def is_shareable(stream: Any) -> bool:
         return True
     if was_read(stream) is not None:
         return _is_iterable(request_content_of(stream))
-    fields = _attributes_of(stream).get("fields")
-    return isinstance(fields, list) and all(isinstance(part, str | bytes) for part in _parts_of(fields))
+    parts = _parts_of(stream)
+    return parts is not None and all(isinstance(part, str | bytes) for part in parts)
 
 
 def prepare(stream: Any) -> None:
@@ -67,9 +67,10 @@ def prepare(stream: Any) -> None:
         raise load_httpx_module(module_name_of(stream) or "httpx").module.StreamConsumed()
 
 
-def _parts_of(fields: list[Any]) -> list[Any]:
-    """Return the contents of the fields of a multipart body."""
-    return [getattr(field, "file", b"") for field in fields]
+def _parts_of(stream: Any) -> list[Any] | None:
+    """Return the contents of the fields of a multipart body; None for a body of another kind."""
+    fields: Any = getattr(stream, "fields", None)
+    return [getattr(field, "file", b"") for field in fields] if issubclass(type(fields), list) else None
 
 
 def _attributes_of(stream: Any) -> dict[str, Any]:
