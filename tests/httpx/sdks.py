@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import httpx
+import httpx2
 import pytest
 
 from resilience._call.caller import Caller
@@ -27,6 +29,18 @@ SSE = "text/event-stream"
 MESSAGES = [{"role": "user", "content": "hello"}]
 POSTS = ["POST */chat/completions", "POST */messages", "POST */api/chat"]
 """What says, as `idempotent` of `attach`, that these requests may be repeated."""
+
+
+def load(name: str) -> Any:
+    """Import an SDK, and give back their names to the classes of httpx that it exports as its own.
+
+    With another name than httpx's, they would not be known in tests that come later in the same process.
+    """
+    module: Any = importlib.import_module(name)
+    for theirs in (httpx, httpx2):
+        for kind in (theirs.BaseTransport, theirs.Timeout):
+            kind.__module__ = theirs.__name__
+    return module
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,7 @@ class Sdk:
 
     def error(self, name: str) -> Any:
         """Return the class of its errors of that name."""
-        return getattr(importlib.import_module(self.maker.module), name)
+        return getattr(load(self.maker.module), name)
 
     def cause(self, error: BaseException) -> BaseException:
         """Return what an error of the SDK was made of; itself, if it is of the transport.
@@ -234,7 +248,7 @@ class Sdk:
     @contextlib.contextmanager
     def _client(self, url: str, max_retries: int) -> Generator[tuple[Any, Chat]]:
         maker = self.maker
-        module: Any = importlib.import_module(maker.module)
+        module = load(maker.module)
         client = getattr(module, maker.asynchronous if self.asynchronous else maker.plain)(
             **maker.settings(url, max_retries)
         )
