@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from resilience.testing._faults import Connection
-from resilience.testing._faulty_server import read_body, read_head
+from resilience.testing._faulty_requests import read_body, read_head
 
 LONGEST = 10.0
 """The most seconds that one pause or silence lasts, and that the end waits for a thread."""

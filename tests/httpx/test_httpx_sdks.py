@@ -139,15 +139,26 @@ def test_a_wait_that_is_too_long_is_waited_for_by_nobody(models: ModelServer, sd
 
 
 @each_sdk
-@pytest.mark.parametrize("status", [503, 529])
-def test_an_overload_is_not_repeated_since_a_chat_is_a_post(models: ModelServer, sdk: Sdk, status: int) -> None:
+def test_so_is_a_529_which_turns_requests_away(models: ModelServer, sdk: Sdk) -> None:
+    pipeline = retrying()
+    with sdk.open(models.url, pipeline) as chat, virtual_time() as clock:
+        models.script(refusal(529, retry_after="3"), refusal(529, retry_after_ms="1500"), sdk.good())
+        assert chat.ask() == TEXT
+
+    assert [3.0 <= clock.sleeps[0] <= 3.6, 1.5 <= clock.sleeps[1] <= 1.8] == [True, True]
+    assert repetitions_by_the_sdk(models) == ["0", "0", "0"]
+    assert pipeline.snapshot()["foreign_retries"] == 0
+
+
+@each_sdk
+def test_a_503_is_not_repeated_since_a_chat_is_a_post(models: ModelServer, sdk: Sdk) -> None:
     """It may have been processed; neither does the SDK repeat it, although it would without a pipeline."""
     pipeline = retrying()
     with sdk.open(models.url, pipeline) as chat, pytest.raises(status_error(sdk)) as caught:
-        models.script(*[refusal(status, retry_after="1")] * 9)
+        models.script(*[refusal(503, retry_after="1")] * 9)
         chat.ask()
 
-    assert status_of(caught.value) == status
+    assert status_of(caught.value) == 503
     assert len(models.requests) == 1
     assert pipeline.snapshot()["foreign_retries"] == 0
 

@@ -66,6 +66,7 @@ DOORS = {
         "_util.finalizers",
         "_util.locks",
         "_util.log_once",
+        "_util.redaction",
         "_util.validation",
         "_util.values",
     },

@@ -15,7 +15,7 @@ from resilience._call.entry import Entry
 from resilience._outcome.allowlist import Allowlist
 from resilience._util import validation
 from resilience._util.locks import new_lock
-from resilience._util.values import plain
+from resilience._util.values import plain, shown
 from resilience.events._types import Mode, ModeName
 
 P = TypeVar("P", bound="Policy[Any]")
@@ -253,12 +253,12 @@ class Policy(Caller[D_co]):
         defaults = {
             name: one.default for name, one in inspect.signature(type(self)).parameters.items()
         } | self._repr_defaults
-        shown = [
-            f"{name}={value!r}"
+        given = [
+            f"{name}={shown(value)}"
             for name, value in _values(self.settings).items()
             if name not in defaults or value != defaults[name]
         ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
 def fixed(policy: P) -> P:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 from enum import Enum
+from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -46,11 +48,21 @@ MISSING: Final = Missing.MISSING
 
 
 def plain(value: Any) -> Any:
-    """Return a value as plain data; objects of other types as their `repr`."""
+    """Return a value as plain data; objects of other types as `shown` has them."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
         return _plain_items(value)
+    return shown(value)
+
+
+def shown(value: Any) -> str:
+    """Return a setting for people: its `repr`, and of what is bound to arguments or to an object only the function."""
+    if isinstance(value, partial):
+        function: Any = value.func
+        return f"partial({shown(function)})"
+    if isinstance(value, MethodType):
+        return f"<method {value.__qualname__}>"
     return repr(value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from resilience._util import validation
+from resilience._util.redaction import redacted
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -29,7 +30,9 @@ class Hosts:
     def __init__(self, parameter: str, hosts: Iterable[str] | str) -> None:
         given: Any = hosts
         if not hasattr(given, "__iter__"):
-            raise TypeError(f'{parameter} must be hosts such as "api.example.com" or "localhost:8080", not {hosts!r}')
+            raise TypeError(
+                f'{parameter} must be hosts such as "api.example.com" or "localhost:8080", not {redacted(hosts)}'
+            )
         each: Iterable[Any] = [hosts] if isinstance(hosts, str) else given
         self._hosts = frozenset(_parsed(parameter, host) for host in each)
 
@@ -58,6 +61,6 @@ def _parsed(parameter: str, host: Any) -> tuple[str, int | None]:
     if found is None or (port is not None and port > MOST):
         raise ValueError(
             f'an element of {parameter} must be "host" or "host:port", such as "api.example.com" or "[::1]:8080", an '
-            f'international name in its ASCII form, "xn--...", not {host!r}'
+            f'international name in its ASCII form, "xn--...", not {redacted(host)}'
         )
     return found[1].strip("[]"), port

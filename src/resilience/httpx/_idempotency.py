@@ -9,6 +9,7 @@ from fnmatch import translate
 from typing import Any, Final
 
 from resilience._util import validation
+from resilience._util.redaction import redacted
 from resilience.httpx._hosts import Hosts
 
 MADE: Final = "resilience_made_key"
@@ -27,7 +28,7 @@ class RequestPatterns:
         given: Any = patterns
         each: Iterable[Any] = [patterns] if isinstance(patterns, str) else given
         if not hasattr(given, "__iter__"):
-            raise TypeError(f'idempotent must be patterns such as "POST */_search", not {patterns!r}')
+            raise TypeError(f'idempotent must be patterns such as "POST */_search", not {redacted(patterns)}')
         self._given = tuple(each)
         self._patterns = [_parsed(pattern) for pattern in self._given]
 
@@ -47,12 +48,12 @@ class RequestPatterns:
 
 def _parsed(pattern: Any) -> tuple[str, Callable[[str], object]]:
     if not isinstance(pattern, str):
-        raise TypeError(f'an element of idempotent must be a pattern such as "POST */_search", not {pattern!r}')
+        raise TypeError(f'an element of idempotent must be a pattern such as "POST */_search", not {redacted(pattern)}')
     method, _, path = pattern.partition(" ")
     if not _METHOD.fullmatch(method) or not path.startswith(("/", "*")) or " " in path:
         raise ValueError(
             f"an element of idempotent must be a method in capitals, or *, a space, and a pattern of paths, such as "
-            f'"POST */_search", not {pattern!r}'
+            f'"POST */_search", not {redacted(pattern)}'
         )
     return method, re.compile(translate(path)).match
 
@@ -90,15 +91,15 @@ class IdempotencyKey:
             raise ValueError("hosts must name at least one host that remembers idempotency keys")
         self.header = validation.text("header", header)
         if not _TOKEN.fullmatch(header):
-            raise ValueError(f"header must be the name of a header (RFC 9110 5.6.2), not {header!r}")
+            raise ValueError(f"header must be the name of a header (RFC 9110 5.6.2), not {redacted(header)}")
         given: Any = methods
         if not hasattr(given, "__iter__"):
-            raise TypeError(f'methods must be methods such as ["POST"], not {methods!r}')
+            raise TypeError(f'methods must be methods such as ["POST"], not {redacted(methods)}')
         each: Iterable[Any] = [methods] if isinstance(methods, str) else given
         self.methods = frozenset(validation.text("an element of methods", method) for method in each)
         if not self.methods or any(not _TOKEN.fullmatch(one) or one != one.upper() for one in self.methods):
             raise ValueError(
-                f'methods must be one or more methods in capital letters, such as ["POST"], not {methods!r}'
+                f'methods must be one or more methods in capital letters, such as ["POST"], not {redacted(methods)}'
             )
         function: Any = make
         if not callable(function):

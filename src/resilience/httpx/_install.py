@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from resilience._call.caller import Caller
 from resilience._util.locks import new_lock
+from resilience._util.redaction import redacted
 from resilience.httpx._attach import replace_transports
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._hosts import MOST
@@ -49,7 +50,7 @@ def install(pipelines: Mapping[str, Caller[Any]]) -> None:
     given: Any = pipelines
     if not isinstance(given, Mapping):
         raise TypeError(
-            f'pipelines must be a mapping such as {{"https://api.example.com": pipeline}}, not {pipelines!r}'
+            f'pipelines must be a mapping such as {{"https://api.example.com": pipeline}}, not {redacted(pipelines)}'
         )
     if not given:
         raise ValueError("pipelines must have at least one URL pattern")
@@ -57,7 +58,8 @@ def install(pipelines: Mapping[str, Caller[Any]]) -> None:
     for pattern, pipeline in items:
         if not isinstance(pattern, str) or not isinstance(pipeline, Caller):
             raise TypeError(
-                f"pipelines must map URL patterns to pipelines or policies, not {pattern!r} to {pipeline!r}"
+                "pipelines must map URL patterns to pipelines or policies, "
+                f"not {redacted(pattern)} to {redacted(pipeline)}"
             )
     modules = [load_httpx_module(name).module for name in MODULES if find_spec(name) is not None]
     routes = [(module, _sorted_patterns(module, pipelines)) for module in modules]
@@ -84,13 +86,13 @@ def _sorted_patterns(module: Any, pipelines: Mapping[str, Caller[Any]]) -> list[
         parts = _PATTERN.fullmatch(pattern)
         if parts is None or int(parts[1] or 0) > MOST:
             raise ValueError(
-                f'{pattern!r} is no URL pattern of a mount; such are "https://", "all://example.com" and '
+                f'{redacted(pattern)} is no URL pattern of a mount; such are "https://", "all://example.com" and '
                 '"http://*.example.com:8080", without a path'
             )
         try:
             found.append((url_pattern(module, pattern), pipeline))
         except (ValueError, module.InvalidURL) as error:
-            raise ValueError(f"{pattern!r} is no URL pattern of a mount: {error}") from None
+            raise ValueError(f"{redacted(pattern)} is no URL pattern of a mount: {error}") from None
     return sorted(found, key=lambda pair: pair[0])
 
 

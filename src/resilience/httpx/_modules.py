@@ -20,12 +20,25 @@ TRANSPORTS: Final = frozenset({"HTTPTransport", "AsyncHTTPTransport"})
 
 def is_a(value: object, name: str) -> bool:
     """Return whether an object is an instance of the class of that name in httpx or httpx2."""
-    return any(kind.__name__ == name and kind.__module__ in MODULES for kind in type(value).__mro__)
+    for kind in type(value).__mro__:
+        if kind.__name__ == name and (kind.__module__ in MODULES or _module_with(kind) is not None):
+            return True
+    return False
 
 
 def module_name_of(value: object) -> str | None:
     """Return "httpx" or "httpx2" if an object is an instance of one of their classes, otherwise None."""
-    return next((kind.__module__ for kind in type(value).__mro__ if kind.__module__ in MODULES), None)
+    kinds = type(value).__mro__
+    for kind in kinds:
+        if kind.__module__ in MODULES:
+            return kind.__module__
+    return next((name for kind in kinds if (name := _module_with(kind)) is not None), None)
+
+
+def _module_with(kind: type) -> str | None:
+    """Return the name of the module that a class is of, although it says another one: SDKs export some as their own."""
+    name = kind.__name__
+    return next((one for one in MODULES if getattr(sys.modules.get(one), name, None) is kind), None)
 
 
 def is_own(transport: object) -> bool:

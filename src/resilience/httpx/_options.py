@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from resilience._util import validation
+from resilience._util.redaction import redacted
 from resilience._util.values import Value
 
 KEY: Final = "resilience"
@@ -77,7 +78,9 @@ def options_of_request(request: Any) -> RequestOptions:
     if found is None:
         return NONE
     if not isinstance(found, RequestOptions):
-        raise TypeError(f"the extension {KEY!r} of a request must be made by resilience.httpx.options, not {found!r}")
+        raise TypeError(
+            f"the extension {KEY!r} of a request must be made by resilience.httpx.options, not {redacted(found)}"
+        )
     return found
 
 
