@@ -29,8 +29,9 @@ DATE: Final = "header=Date: Fri, 27 Nov 2026 12:00:00 GMT"
 FAULTS: Final = {
     "a port that refuses": "refused",
     "a port that accepts, and is silent": "silent",
-    "accepted, then reset": "/reset",
-    "accepted, then closed": "/close",
+    "accepted, and closed at once": "closed-at-once",
+    "the request was read, then reset": "/reset",
+    "the request was read, then closed": "/close",
     "no answer": "/stall",
     "half a status line": "/half-status",
     "half a header": "/half-headers",
@@ -134,7 +135,12 @@ class Servers:
         server.clear()
         is_http2 = fault.startswith("h2/")
         base = server.http2_url if is_http2 else server.url
-        ports = {"refused": server.refused_url, "silent": server.silent_url}
+        ports = {
+            "refused": server.refused_url,
+            "silent": server.silent_url,
+            "reset-at-once": server.accept_reset_url,
+            "closed-at-once": server.accept_close_url,
+        }
         url = ports.get(fault) or base + fault.removeprefix("h2")
         bulkhead = Bulkhead(1)
         pipeline: Pipeline[Any] = Pipeline(

@@ -53,6 +53,19 @@ def test_so_it_does_for_httpx2(name: str, way: str, servers: Servers) -> None:
     check(servers.call(FAULTS[name], "POST", way, httpx2), name, "POST")
 
 
+@everywhere
+@pytest.mark.parametrize("method", METHODS)
+def test_a_connection_that_is_reset_at_once_is_lost_in_one_of_several_ways(
+    method: str, way: str, servers: Servers
+) -> None:
+    found = servers.call("reset-at-once", method, way)
+
+    error, _, attempts = found.outcome.partition(", ")
+    assert error in {"ReadError", "WriteError", "RemoteProtocolError", "ConnectError"}
+    assert attempts == "2 attempts" or (method == "POST" and attempts == "")
+    assert (found.received, found.in_flight, found.next_status) == (0, 0, 200)
+
+
 def test_the_check_notices_a_request_that_was_doubled(servers: Servers) -> None:
     found = servers.call("/503", "GET", "sync")  # two attempts, as those of a POST would be
 
