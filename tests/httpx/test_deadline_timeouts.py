@@ -145,3 +145,18 @@ def test_the_timeouts_of_an_attempt_do_not_end_the_body_over_another_transport()
     with virtual_time():
         asyncio.run(main())
     assert kept == [{phase: pytest.approx(9, abs=0.1) for phase in ("connect", "read", "write", "pool")}]
+
+
+def test_timeouts_for_other_transports_are_those_of_a_dict() -> None:
+    with virtual_time() as clock:
+        timeouts = Timeouts(GIVEN, clock.monotonic() + 2).filled()
+
+        assert (
+            timeouts.copy()
+            == dict(timeouts)
+            == {**timeouts}
+            == {"connect": 2.0, "read": 0.3, "write": 2.0, "pool": 2.0}
+        )
+        assert (timeouts | {"x": 1.0})["connect"] == 2.0
+        timeouts.set_deadline(clock.monotonic() + 1)
+        assert timeouts.copy()["connect"] == 1.0

@@ -14,12 +14,12 @@ import pytest
 import requests
 import trio
 
-from resilience import HTTP_FAILURES, CircuitBreaker, Cooldown, Pipeline, Retry, Timeout, backoff
+from resilience import HTTP_FAILURES, CircuitBreaker, Cooldown, DeadlineExceededError, Pipeline, Retry, Timeout, backoff
 from resilience.errors import RateLimitedError
 from resilience.events import RetryScheduled
 from resilience.httpx import attach
-from resilience.testing import Recorder, virtual_time
-from tests.httpx.helpers import Ask, Script, Stream, retrying
+from resilience.testing import FaultyServer, Recorder, virtual_time
+from tests.httpx.helpers import Ask, Script, Stream, both_modules, retrying
 
 PROBLEM = "application/problem+json"
 JSON = {"content-type": "application/json"}
@@ -232,3 +232,76 @@ def test_a_decorated_function_has_the_hints_of_a_body_that_was_read(kind: str, w
 
     assert failure is not None
     assert (failure.retry_after, failure.retryable, failure.counted) == (3.0, True, False)
+
+
+@pytest.mark.slow
+@both_modules
+def test_a_response_that_is_dropped_while_it_is_read_gives_its_connection_back(module: Any) -> None:
+    with FaultyServer() as server:
+        url = f"{server.url}/400?size=500&header=Content-Type: application/json"
+        limits = module.Limits(max_connections=1)
+        with attach(module.Client(limits=limits, timeout=5.0), retrying()) as client:
+            for _ in range(2):
+                response = client.send(client.build_request("GET", url), stream=True)
+                assert next(response.iter_bytes(100)) == b"x" * 100
+                del response
+
+
+def test_an_error_of_a_deadline_in_the_body_is_that_of_the_attempt() -> None:
+    with virtual_time() as clock:
+
+        def late() -> None:
+            clock.advance(0.6)
+            raise httpx.ReadTimeout("late")
+
+        script = Script(lambda: httpx.Response(400, headers=JSON, stream=Stream(b"{", before=late)), 200)
+        with pytest.raises(httpx.TimeoutException) as caught:
+            Ask("sync")(Pipeline(Retry(2, wait=backoff.none()), Timeout(0.5)), script, "POST")
+
+    assert isinstance(caught.value, DeadlineExceededError)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_without_a_deadline_a_body_is_waited_for_so_long(backend: str) -> None:
+    library: Any = asyncio if backend == "asyncio" else trio
+
+    class Stalling(Stream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"{"
+            await library.sleep(3600)
+
+    stream = Stalling()
+
+    async def main() -> None:
+        client = attach(
+            httpx.AsyncClient(transport=Script(httpx.Response(404, headers=JSON, stream=stream))), Pipeline()
+        )
+        async with client.stream("GET", "http://quotes.test") as response:
+            assert response.status_code == 404
+            with pytest.raises(httpx.ReadTimeout, match="did not come within 5 s"):
+                await response.aread()
+
+    with virtual_time() as clock:
+        asyncio.run(main()) if backend == "asyncio" else trio.run(main, clock=clock.trio())
+
+
+def test_closing_while_another_task_reads_ends_both() -> None:
+    class Endless(Stream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while not self.closed:
+                yield b"x" * 40_000
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        client = attach(
+            httpx.AsyncClient(transport=Script(httpx.Response(404, headers=JSON, stream=Endless()))), Pipeline()
+        )
+        async with client.stream("GET", "http://quotes.test") as response:
+            reading = asyncio.create_task(response.aread())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await response.aclose()
+            await asyncio.wait([reading])
+
+    asyncio.run(main())

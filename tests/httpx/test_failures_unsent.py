@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ from resilience import Allowlist, Failure, Pipeline, Retry, Timeout, backoff
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience.httpx import attach
 from resilience.httpx._failures import unsent
+from resilience.testing import FaultyServer
 from tests.httpx.helpers import WAYS, Ask, Pool, Script, both_modules, everywhere, retrying
 from tests.httpx.http2_server import Http2Server
 from tests.httpx.server import Server
@@ -206,3 +207,33 @@ def test_an_error_that_a_mock_raises_in_place_of_httpx_is_believed(
 
     assert response.status_code == 200
     assert len(sent) == 2
+
+
+@everywhere
+@both_modules
+@pytest.mark.slow
+def test_an_error_from_the_body_of_a_request_that_has_begun_is_not(way: str, module: Any) -> None:
+    """It has no request yet either."""
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"begun"
+            raise module.ConnectError("of something else")
+
+    class AsyncBody:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise module.ConnectError("of something else")
+
+    async def main(url: str) -> None:
+        async with attach(module.AsyncClient(), retrying()) as client:
+            await client.post(url, content=AsyncBody())
+
+    with FaultyServer() as server:
+        with pytest.raises(module.ConnectError, match="of something else"):
+            if way == "sync":
+                with attach(module.Client(), retrying()) as client:
+                    client.post(f"{server.url}/ok", content=Body())
+            else:
+                asyncio.run(main(f"{server.url}/ok")) if way == "asyncio" else trio.run(main, f"{server.url}/ok")
+        assert server.connections == 1

@@ -69,16 +69,16 @@ def test_without_a_deadline_the_timeouts_of_the_client_apply(server: FaultyServe
 @both_modules
 def test_the_pool_of_a_client_has_a_network_backend_and_it_is_wrapped_once(module: Any) -> None:
     with module.HTTPTransport() as transport:
-        assert bound_network(transport._pool)
+        assert bound_network(transport._pool, http2=False)
         first = backend_of(transport._pool)
 
-        assert bound_network(transport._pool)
+        assert bound_network(transport._pool, http2=False)
         assert isinstance(first, DeadlineBackend)
         assert backend_of(transport._pool) is first
 
 
 def test_other_pools_are_left_alone() -> None:
-    assert not bound_network(object())
+    assert not bound_network(object(), http2=False)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def network() -> Iterator[tuple[VirtualClock, Network, DeadlineBackend, Timeouts
         inner = Network()
         timeouts = Timeouts({}, virtual.monotonic() + 2.0)
         token = attempt_timeouts.set(timeouts)
-        yield virtual, inner, DeadlineBackend(inner, httpcore, is_complete=True), timeouts
+        yield virtual, inner, DeadlineBackend(inner, httpcore, notes=True, is_complete=True), timeouts
         attempt_timeouts.reset(token)
 
 
@@ -202,5 +202,5 @@ def test_a_ctrl_c_in_a_write_closes_the_connection() -> None:
 
     inner = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        DeadlineBackend(inner, httpcore, is_complete=True).connect_tcp("a.test", 80).write(b"GET")
+        DeadlineBackend(inner, httpcore, notes=True, is_complete=True).connect_tcp("a.test", 80).write(b"GET")
     assert inner.closed

@@ -1,7 +1,8 @@
 """A network backend for the pools of async clients: it notes how far an attempt has come, and protects HTTP/2.
 
 An attempt that is cut says whether anything was sent for it, and whether it still waited for a connection of the pool.
-httpcore's `trace` extension would tell, for the price of ten calls per request.
+Over HTTP/1 the network notes that; httpcore's `trace` extension would tell, for the price of ten calls per request. For
+HTTP/2 see `_http2_trace`.
 
 Several requests share an HTTP/2 connection. httpcore takes the frames of a request from the HTTP/2 state and writes
 them, and where that is cancelled, they are lost, or sent in part. What follows on the connection is misread then: the
@@ -138,10 +139,10 @@ class AsyncObservingStream:
         """Send bytes."""
         if not buffer:
             return
-        note_writing(attempt_timeouts.get(), buffer)
-        if self._shields:
+        if self._shields:  # it may be of other requests, too, so that it says nothing about this attempt
             await self._write_all(buffer, timeout)
         else:
+            note_writing(attempt_timeouts.get(), buffer)
             await self._stream.write(buffer, timeout)
 
     async def _write_all(self, buffer: bytes, timeout: float | None) -> None:

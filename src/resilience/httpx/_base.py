@@ -163,7 +163,7 @@ class BaseResilientTransport(Generic[TransportT]):
         given: dict[str, float | None] = extensions.get("timeout") or {}
         timeouts = Timeouts(given, call.deadline if self._own or self.clips_pool_timeout else call.total_deadline)
         if not self._is_observed:
-            extensions = {**extensions, "timeout": timeouts}
+            extensions = {**extensions, "timeout": timeouts.filled()}
         elif self.clips_pool_timeout and call.deadline != FOREVER:  # the rest is bounded by the network itself
             extensions = {**extensions, "timeout": {**given, "pool": timeouts.get("pool")}}
         headers = call.headers_to_add() if call.key is not None or self._propagates else None
@@ -184,9 +184,9 @@ class BaseResilientTransport(Generic[TransportT]):
             return response
         return copied_response(response)
 
-    def _note_unsent(self, error: BaseException, call: HttpCall, request: Any) -> None:
+    def _note_unsent(self, error: BaseException, call: HttpCall, request: Any, timeouts: Timeouts) -> None:
         """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
-        is_unsent = unsent(error, self._own, request)
+        is_unsent = unsent(error, self._own, request, has_sent=timeouts.has_sent)
         if is_unsent is not None:
             call.set_unsent(is_unsent)
         if is_unsent and is_a(error, "PoolTimeout"):

@@ -237,6 +237,11 @@ def copied(request: Any, extensions: dict[str, Any], headers: dict[str, str] | N
     return other
 
 
+def with_trace(request: Any, trace: Any) -> Any:
+    """Return a copy of a request with a `trace` extension."""
+    return copied(request, {**request.extensions, "trace": trace}, None)
+
+
 def copied_response(response: Any) -> Any:
     """Return a copy of a response that has its body, and headers and extensions of its own."""
     kind: Any = response.__class__

@@ -32,17 +32,28 @@ class Timeouts(dict[str, "float | None"]):
         made: the connections that the network has made for the attempt.
     """
 
-    __slots__ = ("_deadline", "_given", "has_connection", "has_sent", "made")
+    __slots__ = ("_deadline", "_given", "_is_filled", "has_connection", "has_sent", "made")
 
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
-        self._given = given  # the dict itself stays empty
+        self._given = given
         self._deadline = deadline
-        self.has_connection = self.has_sent = False
+        self._is_filled = self.has_connection = self.has_sent = False
         self.made: tuple[Any, ...] = ()
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""
         self._deadline = deadline
+        if self._is_filled:
+            self.filled()
+
+    def filled(self) -> Timeouts:
+        """Fill the dict itself, for code that does not ask it for its items one by one, and return it.
+
+        A transport whose network obeys the deadline by itself needs none of that.
+        """
+        self._is_filled = True
+        super().update(self.items())
+        return self
 
     def get(self, phase: str, default: Any = None, /) -> Any:
         """Return the timeout of a phase: the time left, or the given timeout if that is less."""

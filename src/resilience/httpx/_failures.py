@@ -51,7 +51,7 @@ def read_error(error: BaseException, request: Any) -> Exception | None:
     return translated
 
 
-def unsent(error: BaseException, own: bool, request: Any = None) -> bool | None:
+def unsent(error: BaseException, own: bool, request: Any = None, *, has_sent: bool = False) -> bool | None:
     """Return whether an error proves that nothing was sent; None for an error whose type does not say so.
 
     `NETWORK_ERRORS` examines types only, which is not enough here. Other transports use the errors of httpx with other
@@ -63,6 +63,8 @@ def unsent(error: BaseException, own: bool, request: Any = None) -> bool | None:
         error: the exception that a transport has raised.
         own: whether the transport is one of httpx or httpx2 itself; see `is_own`.
         request: the request that was sent.
+        has_sent: whether something was sent for it. Then the error is of something else, such as of what the body of
+            the request has called.
     """
     if own and _is_refused_stream(error):
         return True
@@ -70,7 +72,7 @@ def unsent(error: BaseException, own: bool, request: Any = None) -> bool | None:
     if failure is None or not failure.unprocessed:
         return None
     of = request_of(error)
-    return own and module_name_of(error) is not None and (of is None or of is request)
+    return own and not has_sent and module_name_of(error) is not None and (of is None or of is request)
 
 
 def _is_refused_stream(error: BaseException) -> bool:

@@ -28,8 +28,12 @@ _HANDSHAKES: Final = (b"CONNECT ", b"\x05", b"\x01")
 No request begins so."""
 
 
-def bound_network(pool: Any) -> bool:
+def bound_network(pool: Any, *, http2: bool) -> bool:
     """Have every connection that the pool of a plain client makes from now on obey the deadline of the attempt.
+
+    Args:
+        pool: the pool.
+        http2: whether its connections may be shared, so that a write says nothing about a single attempt.
 
     Returns:
         Whether all of its connections do; not those that are open already.
@@ -39,7 +43,7 @@ def bound_network(pool: Any) -> bool:
         return False
     if isinstance(backend, DeadlineBackend):
         return backend.is_complete
-    bounded = DeadlineBackend(backend, core_of(pool), is_complete=not has_connections(pool))
+    bounded = DeadlineBackend(backend, core_of(pool), notes=not http2, is_complete=not has_connections(pool))
     set_backend(pool, bounded)
     return bounded.is_complete
 
@@ -124,12 +128,14 @@ class DeadlineBackend:
     Args:
         backend: the network backend that does the work.
         core: httpcore or httpcore2, whose errors are raised.
+        notes: whether writes are noted on the attempt.
         is_complete: whether all connections of the pool are of this backend.
     """
 
-    def __init__(self, backend: Any, core: Any, *, is_complete: bool) -> None:
+    def __init__(self, backend: Any, core: Any, *, notes: bool, is_complete: bool) -> None:
         self._backend = backend
         self._core = core
+        self._notes = notes
         self.is_complete = is_complete
 
     def connect_tcp(
@@ -145,7 +151,7 @@ class DeadlineBackend:
         stream = self._backend.connect_tcp(
             host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
         )
-        return note_made(DeadlineStream(stream, self._core))
+        return note_made(DeadlineStream(stream, self._core, notes=self._notes))
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -153,7 +159,7 @@ class DeadlineBackend:
         """Return a connection to a socket in the file system."""
         timeout = _left(timeout, self._core.ConnectTimeout)
         stream = self._backend.connect_unix_socket(path, timeout=timeout, socket_options=socket_options)
-        return DeadlineStream(stream, self._core)
+        return DeadlineStream(stream, self._core, notes=self._notes)
 
     def sleep(self, seconds: float) -> None:
         """Wait before `HTTPTransport(retries=)` connects again; raise the error of before if no time is left then."""
@@ -166,9 +172,10 @@ class DeadlineBackend:
 class DeadlineStream:
     """A connection that obeys the deadline of the attempt."""
 
-    def __init__(self, stream: Any, core: Any) -> None:
+    def __init__(self, stream: Any, core: Any, *, notes: bool) -> None:
         self._stream = stream
         self._core = core
+        self._notes = notes
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has arrived, at most so many bytes; nothing if the other side has closed the connection."""
@@ -179,7 +186,7 @@ class DeadlineStream:
         """Send bytes."""
         if not buffer:
             return
-        timeouts = attempt_timeouts.get()
+        timeouts = attempt_timeouts.get() if self._notes else None
         if timeouts is not None and not timeouts.has_sent:
             if timeouts.left <= 0:
                 raise self._core.ConnectTimeout("the deadline passed before the request was sent")
@@ -199,7 +206,8 @@ class DeadlineStream:
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
         """Return this connection with TLS."""
         timeout = _left(timeout, self._core.ConnectTimeout)
-        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._core)
+        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return DeadlineStream(stream, self._core, notes=self._notes)
 
     def get_extra_info(self, info: str) -> Any:
         """Return a fact about the connection, such as its socket."""

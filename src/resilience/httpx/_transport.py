@@ -13,11 +13,12 @@ from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._async_network import aclose_unowned, close_broken, observe_async_network
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
-from resilience.httpx._call import HttpCall, close_quietly
+from resilience.httpx._call import HttpCall, close_quietly, with_trace
 from resilience.httpx._deadline import Upload, needs_upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
 from resilience.httpx._failures import read_error
+from resilience.httpx._http2_trace import AsyncHttp2Trace, Http2Trace
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import attempt_timeouts, bound_network, close_unowned, reset_timeouts
@@ -49,7 +50,7 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
     clips_pool_timeout = True
 
     def _observe(self, pool: Any) -> bool:
-        return bound_network(pool)
+        return bound_network(pool, http2=self._http2_pool is not None)
 
     def handle_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
@@ -90,6 +91,8 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         token = None
         if self._http2_pool is not None:
             repair(self._http2_pool)  # of a connection that failed while a body was read
+            trace = Http2Trace(timeouts, self._module.module, request.extensions.get("trace"))
+            request = with_trace(request, trace)
         if self._own:
             token = attempt_timeouts.set(timeouts)
             if call.deadline != FOREVER and needs_upload(request.stream):
@@ -99,9 +102,9 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             response = self._transport.handle_request(request)
             self._open(response, call)
             if response.status_code >= 400:
-                read_hints(response)
+                read_hints(response, timeouts)
         except BaseException as error:
-            self._note_unsent(error, call, request)
+            self._note_unsent(error, call, request, timeouts)
             if self._pool is not None:
                 repair(self._pool)
                 close_unowned(self._pool, timeouts)
@@ -183,6 +186,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
         slot = None if self._pool is None else PoolSlot(self._pool)
+        if self._http2_pool is not None:
+            request = with_trace(request, AsyncHttp2Trace(timeouts, request.extensions.get("trace")))
         token = attempt_timeouts.set(timeouts)
         try:
             response: Any = await self._transport.handle_async_request(request)
@@ -190,9 +195,9 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             if slot is not None:
                 slot.set_stream(response.stream)
             if response.status_code >= 400:
-                await aread_hints(response)
+                await aread_hints(response, call.deadline)
         except BaseException as error:
-            self._note_unsent(error, call, request)
+            self._note_unsent(error, call, request, timeouts)
             if self._is_observed and not isinstance(error, Exception):  # it was cancelled
                 call.queued = not timeouts.has_connection
                 if not timeouts.has_sent:
