@@ -232,11 +232,10 @@ def test_an_error_from_the_body_of_a_request_that_has_begun_is_not(way: str, mod
         async with attach(module.AsyncClient(), retrying()) as client:
             await client.post(url, content=AsyncBody())
 
-    with FaultyServer() as server:
-        with pytest.raises(module.ConnectError, match="of something else"):
-            if way == "sync":
-                with attach(module.Client(), retrying()) as client:
-                    client.post(f"{server.url}/ok", content=Body())
-            else:
-                asyncio.run(main(f"{server.url}/ok")) if way == "asyncio" else trio.run(main, f"{server.url}/ok")
+    with FaultyServer() as server, pytest.raises(module.ConnectError, match="of something else"):
+        if way == "sync":
+            with attach(module.Client(), retrying()) as client:
+                client.post(f"{server.url}/ok", content=Body())
+        else:
+            asyncio.run(main(f"{server.url}/ok")) if way == "asyncio" else trio.run(main, f"{server.url}/ok")
     assert begun == [way]
