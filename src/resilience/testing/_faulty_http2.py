@@ -13,6 +13,10 @@ FAULTS: Final = ("goaway", "refuse-stream", "reset-stream")
 STALL: Final = "stall"
 
 
+class _GivenUpError(Exception):
+    """The connection was given up by a GOAWAY."""
+
+
 class Record(Protocol):
     """Records requests."""
 
@@ -37,6 +41,10 @@ def converse_http2(connection: Connection, *, record: Record) -> None:
                 _handle(state, event, streams, record)
         except ProtocolError:
             connection.send(state.data_to_send())
+            return
+        except _GivenUpError:  # what the client still sends must not be answered by another GOAWAY
+            connection.send(state.data_to_send())
+            connection.linger()
             return
         connection.send(state.data_to_send())
 
@@ -78,6 +86,7 @@ def _respond(state: Any, number: int, headers: dict[str, str], size: int, record
         _answer(state, number, 200, "ok")
     elif name == "goaway":
         state.close_connection(last_stream_id=0)
+        raise _GivenUpError
     elif name == "refuse-stream":
         state.reset_stream(number, error_code=ErrorCodes.REFUSED_STREAM)
     elif name == "reset-stream":
