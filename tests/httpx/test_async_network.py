@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -20,11 +21,11 @@ from resilience.httpx._async_network import (
     GRACE,
     AsyncObservingBackend,
     AsyncObservingStream,
+    aclose_unowned,
     close_broken,
-    observe_async_network,
 )
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._network import attempt_timeouts
+from resilience.httpx._network import attempt_timeouts, wrap_network
 from resilience.httpx._privates import backend_of
 from resilience.testing import FaultyServer
 from tests.httpx.helpers import NOW, both_modules
@@ -147,6 +148,39 @@ def test_an_error_is_left_to_httpcore(backend: str) -> None:
     anyio.run(main, backend=backend)
 
 
+def test_a_connection_is_not_closed_that_the_pool_has_with_tls() -> None:
+    """Other requests may have it by then, over HTTP/2."""
+
+    class Network:
+        read = write = None
+        closed = 0
+
+        async def connect_tcp(self, *host: object, **settings: object) -> Network:
+            return self
+
+        async def start_tls(self, *settings: object) -> Network:
+            return self
+
+        async def aclose(self) -> None:
+            Network.closed += 1
+
+    async def main() -> None:
+        timeouts = Timeouts({}, FOREVER)
+        attempt_timeouts.set(timeouts)
+        backend = AsyncObservingBackend(Network(), httpcore, http2=True, is_complete=True)
+        encrypted = await (await backend.connect_tcp("a.test", 443)).start_tls(None)
+
+        own = SimpleNamespace(_connection=SimpleNamespace(_network_stream=encrypted))
+        through_a_proxy = SimpleNamespace(_connection=own)
+        for connection in (own, through_a_proxy):
+            await aclose_unowned(SimpleNamespace(_connections=[connection]), timeouts)
+        assert Network.closed == 0
+        await aclose_unowned(SimpleNamespace(_connections=[]), timeouts)
+        assert Network.closed == 1
+
+    asyncio.run(main())
+
+
 @both_modules
 def test_the_pool_of_a_client_is_observed_once(module: Any) -> None:
     client = attach(module.AsyncClient(http2=True), Pipeline())
@@ -154,9 +188,9 @@ def test_the_pool_of_a_client_is_observed_once(module: Any) -> None:
     first = backend_of(pool)
 
     assert isinstance(first, AsyncObservingBackend)
-    assert observe_async_network(pool, http2=True)
+    assert wrap_network(pool, AsyncObservingBackend, http2=True)
     assert backend_of(pool) is first
-    assert not observe_async_network(object(), http2=False)
+    assert not wrap_network(object(), AsyncObservingBackend, http2=False)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ GIVEN = {"connect": 5.0, "read": 0.3, "write": None}
 
 
 def test_timeouts_are_those_that_were_given_where_there_is_no_deadline() -> None:
-    timeouts = Timeouts(GIVEN, FOREVER)
+    timeouts = Timeouts(GIVEN, FOREVER).filled()
 
     assert dict(timeouts) == GIVEN
     assert [timeouts.get(phase) for phase in ("connect", "write", "pool")] == [5.0, None, None]
@@ -32,7 +32,7 @@ def test_timeouts_are_those_that_were_given_where_there_is_no_deadline() -> None
 
 def test_timeouts_are_what_is_left_when_they_are_asked_for() -> None:
     with virtual_time() as clock:
-        timeouts = Timeouts(GIVEN, clock.monotonic() + 2)
+        timeouts = Timeouts(GIVEN, clock.monotonic() + 2).filled()
         assert dict(timeouts) == {"connect": 2.0, "read": 0.3, "write": 2.0, "pool": 2.0}
         clock.advance(1.9)
         assert [timeouts.get(phase) for phase in ("connect", "read")] == [pytest.approx(0.1)] * 2

@@ -32,6 +32,18 @@ RETRY_INFO = {
 }
 
 
+class Stalling(Stream):
+    """A body that stalls after its first byte, in virtual time."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.library: Any = asyncio if backend == "asyncio" else trio
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        await self.library.sleep(3600)
+
+
 def response(status: int, document: object, headers: dict[str, str] = JSON, encoding: str = "") -> httpx.Response:
     """A response that arrives in pieces, as over a socket."""
     body = json.dumps(document).encode()
@@ -182,14 +194,7 @@ def test_a_body_that_unpacks_to_more_than_the_bound_has_no_hints() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_body_that_stalls_is_cut_with_its_attempt_and_closed(backend: str) -> None:
-    library: Any = asyncio if backend == "asyncio" else trio
-
-    class Stalling(Stream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield b"{"
-            await library.sleep(3600)
-
-    stream, breaker = Stalling(), CircuitBreaker()
+    stream, breaker = Stalling(backend), CircuitBreaker()
     script = Script(httpx.Response(503, headers=JSON, stream=stream), 200)
 
     async def main() -> None:
@@ -264,14 +269,7 @@ def test_an_error_of_a_deadline_in_the_body_is_that_of_the_attempt() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_without_a_deadline_a_body_is_waited_for_so_long(backend: str) -> None:
-    library: Any = asyncio if backend == "asyncio" else trio
-
-    class Stalling(Stream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield b"{"
-            await library.sleep(3600)
-
-    stream = Stalling()
+    stream = Stalling(backend)
 
     async def main() -> None:
         client = attach(

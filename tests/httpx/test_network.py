@@ -12,7 +12,7 @@ from resilience import Bulkhead, DeadlineExceededError, Pipeline, Timeout
 from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.httpx._deadline import Timeouts
-from resilience.httpx._network import DeadlineBackend, attempt_timeouts, bound_network
+from resilience.httpx._network import DeadlineBackend, attempt_timeouts, wrap_network
 from resilience.httpx._privates import backend_of
 from resilience.testing import FaultyServer, VirtualClock, virtual_time
 from tests.httpx.helpers import both_modules
@@ -69,16 +69,16 @@ def test_without_a_deadline_the_timeouts_of_the_client_apply(server: FaultyServe
 @both_modules
 def test_the_pool_of_a_client_has_a_network_backend_and_it_is_wrapped_once(module: Any) -> None:
     with module.HTTPTransport() as transport:
-        assert bound_network(transport._pool, http2=False)
+        assert wrap_network(transport._pool, DeadlineBackend, http2=False)
         first = backend_of(transport._pool)
 
-        assert bound_network(transport._pool, http2=False)
+        assert wrap_network(transport._pool, DeadlineBackend, http2=False)
         assert isinstance(first, DeadlineBackend)
         assert backend_of(transport._pool) is first
 
 
 def test_other_pools_are_left_alone() -> None:
-    assert not bound_network(object(), http2=False)
+    assert not wrap_network(object(), DeadlineBackend, http2=False)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def network() -> Iterator[tuple[VirtualClock, Network, DeadlineBackend, Timeouts
         inner = Network()
         timeouts = Timeouts({}, virtual.monotonic() + 2.0)
         token = attempt_timeouts.set(timeouts)
-        yield virtual, inner, DeadlineBackend(inner, httpcore, notes=True, is_complete=True), timeouts
+        yield virtual, inner, DeadlineBackend(inner, httpcore, http2=False, is_complete=True), timeouts
         attempt_timeouts.reset(token)
 
 
@@ -202,5 +202,5 @@ def test_a_ctrl_c_in_a_write_closes_the_connection() -> None:
 
     inner = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        DeadlineBackend(inner, httpcore, notes=True, is_complete=True).connect_tcp("a.test", 80).write(b"GET")
+        DeadlineBackend(inner, httpcore, http2=False, is_complete=True).connect_tcp("a.test", 80).write(b"GET")
     assert inner.closed

@@ -83,10 +83,11 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
             self.name = name
             self.victim: Cut | None = None
 
-        def fire(self) -> None:
+        def fire(self) -> bool:
             fired.append(self.name)
             if self.victim is not None:
                 self.timer.discard(self.victim)
+            return True
 
     async def main() -> None:
         task = asyncio.current_task()

@@ -107,7 +107,6 @@ async def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = N
         raise
     finally:
         timer.discard(cancel)
-        cancel.over = True
         own.at = FOREVER  # not by a method: a Ctrl-C may come before its first step
         own.live = False
         if own.followers is not None:

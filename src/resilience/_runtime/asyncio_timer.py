@@ -24,25 +24,27 @@ class DeadlineCancel:
     Attributes:
         before: the pending cancellations of the task before the attempt.
         fired: whether `fire` has cancelled the task.
-        over: whether the attempt has ended.
     """
 
-    __slots__ = ("_task", "ambient", "before", "fired", "over")
+    __slots__ = ("_task", "ambient", "before", "fired")
 
     def __init__(self, task: asyncio.Task[Any], ambient: Ambient) -> None:
         self.ambient = ambient
         self._task = ref(task)  # weak: the timer must not keep alive a task of an abandoned loop
         self.before = task.cancelling()
         self.fired = False
-        self.over = False
 
-    def fire(self) -> None:
-        """Cancel the task. Keep the message of a cancellation from outside: anyio recognizes its own by it."""
+    def fire(self) -> bool:
+        """Cancel the task; return False if it is to be tried again later.
+
+        The message of a cancellation from outside is kept: anyio recognizes its own by it.
+        """
         task = self._task()
         if task is not None:
             self.fired = True
             other = task.cancelling() > self.before
             task.cancel(getattr(task, "_cancel_message", None) if other else None)
+        return True
 
     def caused(self, error: BaseException | None) -> bool:
         """Uncancel the task; return whether `error` was caused by this cancellation, not by one from outside."""
@@ -64,15 +66,10 @@ class PatientCancel(DeadlineCancel):
         super().__init__(task, ambient)
         self._around = innermost_scope(task)
 
-    def fire(self) -> None:
-        """Cancel the task as soon as it is in no shielded scope of its own."""
+    def fire(self) -> bool:
+        """Cancel the task; return False while it is in a shielded scope that it has entered since."""
         task = self._task()
-        if task is None or self.over:
-            return
-        if in_shield(task, self._around):
-            task.get_loop().call_later(LOOKS_AGAIN, self.fire)
-        else:
-            super().fire()
+        return (task is None or not in_shield(task, self._around)) and super().fire()
 
 
 class DeadlineTimer:
@@ -162,8 +159,10 @@ class DeadlineTimer:
                     if left != FOREVER:
                         self.add(cancel, left)
                     continue
-                cancel.fire()
-                self.busy_until = now + MOMENT
+                if cancel.fire():
+                    self.busy_until = now + MOMENT
+                else:
+                    self.add(cancel, now + LOOKS_AGAIN)
 
 
 LOOKS_AGAIN = 0.002

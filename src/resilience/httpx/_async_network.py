@@ -24,37 +24,15 @@ from resilience import _runtime
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._network import (
     attempt_timeouts,
-    core_of,
-    has_connections,
     note_connecting,
     note_made,
     note_writing,
     unowned,
 )
-from resilience.httpx._privates import backend_of, connections_in, http2_connections, http2_state_of, set_backend
+from resilience.httpx._privates import connections_in, http2_connections, http2_state_of
 
 GRACE: Final = 0.25
 """For how many seconds after a cancellation or a deadline a write goes on, and for how many a connection is closed."""
-
-
-def observe_async_network(pool: Any, *, http2: bool) -> bool:
-    """Have the connections that a pool makes from now on note how far attempts come.
-
-    Args:
-        pool: the pool of an async client.
-        http2: whether its writes are shielded.
-
-    Returns:
-        Whether all of its connections do; not those that are open already.
-    """
-    backend = backend_of(pool)
-    if backend is None:
-        return False
-    if isinstance(backend, AsyncObservingBackend):
-        return backend.is_complete
-    observing = AsyncObservingBackend(backend, core_of(pool), shields=http2, is_complete=not has_connections(pool))
-    set_backend(pool, observing)
-    return observing.is_complete
 
 
 async def aclose_unowned(pool: Any, timeouts: Timeouts) -> None:
@@ -79,14 +57,14 @@ class AsyncObservingBackend:
     Args:
         backend: the network backend that does the work.
         core: httpcore or httpcore2, whose errors are raised.
-        shields: whether writes are shielded from cancellation.
+        http2: whether a connection may be shared, so that its writes are shielded from cancellation.
         is_complete: whether all connections of the pool are of this backend.
     """
 
-    def __init__(self, backend: Any, core: Any, *, shields: bool, is_complete: bool) -> None:
+    def __init__(self, backend: Any, core: Any, *, http2: bool, is_complete: bool) -> None:
         self._backend = backend
         self._core = core
-        self._shields = shields
+        self._shields = http2
         self.is_complete = is_complete
 
     async def connect_tcp(
@@ -113,7 +91,7 @@ class AsyncObservingBackend:
         """Return a connection to a socket in the file system."""
         note_connecting()
         stream = await self._backend.connect_unix_socket(path, timeout=timeout, socket_options=socket_options)
-        return AsyncObservingStream(stream, self._core, shields=self._shields)
+        return note_made(AsyncObservingStream(stream, self._core, shields=self._shields))
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -122,6 +100,11 @@ class AsyncObservingBackend:
 
 class AsyncObservingStream:
     """A connection that notes how far attempts come, and whose shielded writes end, or end the connection.
+
+    Args:
+        stream: the connection of httpcore.
+        core: httpcore or httpcore2, whose errors are raised.
+        shields: whether writes are shielded from cancellation.
 
     Attributes:
         is_broken: whether a shielded write was interrupted.
@@ -184,7 +167,7 @@ class AsyncObservingStream:
     ) -> Any:
         """Return this connection with TLS."""
         stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return AsyncObservingStream(stream, self._core, shields=self._shields)
+        return note_made(AsyncObservingStream(stream, self._core, shields=self._shields), instead_of=self)
 
     def get_extra_info(self, info: str) -> Any:
         """Return a fact about the connection, such as its socket."""

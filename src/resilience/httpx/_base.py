@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -21,6 +20,7 @@ from resilience.httpx._failures import HTTP_FAILURES, unsent
 from resilience.httpx._http2_repair import http2_pool_of, release_left_streams
 from resilience.httpx._idempotency import IdempotencyKey
 from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name_of
+from resilience.httpx._network import wrap_network
 from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import repairable_pool_of
 from resilience.httpx._privates import pool_of
@@ -45,11 +45,13 @@ class BaseResilientTransport(Generic[TransportT]):
     Attributes:
         default_class: the name of the class of the default inner transport in httpx.
         send_method: the name of the method that an inner transport must have.
+        network_class: the class of the network backend that notes, and in plain code bounds, the steps of attempts.
         clips_pool_timeout: whether a wait for a connection of the pool has to be bounded by a timeout.
     """
 
     default_class: ClassVar[str]
     send_method: ClassVar[str]
+    network_class: ClassVar[type]
     clips_pool_timeout: ClassVar[bool]
 
     def __init__(
@@ -88,11 +90,8 @@ class BaseResilientTransport(Generic[TransportT]):
         self._own = is_own(transport)
         self._pool = repairable_pool_of(transport)
         self._http2_pool = http2_pool_of(transport) if self._own else None
-        self._is_observed: bool = self._own and self._observe(pool_of(transport))
-
-    @abstractmethod
-    def _observe(self, pool: Any) -> bool:
-        """Have the connections of a pool bound and note the steps of attempts. Return whether all of them do."""
+        http2 = self._http2_pool is not None
+        self._is_observed = self._own and wrap_network(pool_of(transport), self.network_class, http2=http2)
 
     def note_closing(self) -> None:
         """Have calls that wait for another attempt rejected, as the inner transport is being closed."""

@@ -20,7 +20,9 @@ SLICE: Final = 65_536
 
 
 class Timeouts(dict[str, "float | None"]):
-    """The timeouts of one attempt, in seconds by phase. Each is at most the time left when it is read.
+    """The timeouts of one attempt, in seconds by phase. Each is at most the time left when it is asked for.
+
+    It is empty as a dict until it is `filled`: the network backends of this package ask it for the time left.
 
     Args:
         given: the timeouts of the request; None for no limit.
@@ -32,28 +34,25 @@ class Timeouts(dict[str, "float | None"]):
         made: the connections that the network has made for the attempt.
     """
 
-    __slots__ = ("_deadline", "_given", "_is_filled", "has_connection", "has_sent", "made")
+    __slots__ = ("_deadline", "_given", "has_connection", "has_sent", "made")
 
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
         self._given = given
         self._deadline = deadline
-        self._is_filled = self.has_connection = self.has_sent = False
+        self.has_connection = self.has_sent = False
         self.made: tuple[Any, ...] = ()
+
+    def filled(self) -> Timeouts:
+        """Fill the dict, for a transport that reads it, and return it. Where there is a deadline it has all phases."""
+        phases = self._given if self._deadline == FOREVER else [*self._given, *PHASES]
+        self.update({phase: self.get(phase) for phase in phases})
+        return self
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""
         self._deadline = deadline
-        if self._is_filled:
+        if self:
             self.filled()
-
-    def filled(self) -> Timeouts:
-        """Fill the dict itself, for code that does not ask it for its items one by one, and return it.
-
-        A transport whose network obeys the deadline by itself needs none of that.
-        """
-        self._is_filled = True
-        super().update(self.items())
-        return self
 
     def get(self, phase: str, default: Any = None, /) -> Any:
         """Return the timeout of a phase: the time left, or the given timeout if that is less."""
@@ -68,29 +67,6 @@ class Timeouts(dict[str, "float | None"]):
             raise KeyError(phase)
         found: float | None = self.get(phase)
         return found
-
-    # What makes a plain dict of it, or reads it as one, gets the times that are left as well.
-
-    def __contains__(self, phase: object) -> bool:
-        return phase in self._given or (phase in PHASES and self._deadline != FOREVER)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self.keys())
-
-    def keys(self) -> Any:
-        """Return the phases; all of them where there is a deadline."""
-        return dict.fromkeys(self._given if self._deadline == FOREVER else [*self._given, *PHASES]).keys()
-
-    def items(self) -> Any:
-        """Return the phases with their timeouts."""
-        return {phase: self.get(phase) for phase in self.keys()}.items()
-
-    def values(self) -> Any:
-        """Return the timeouts."""
-        return {phase: self.get(phase) for phase in self.keys()}.values()
 
     @property
     def left(self) -> float:

@@ -28,40 +28,33 @@ _HANDSHAKES: Final = (b"CONNECT ", b"\x05", b"\x01")
 No request begins so."""
 
 
-def bound_network(pool: Any, *, http2: bool) -> bool:
-    """Have every connection that the pool of a plain client makes from now on obey the deadline of the attempt.
+def wrap_network(pool: Any, wrapper: Any, *, http2: bool) -> bool:
+    """Wrap the network backend of a pool, so that the connections that it makes from now on work for attempts.
 
     Args:
         pool: the pool.
-        http2: whether its connections may be shared, so that a write says nothing about a single attempt.
+        wrapper: the class of the wrapper: `DeadlineBackend`, or for async clients `AsyncObservingBackend`.
+        http2: whether the connections may be shared by several requests.
 
     Returns:
-        Whether all of its connections do; not those that are open already.
+        Whether all connections of the pool are wrapped; those are not that were open before.
     """
     backend = backend_of(pool)
     if backend is None:
         return False
-    if isinstance(backend, DeadlineBackend):
-        return backend.is_complete
-    bounded = DeadlineBackend(backend, core_of(pool), notes=not http2, is_complete=not has_connections(pool))
-    set_backend(pool, bounded)
-    return bounded.is_complete
+    if not isinstance(backend, wrapper):
+        core = importlib.import_module(type(pool).__module__.partition(".")[0])  # httpcore or httpcore2
+        is_complete = not getattr(pool, "connections", True)
+        backend = wrapper(backend, core, http2=http2, is_complete=is_complete)
+        set_backend(pool, backend)
+    wrapped: bool = backend.is_complete
+    return wrapped
 
 
 def reset_timeouts(token: Token[Timeouts | None]) -> None:
     """Reset `attempt_timeouts`; a coroutine may be dropped, and end in another context."""
     with contextlib.suppress(ValueError):
         attempt_timeouts.reset(token)
-
-
-def core_of(pool: Any) -> Any:
-    """Return the module of a pool, httpcore or httpcore2."""
-    return importlib.import_module(type(pool).__module__.partition(".")[0])
-
-
-def has_connections(pool: Any) -> bool:
-    """Return whether a pool has made connections already, or may have."""
-    return bool(getattr(pool, "connections", True))
 
 
 def note_connecting() -> None:
@@ -71,11 +64,11 @@ def note_connecting() -> None:
         timeouts.has_connection = True
 
 
-def note_made(stream: Any) -> Any:
-    """Note on the attempt that a connection was made for it, and return that."""
+def note_made(stream: Any, instead_of: Any = None) -> Any:
+    """Note on the attempt that a connection was made for it, such as one with TLS of another one, and return that."""
     timeouts = attempt_timeouts.get()
     if timeouts is not None:
-        timeouts.made += (stream,)
+        timeouts.made = (*(one for one in timeouts.made if one is not instead_of), stream)
     return stream
 
 
@@ -128,14 +121,14 @@ class DeadlineBackend:
     Args:
         backend: the network backend that does the work.
         core: httpcore or httpcore2, whose errors are raised.
-        notes: whether writes are noted on the attempt.
+        http2: whether a connection may be shared, so that a write says nothing about a single attempt.
         is_complete: whether all connections of the pool are of this backend.
     """
 
-    def __init__(self, backend: Any, core: Any, *, notes: bool, is_complete: bool) -> None:
+    def __init__(self, backend: Any, core: Any, *, http2: bool, is_complete: bool) -> None:
         self._backend = backend
         self._core = core
-        self._notes = notes
+        self._notes = not http2
         self.is_complete = is_complete
 
     def connect_tcp(
@@ -159,7 +152,7 @@ class DeadlineBackend:
         """Return a connection to a socket in the file system."""
         timeout = _left(timeout, self._core.ConnectTimeout)
         stream = self._backend.connect_unix_socket(path, timeout=timeout, socket_options=socket_options)
-        return DeadlineStream(stream, self._core, notes=self._notes)
+        return note_made(DeadlineStream(stream, self._core, notes=self._notes))
 
     def sleep(self, seconds: float) -> None:
         """Wait before `HTTPTransport(retries=)` connects again; raise the error of before if no time is left then."""
@@ -170,7 +163,13 @@ class DeadlineBackend:
 
 
 class DeadlineStream:
-    """A connection that obeys the deadline of the attempt."""
+    """A connection that obeys the deadline of the attempt.
+
+    Args:
+        stream: the connection of httpcore.
+        core: httpcore or httpcore2, whose errors are raised.
+        notes: whether writes are noted on the attempt.
+    """
 
     def __init__(self, stream: Any, core: Any, *, notes: bool) -> None:
         self._stream = stream
@@ -207,7 +206,7 @@ class DeadlineStream:
         """Return this connection with TLS."""
         timeout = _left(timeout, self._core.ConnectTimeout)
         stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return DeadlineStream(stream, self._core, notes=self._notes)
+        return note_made(DeadlineStream(stream, self._core, notes=self._notes), instead_of=self)
 
     def get_extra_info(self, info: str) -> Any:
         """Return a fact about the connection, such as its socket."""

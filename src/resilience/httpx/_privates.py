@@ -13,7 +13,7 @@ POOL: Final = ("_connections", "_requests", "_assign_requests_to_connections", "
 """The attributes of a pool that are needed to repair it."""
 _NOTHING: Final[Mapping[str, Any]] = {}
 _DEPTH: Final = 3
-"""How many objects are between a connection of a pool and its HTTP/2 connection at most: proxies wrap it."""
+"""How many objects are between a connection of a pool and that of its protocol at most: proxies wrap it."""
 
 
 # Clients of httpx
@@ -120,7 +120,11 @@ def pool_request_of(stream: Any) -> Any:
 
 def network_stream_of(connection: Any) -> Any:
     """Return the network stream of an established connection of a pool; None for others."""
-    return getattr(getattr(connection, "_connection", None), "_network_stream", None)
+    for _ in range(_DEPTH):
+        connection = getattr(connection, "_connection", None)
+        if hasattr(connection, "_network_stream"):
+            return connection._network_stream
+    return None
 
 
 def http2_connections(connection: Any) -> Iterator[Any]:

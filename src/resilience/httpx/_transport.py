@@ -10,7 +10,7 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
 from resilience.httpx._async_body import AsyncBody, is_alone
-from resilience.httpx._async_network import aclose_unowned, close_broken, observe_async_network
+from resilience.httpx._async_network import AsyncObservingBackend, aclose_unowned, close_broken
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
 from resilience.httpx._call import HttpCall, close_quietly, with_trace
@@ -21,7 +21,7 @@ from resilience.httpx._failures import read_error
 from resilience.httpx._http2_trace import AsyncHttp2Trace, Http2Trace
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
-from resilience.httpx._network import attempt_timeouts, bound_network, close_unowned, reset_timeouts
+from resilience.httpx._network import DeadlineBackend, attempt_timeouts, close_unowned, reset_timeouts
 from resilience.httpx._pool_repair import PoolSlot, repair
 from resilience.httpx._verdicts import response_for, with_verdict
 
@@ -47,16 +47,14 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
 
     default_class = "HTTPTransport"
     send_method = "handle_request"
+    network_class = DeadlineBackend
     clips_pool_timeout = True
-
-    def _observe(self, pool: Any) -> bool:
-        return bound_network(pool, http2=self._http2_pool is not None)
 
     def handle_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
 
         Args:
-            request: the request; every attempt sends a copy of it.
+            request: the request. It is not changed: what an attempt adds to it is in a copy.
 
         Raises:
             RejectedError: the pipeline has rejected the request; nothing was sent. It is also a `TransportError` of
@@ -136,20 +134,18 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
 
     default_class = "AsyncHTTPTransport"
     send_method = "handle_async_request"
+    network_class = AsyncObservingBackend
     clips_pool_timeout = False
 
     def _set_inner(self, transport: Any) -> None:
         super()._set_inner(transport)
         self._inner_is_httpx = is_a(transport, "AsyncHTTPTransport")
 
-    def _observe(self, pool: Any) -> bool:
-        return observe_async_network(pool, http2=self._http2_pool is not None)
-
     async def handle_async_request(self, request: Any) -> Any:
         """Pass a request through the pipeline and return the response.
 
         Args:
-            request: the request; every attempt sends a copy of it.
+            request: the request. It is not changed: what an attempt adds to it is in a copy.
 
         Raises:
             RejectedError: the pipeline has rejected the request; nothing was sent. It is also a `TransportError` of
