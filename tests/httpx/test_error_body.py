@@ -182,6 +182,18 @@ def test_garbage_in_a_coding_has_no_hints(body: bytes) -> None:
     assert len(script.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("coding", "form"), [("GZIP", zlib.MAX_WBITS | 16), ("Deflate", zlib.MAX_WBITS), ("deflate", -zlib.MAX_WBITS)]
+)
+def test_codings_in_the_forms_that_httpx_knows_are_read(coding: str, form: int) -> None:
+    packing = zlib.compressobj(wbits=form)
+    packed = packing.compress(b'{"retryable": true}') + packing.flush()
+    headers = {**JSON, "content-encoding": coding}
+    script = Script(httpx.Response(404, headers=headers, stream=Stream(packed)), 200)
+
+    assert Ask("sync")(retrying(), script).status_code == 200
+
+
 def test_a_body_that_unpacks_to_more_than_the_bound_has_no_hints() -> None:
     packed = gzip.compress(b'{"retryable": true}'.ljust(10_000_000))
     assert len(packed) < 65_536

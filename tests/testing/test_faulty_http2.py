@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from importlib import util
 from typing import Any
 
 import httpx
 import pytest
+from h2 import connection, events
 
 from resilience.testing import FaultyServer
 
@@ -77,3 +79,41 @@ def test_it_says_what_it_needs(server: FaultyServer, monkeypatch: pytest.MonkeyP
     with pytest.raises(ImportError, match=r"pip install h2, or httpx\[http2\]"):
         server.http2_url  # noqa: B018 - a property
     assert util.find_spec("h2") is not None
+
+
+def test_head_gets_the_head_only(client: httpx.Client) -> None:
+    for path, status in (("/ok", 200), ("/503", 503), ("/fail", 404), ("/goaway?failures=-1", 400)):
+        response = client.head(path)
+        assert (response.status_code, response.content) == (status, b"")
+        assert int(response.headers["content-length"]) > 0
+    for path in ("/204", "/304"):
+        assert (client.get(path).content, client.head(path).content) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/" + "9" * 5000, 404), ("//[x", 404), ("/ok?failures=%E9%BF%BF", 400), ("/600", 404)]
+)
+def test_absurd_paths_are_answered(path: str, status: int, server: FaultyServer) -> None:
+    with httpx.Client(http1=False, http2=True, timeout=5.0) as client:
+        request = client.build_request("GET", server.http2_url)
+        request.url = request.url.copy_with(raw_path=path.encode())
+        assert client.send(request).status_code == status
+
+
+def test_a_stream_that_is_reset_at_once_disturbs_no_other(server: FaultyServer) -> None:
+    state: Any = connection.H2Connection()
+    state.initiate_connection()
+    for number in (1, 3):
+        state.send_headers(
+            number, [(":method", "GET"), (":path", "/ok"), (":scheme", "http"), (":authority", "a")], True
+        )
+        if number == 1:
+            state.reset_stream(number)
+    host, _, port = server.http2_url.removeprefix("http://").partition(":")
+    ended: list[int] = []
+    with socket.create_connection((host, int(port)), timeout=5.0) as client:
+        client.sendall(state.data_to_send())
+        while not ended and (data := client.recv(65_536)):
+            ended += [event.stream_id for event in state.receive_data(data) if isinstance(event, events.StreamEnded)]
+
+    assert ended == [3]

@@ -184,8 +184,14 @@ class BaseResilientTransport(Generic[TransportT]):
         return copied_response(response)
 
     def _note_unsent(self, error: BaseException, call: HttpCall, request: Any, timeouts: Timeouts) -> None:
-        """Note on the call whether an attempt that raised has certainly sent nothing, where that is known."""
+        """Note on the call whether an attempt that raised has certainly sent nothing, where that is known.
+
+        The type of an error may say so. Otherwise the network does, such as of one that came while a tunnel was opened;
+        a request for a tunnel by the caller itself looks like that to it.
+        """
         is_unsent = unsent(error, self._own, request, has_sent=timeouts.has_sent)
+        if is_unsent is None and self._is_observed and not timeouts.has_sent and request.method != "CONNECT":
+            is_unsent = is_a(error, "TransportError") or None
         if is_unsent is not None:
             call.set_unsent(is_unsent)
         if is_unsent and is_a(error, "PoolTimeout"):

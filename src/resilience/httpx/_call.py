@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from resilience._call.ambient import inbound_attempt
 from resilience._call.call import CallOptions
@@ -170,8 +170,9 @@ class HttpCall(PhasedCall):
         return at
 
     def end(self) -> None:
-        """Drop the references of the call to itself: no attempt follows."""
+        """Drop the references to what makes attempts, since none follows: the body of a response refers to the call."""
         self.args = ()
+        self.function = _ended
 
     def remove(self, response: Any) -> None:
         """Remove a response from `opened`."""
@@ -215,6 +216,11 @@ class HttpCall(PhasedCall):
                 return
             if response is not result:
                 yield response
+
+
+def _ended(call: HttpCall) -> NoReturn:
+    """The function of a call that has ended."""
+    raise RuntimeError(f"{call.operation} has ended")
 
 
 def close_quietly(response: Any) -> None:

@@ -23,7 +23,7 @@ def release_responses(call: HttpCall) -> None:
     for response in list(call.opened):
         if not response.is_closed:
             body = response.stream
-            if isinstance(body, Body) and _is_worth_reading(response, call) and not _is_shared(response):
+            if isinstance(body, Body) and _may_be_small(response, call) and not _is_shared(response):
                 _set_body(response, body.drain(_drain_deadline(call)))
             else:
                 with contextlib.suppress(Exception):
@@ -40,7 +40,7 @@ async def arelease_responses(call: HttpCall) -> None:
     for response in list(call.opened):
         if not response.is_closed:
             body = response.stream
-            if isinstance(body, AsyncBody) and _is_worth_reading(response, call):
+            if isinstance(body, AsyncBody) and _may_be_small(response, call):
                 _set_body(response, await body.drain(_drain_deadline(call)))
             else:
                 with contextlib.suppress(Exception):
@@ -54,7 +54,7 @@ def _drain_deadline(call: HttpCall) -> float:
     return min(clock.monotonic() + DRAIN_SECONDS, call.deadline)
 
 
-def _is_worth_reading(response: Any, call: HttpCall) -> bool:
+def _may_be_small(response: Any, call: HttpCall) -> bool:
     """Return whether a body may be small: it has no Content-Length, or one of at most DRAIN_BYTES."""
     length = response.headers.get("content-length", "")
     known = length.isascii() and length.isdigit()

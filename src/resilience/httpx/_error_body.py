@@ -162,16 +162,30 @@ def _is_worth_reading(response: Any) -> bool:
     return (
         not response.is_closed
         and may_have_hints(response.headers.get("content-type", ""))
-        and response.headers.get("content-encoding", "identity") in ("identity", "gzip", "deflate")
+        and _coding_of(response) in ("", "identity", "gzip", "deflate")
     )
+
+
+def _coding_of(response: Any) -> str:
+    """Return the Content-Encoding of a response, in lower case (RFC 9110 8.4.1)."""
+    coding: str = response.headers.get("content-encoding", "")
+    return coding.strip().lower()
 
 
 def _set_hints(response: Any, sent: bytes) -> None:
     """Set the extension of a response by its body, as it was sent."""
     body = sent
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if _coding_of(response) in ("gzip", "deflate"):
         try:
-            body = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(sent, MOST_BYTES + 1)
+            body = _unpacked(sent, _GZIP_OR_ZLIB)
         except zlib.error:
-            return
+            try:
+                body = _unpacked(sent, -zlib.MAX_WBITS)  # servers also send "deflate" without the header of zlib
+            except zlib.error:
+                return
     response.extensions[HINTS] = hints_in_body(response.headers["content-type"], body)
+
+
+def _unpacked(sent: bytes, form: int) -> bytes:
+    """Return what was packed, but not much more than MOST_BYTES of it."""
+    return zlib.decompressobj(form).decompress(sent, MOST_BYTES + 1)

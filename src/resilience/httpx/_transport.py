@@ -1,4 +1,13 @@
-"""The transports for plain and for async clients."""
+"""The transports for plain and for async clients.
+
+The order of `_attempt`: the request gets what the attempt adds; the network of the pool notes the steps on the Timeouts
+of the attempt; a response is noted as opened, its error body read, judged, and its body wrapped. After an exception,
+what the Timeouts have noted says whether anything was sent (`HttpCall.unsent`, None if only the type of the failure can
+tell), and whether the attempt still waited for a connection (`HttpCall.queued`). Then what httpcore has left behind is
+released: connections with half a write (`close_broken`), those that the pool has lost (`repair`), and those that it
+never had (`close_unowned`). Streams of HTTP/2 that were left are reset before the next attempt
+(`release_left_streams`).
+"""
 
 from __future__ import annotations
 

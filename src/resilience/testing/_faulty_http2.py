@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from resilience.testing._faults import Connection, Parameters
 from resilience.testing._faulty_requests import ReceivedRequest, parse
@@ -38,7 +39,8 @@ def converse_http2(connection: Connection, *, record: Record) -> None:
     while data := connection.receive():
         try:
             for event in state.receive_data(data):
-                _handle(state, event, streams, record)
+                with contextlib.suppress(ProtocolError):  # the client has reset the stream in the same packet
+                    _handle(state, event, streams, record)
         except ProtocolError:
             connection.send(state.data_to_send())
             return
@@ -69,39 +71,41 @@ def _respond(state: Any, number: int, headers: dict[str, str], size: int, record
     """Answer a request, or do what its path says."""
     from h2.errors import ErrorCodes
 
-    parts = urlsplit(headers[":path"])
-    name = parts.path.removeprefix("/")
+    path, _, query = headers[":path"].partition("?")
+    name, method = path.removeprefix("/"), headers[":method"]
     try:
-        asked, problem = parse(parts.query, ("failures",)), ""
+        asked, problem = parse(query, ("failures",)), ""
     except ValueError as error:
         asked, problem = Parameters(), str(error)
     usual = {name: value for name, value in headers.items() if not name.startswith(":")}
-    received = ReceivedRequest(headers[":method"], parts.path, parts.query, usual, size, complete=True)
+    received = ReceivedRequest(method, path, query, usual, size, complete=True)
     fails = record(received, asked.key) <= asked.failures
-    if problem:
-        _answer(state, number, 400, f"{problem}\n")
-    elif name == STALL:
+    if not problem and name == STALL:
         return
-    elif name in FAULTS and not fails:
-        _answer(state, number, 200, "ok")
-    elif name == "goaway":
+    if not problem and fails and name == "goaway":
         state.close_connection(last_stream_id=0)
         raise _GivenUpError
-    elif name == "refuse-stream":
-        state.reset_stream(number, error_code=ErrorCodes.REFUSED_STREAM)
-    elif name == "reset-stream":
-        state.reset_stream(number, error_code=ErrorCodes.INTERNAL_ERROR)
-    elif name == "ok":
-        _answer(state, number, 200, "ok")
-    elif name.isascii() and name.isdigit() and 200 <= int(name) <= 599:
-        _answer(state, number, int(name), name)
-    else:
+    if not problem and fails and name in FAULTS:
+        refused = name == "refuse-stream"
+        state.reset_stream(number, error_code=ErrorCodes.REFUSED_STREAM if refused else ErrorCodes.INTERNAL_ERROR)
+        return
+    status, text = 200, "ok"
+    if problem:
+        status, text = 400, f"{problem}\n"
+    elif re.fullmatch("[2-5][0-9][0-9]", name):
+        status, text = int(name), name
+    elif name not in (*FAULTS, "ok"):
         known = ", ".join(sorted(f"/{one}" for one in ("ok", "<status>", STALL, *FAULTS)))
-        _answer(state, number, 404, f"unknown fault over HTTP/2; known are {known}\n")
+        status, text = 404, f"unknown fault over HTTP/2; known are {known}\n"
+    _answer(state, number, status, b"" if status in (204, 304) else text.encode(), is_head=method == "HEAD")
 
 
-def _answer(state: Any, number: int, status: int, text: str) -> None:
-    """Send a whole answer."""
+def _answer(state: Any, number: int, status: int, body: bytes, *, is_head: bool) -> None:
+    """Send a whole answer, of which HEAD gets the head only."""
     headers = [(":status", str(status)), ("content-type", "text/plain; charset=utf-8")]
-    state.send_headers(number, [*headers, ("content-length", str(len(text)))])
-    state.send_data(number, text.encode(), end_stream=True)
+    if status not in (204, 304):
+        headers.append(("content-length", str(len(body))))
+    bare = is_head or not body
+    state.send_headers(number, headers, end_stream=bare)
+    if not bare:
+        state.send_data(number, body, end_stream=True)
