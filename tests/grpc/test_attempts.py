@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from resilience import Retry
-from resilience.grpc._aio_unary import AioAttempts, AioLocalResponse
+from resilience.grpc._call import RpcCall
 from resilience.grpc._errors import AioResilienceRpcError, ChannelClosed, ResilienceRpcError
 from resilience.grpc._guard import Guard
 from resilience.grpc._outcomes import LocalResponse
-from resilience.grpc._unary import Attempts
+from resilience.grpc._requests import UnaryRequest
+from resilience.grpc._unary import UnaryAttempts
+from resilience.grpc.aio._attempts import AioAttempts
+from resilience.grpc.aio._outcomes import AioLocalResponse
 
 CLOSED = ValueError("Cannot invoke RPC on closed channel!")
 
@@ -28,8 +31,20 @@ def details(metadata: Any) -> Any:
     )
 
 
-def plain(continuation: Callable[[Any, Any], Any], metadata: Any = None) -> Attempts:
-    return Attempts(Guard(Retry(), None, ResilienceRpcError), continuation, details(metadata), b"x")
+def call_of(guard: Guard) -> RpcCall:
+    return guard.call(RpcCall, guard.options("/shop.Shop/Get"), None, lambda call: None, UnaryRequest(b"x"))
+
+
+class Plain:
+    """Attempts of the synchronous API, which wait for the end of each when they are called."""
+
+    def __init__(self, continuation: Callable[[Any, Any], Any], metadata: Any = None) -> None:
+        self._guard = Guard(Retry(), None, ResilienceRpcError)
+        self._attempts = UnaryAttempts(self._guard, continuation, details(metadata), UnaryRequest(b"x"))
+        self.call_of = self._attempts.call_of
+
+    def __call__(self) -> Any:
+        return self._attempts(call_of(self._guard))
 
 
 class Awaited:
@@ -39,14 +54,15 @@ class Awaited:
         async def start(given: Any, request: Any) -> Any:
             return continuation(given, request)
 
-        self._attempts = AioAttempts(Guard(Retry(), None, AioResilienceRpcError), start, details(metadata), b"x")
+        self._guard = Guard(Retry(), None, AioResilienceRpcError)
+        self._attempts = AioAttempts(self._guard, start, details(metadata), UnaryRequest(b"x"))
         self.call_of = self._attempts.call_of
 
     def __call__(self) -> Any:
-        return asyncio.run(self._attempts())
+        return asyncio.run(self._attempts.response(call_of(self._guard)))
 
 
-both = pytest.mark.parametrize(("make", "call"), [(plain, LocalResponse), (Awaited, AioLocalResponse)])
+both = pytest.mark.parametrize(("make", "call"), [(Plain, LocalResponse), (Awaited, AioLocalResponse)])
 
 
 @both
@@ -96,7 +112,7 @@ def test_a_list_of_metadata_is_a_list_of_its_own_in_each_attempt(metadata: list[
         given.metadata.append(("x-b", "2"))
         return LocalResponse(request)
 
-    attempts = plain(start, metadata)
+    attempts = Plain(start, metadata)
 
     assert attempts() == attempts() == b"x"
 

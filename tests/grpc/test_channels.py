@@ -8,7 +8,6 @@ import pytest
 
 import resilience.grpc
 from resilience import Retry
-from resilience.grpc._channels import all_options
 
 
 @pytest.mark.parametrize("pipeline", [lambda: None, [], (), {}, "", 0, False])
@@ -33,17 +32,3 @@ def test_what_grpc_takes_none_for_is_taken_here_too() -> None:
         await channel.close()
 
     asyncio.run(main())
-
-
-def test_the_options_switch_the_built_in_retry_off() -> None:
-    assert resilience.grpc.channel_options()[0] == ("grpc.enable_retries", 0)
-    with pytest.raises(ValueError, match="enable_retries"):
-        resilience.grpc.insecure_channel("127.0.0.1:1", Retry(), options=[("grpc.enable_retries", 1)])
-
-
-def test_the_options_have_a_channel_connect_again_soon_unless_the_caller_has_it_otherwise() -> None:
-    first, most = ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)
-    mine = ("grpc.initial_reconnect_backoff_ms", 700)
-
-    assert resilience.grpc.channel_options()[1:] == [first, most]
-    assert all_options([mine])[1:] == [mine, first, most]  # of an option that is given twice, grpc takes the first

@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 import resilience.grpc
-from resilience import Pipeline, Retry, backoff, remaining
+from resilience import CircuitOpenError, Pipeline, Retry, backoff, remaining
 from tests.grpc.helpers import SOON, UNAVAILABLE, Rpc, stub, ways
-from tests.grpc.servers import Service, stub_of
+from tests.grpc.servers import OPTIONS, Service, stub_of
 
 pytestmark = pytest.mark.slow
 
@@ -53,11 +53,17 @@ def test_the_built_in_retry_is_off(service: Service, way: Rpc) -> None:
     assert service.count("Get") == 3
 
 
-def test_without_a_pipeline_channels_to_one_target_share_one(service: Service) -> None:
-    one, two = (resilience.grpc.insecure_channel(service.target) for _ in range(2))
+def test_without_a_pipeline_all_channels_share_the_standard_one_with_state_for_each_target(service: Service) -> None:
+    one, two = (resilience.grpc.insecure_channel(service.target, options=OPTIONS) for _ in range(2))
+    nowhere = resilience.grpc.insecure_channel("127.0.0.1:1", options=OPTIONS)
+    for _ in range(7):
+        with pytest.raises(grpc.RpcError):
+            stub_of(nowhere, "Get")(b"x", timeout=5)
+    with pytest.raises(CircuitOpenError):
+        stub_of(nowhere, "Get")(b"x", timeout=5)
 
     assert stub_of(one, "Get")(b"x") == stub_of(two, "Get")(b"x") == b"x"
-    assert service.target in resilience.pipelines()
+    assert "grpc" in resilience.pipelines()
     assert remaining() is None
 
 

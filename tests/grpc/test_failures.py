@@ -43,12 +43,21 @@ def test_all_other_codes_are_answers(code: Code) -> None:
     assert (NETWORK_ERRORS | RPC_FAILURES).is_answer(failed(code))
 
 
-@pytest.mark.parametrize("details", ["Channel closed!", "on purpose"])
-def test_a_cancelled_call_is_neither_good_nor_bad(details: str) -> None:
+@pytest.mark.parametrize(
+    "details", ["Channel closed!", "Locally cancelled by application!", "Cancelled upon garbage collection!"]
+)
+def test_a_call_that_the_caller_has_cancelled_is_neither_good_nor_bad(details: str) -> None:
     error = failed(Code.CANCELLED, details, pushback="10")
 
     assert Ending(None, error, RPC_FAILURES).kind is EndingKind.ERROR
     assert not RPC_FAILURES.is_answer(error)
+
+
+def test_a_call_that_the_server_has_cancelled_is_a_failure_like_an_unavailable_one() -> None:
+    assert RPC_FAILURES.classify(failed(Code.CANCELLED, "on purpose")) == Failure()
+    without = rpc_failures([Code.UNAVAILABLE])
+    assert without.classify(failed(Code.CANCELLED)) is None
+    assert not without.is_answer(failed(Code.CANCELLED))
 
 
 def test_a_cancelled_call_can_be_listed_but_not_one_whose_channel_was_closed() -> None:
@@ -108,7 +117,7 @@ def test_of_several_pushbacks_the_longest_counts_and_garbage_forbids() -> None:
         trailing = grpc.aio.Metadata(*(("grpc-retry-pushback-ms", value) for value in values))
         return RPC_FAILURES.classify(grpc.aio.AioRpcError(Code.UNAVAILABLE, grpc.aio.Metadata(), trailing, ""))
 
-    assert twice("10", "30", "20") == Failure(retry_after=0.03, unprocessed=True)
+    assert twice("10", "30", "20") == Failure(retry_after=0.03, unprocessed=True, exact=True)
     assert twice("10", "x") == Failure(retryable=False)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
+
+import pytest
 
 from resilience import Pipeline, Timeout, carry, current_deadline, deadline_after, remaining
 
@@ -51,3 +54,12 @@ def test_a_generator_left_unfinished_does_not_leave_its_deadline_behind() -> Non
     generators[0].close()
 
     assert current_deadline() is None
+
+
+@pytest.mark.parametrize("none", [None, math.inf, math.nan])
+def test_what_others_give_for_no_deadline_sets_none(none: float | None) -> None:
+    with deadline_after(none) as at:
+        assert at == math.inf
+        assert current_deadline() is None
+    with deadline_after(5), deadline_after(none) as at:
+        assert current_deadline() == at < math.inf

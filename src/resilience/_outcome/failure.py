@@ -34,6 +34,7 @@ class Failure:
         retryable: False if the server asks not to repeat the call.
         counted: False if the failure does not indicate the health of the dependency, such as HTTP 429, which depends
             on the caller. It may be retried, but a circuit breaker does not count it.
+        exact: True if the wait is to be `retry_after` exactly, without jitter and backoff, as for the pushback of gRPC.
 
     Raises:
         TypeError: `kind` is not a string, or one of the flags is not a bool.
@@ -46,6 +47,7 @@ class Failure:
     unprocessed: bool = False
     retryable: bool = True
     counted: bool = True
+    exact: bool = False
 
     def __post_init__(self) -> None:
         """Validate the fields, and drop an unusable hint."""
@@ -53,6 +55,7 @@ class Failure:
         validation.flag("unprocessed", self.unprocessed)
         validation.flag("retryable", self.retryable)
         validation.flag("counted", self.counted)
+        validation.flag("exact", self.exact)
         hint: Any = self.retry_after
         usable = (
             isinstance(hint, int | float) and not isinstance(hint, bool) and validation.is_finite(hint) and hint >= 0
@@ -104,4 +107,5 @@ def merged(failures: list[Failure]) -> Failure:
         unprocessed=all(failure.unprocessed for failure in failures),
         retryable=all(failure.retryable for failure in failures),
         counted=any(failure.counted for failure in failures),
+        exact=all(failure.exact for failure in failures),
     )

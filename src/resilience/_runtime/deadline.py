@@ -42,23 +42,24 @@ def remaining(default: object = None) -> object:
 
 
 @contextmanager
-def deadline_after(seconds: float) -> Generator[float]:
+def deadline_after(seconds: float | None) -> Generator[float]:
     """Set the ambient deadline for the calls in the `with` block, unless an earlier one is in force.
 
     Args:
-        seconds: the time from now, in seconds, >= 0.
+        seconds: the time from now, in seconds, >= 0. None, infinity and NaN mean none, since that is what others give for
+            a call without a deadline, such as `time_remaining()` of gRPC.
 
     Yields:
-        The deadline in force in the block, in seconds of the library's monotonic clock.
+        The deadline in force in the block, in seconds of the library's monotonic clock; infinity if there is none.
 
     Raises:
-        TypeError, ValueError: `seconds` is not a finite number >= 0.
+        TypeError, ValueError: `seconds` is not a number >= 0.
 
     It cancels nothing by itself. Guarded calls in the block obey it, and `remaining()` returns the time left. Tasks and
     threads that are started in the block obey it as long as the block runs.
     """
     around = ambient.get().innermost()
-    at = min(clock.monotonic() + validation.number("seconds", seconds), around.holding().at)
+    at = min(clock.monotonic() + _seconds(seconds), around.holding().at)
     own = Ambient.make(at, around)
     try:
         ambient.set(own)
@@ -67,6 +68,13 @@ def deadline_after(seconds: float) -> Generator[float]:
         own.at = FOREVER
         own.live = False
         own.release()
+
+
+def _seconds(seconds: float | None) -> float:
+    """Return the validated seconds; infinity for None, infinity and NaN."""
+    if seconds is None or seconds != seconds or seconds == FOREVER:
+        return FOREVER
+    return validation.number("seconds", seconds)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
     channel = resilience.grpc.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
     channel = resilience.grpc.aio.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
 
-Unary-unary RPCs pass through the pipeline, also when they are called as futures. RPCs that stream requests or responses
-bypass it. Requires the extra `grpc`.
+All RPCs pass through the pipeline: with single messages and with streams, also when they are called as futures.
+Requires the extra `grpc`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ if not _TYPE_CHECKING:
     _import_first("grpc")  # before the modules that need it, for an error that names the extra
 
 from resilience.grpc import aio
-from resilience.grpc._channels import (
-    aio_client_interceptors,
-    channel_options,
-    client_interceptors,
-    insecure_channel,
-    secure_channel,
-)
+from resilience.grpc._channels import client_interceptors, insecure_channel, secure_channel
 from resilience.grpc._failures import RPC_FAILURES, rpc_failures
+from resilience.grpc._options import channel_options
+from resilience.grpc.aio._channels import aio_client_interceptors
 
 __all__ = [
     "RPC_FAILURES",

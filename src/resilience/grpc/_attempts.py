@@ -1,43 +1,53 @@
-"""The base class of the attempts of an RPC, for the synchronous API and for `grpc.aio`."""
+"""What an attempt of an RPC is, for the synchronous API and for `grpc.aio`: its details, its request and its error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from resilience.grpc._call import BaseRpcCall
 from resilience.grpc._guard import Guard
+from resilience.grpc._requests import AnyRequest
 
 
 class BaseAttempts:
-    """The attempts of one RPC. A subclass makes them; this class has their arguments, their number and their results.
+    """The attempts of one RPC. A subclass makes them; this class has what they send, their number and their errors.
 
     Args:
         guard: the guard of the channel.
         continuation: the function of gRPC that starts an attempt.
         details: the `ClientCallDetails` of the RPC. Its metadata is read once, since it may be an iterator.
-        request: the request message; every attempt sends it anew.
+        request: what the attempts send.
+
     """
 
     local_response: ClassVar[type[Any]]
     """The class of the call of a response that no attempt has received; set by the subclass."""
 
-    def __init__(self, guard: Guard, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> None:
-        self._guard = guard
+    def __init__(
+        self, guard: Guard, continuation: Callable[[Any, Any], Any], details: Any, request: AnyRequest
+    ) -> None:
+        self.guard = guard
+        self.details = details
         self._continuation = continuation
-        self._details = details
         self._metadata = None if details.metadata is None else tuple(details.metadata)
-        self._request = request
+        self.request_source = request
         self._begun = 0
         self._good: list[tuple[Any, Any]] = []
 
-    def _count(self) -> bool:
+    def _begin(self) -> bool:
         """Count an attempt that begins now, and return whether its channel is disconnected, for `_examine`."""
         self._begun += 1
-        return self._guard.connectivity.is_disconnected()
+        return self.guard.connectivity.is_disconnected()
+
+    def _pairs(self, call: BaseRpcCall) -> tuple[Any, ...] | None:
+        """Return the metadata of an attempt; None for none."""
+        added = self.guard.metadata_of(call)
+        return self._metadata if not added else (*(self._metadata or ()), *added)
 
     def _examine(self, error: Exception, disconnected: bool) -> None:
         """Have the guard examine the error of the latest attempt; see `Guard.examine`."""
-        self._guard.examine(error, disconnected=disconnected, first=self._begun == 1)
+        self.guard.examine(error, disconnected=disconnected, first=self._begun == 1)
 
     def _add(self, response: Any, call: Any) -> Any:
         """Remember the call of an attempt that succeeded, and return its response."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -14,7 +13,7 @@ from resilience.errors import (
     RejectedError,
     ResilienceError,
 )
-from resilience.grpc._outcomes import Finished
+from resilience.grpc._outcomes import RaisedOutcome
 
 
 def code_for(error: object) -> grpc.StatusCode:
@@ -30,11 +29,8 @@ class ChannelClosed(RejectedError):
     """The channel was closed between two attempts: the second was not made, and the error of the first is raised."""
 
 
-class ResilienceRpcError(grpc.RpcError, Finished):
-    """The base that makes an error of the pipeline an error of the synchronous API.
-
-    As the errors of grpc, it is the call and its future at once.
-    """
+class ResilienceRpcError(RaisedOutcome):
+    """The base that makes an error of the pipeline an error of the synchronous API."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status code."""
@@ -43,30 +39,6 @@ class ResilienceRpcError(grpc.RpcError, Finished):
     def details(self) -> str:
         """Return the message of the error."""
         return str(self)
-
-    def trailing_metadata(self) -> Any:
-        """Return no metadata: no server was called, or none answered."""
-        return ()
-
-    def result(self, timeout: float | None = None) -> NoReturn:
-        """Raise this error."""
-        del timeout
-        raise self
-
-    def exception(self, timeout: float | None = None) -> Exception:
-        """Return this error."""
-        del timeout
-        return self
-
-    def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Return the traceback. An error that has none yet is raised and caught here, as grpc does with its own."""
-        del timeout
-        if self.__traceback__ is None:
-            try:
-                raise self
-            except Exception:
-                return self.__traceback__
-        return self.__traceback__
 
 
 class AioResilienceRpcError(grpc.aio.AioRpcError):
@@ -97,6 +69,18 @@ class AioResilienceRpcError(grpc.aio.AioRpcError):
 
     def __repr__(self) -> str:
         return Exception.__repr__(self)
+
+
+class LocalAioRpcError(grpc.aio.AioRpcError):
+    """An error of `grpc.aio` with a status that has not come from a server.
+
+    Args:
+        code: the status code.
+        details: the details of the status.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
 _joined: dict[tuple[type, type], type[Any]] = {}

@@ -10,8 +10,11 @@ from grpc import RpcError, StatusCode
 from grpc.aio import BaseError, UsageError
 
 from resilience._outcome.allowlist import ANSWER, Allowlist, Failure, FailureKind, Verdict
+from resilience.grpc._status_details import DETAILS_KEY, retry_delay
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+ITERATOR_FAILED: Final = "Exception iterating requests!"
+"""The details of an UNKNOWN that grpcio raises if the request iterator of the caller raises an exception."""
 NEVER_SENT: Final = "_resilience_never_sent"
 """The attribute of an error whose request was certainly never sent; set by `Guard.examine`."""
 
@@ -24,6 +27,7 @@ DEFAULT_CODES: Final = frozenset(
         StatusCode.DATA_LOSS,
         StatusCode.RESOURCE_EXHAUSTED,
         StatusCode.ABORTED,
+        StatusCode.CANCELLED,
     }
 )
 _KINDS: Final = {
@@ -37,13 +41,23 @@ _NOT_RETRIED: Final = frozenset(
 _RESETS: Final = ("rst_stream", "rst stream", "unexpected eos on data frame")
 """The details of an INTERNAL that is a stream reset; the same texts as in google-cloud-spanner and -bigtable."""
 _LOCAL_FAULTS: Final = frozenset(
-    {"Exception serializing request!", "Exception deserializing response!", "Invalid metadata"}
+    {
+        (StatusCode.INTERNAL, "Exception serializing request!"),
+        (StatusCode.INTERNAL, "Exception deserializing response!"),
+        (StatusCode.INTERNAL, "Invalid metadata"),
+        (StatusCode.UNKNOWN, ITERATOR_FAILED),
+    }
 )
-"""The details of an INTERNAL that grpcio raises for a mistake of the caller: the request or metadata cannot be sent."""
+"""The codes and details with which grpcio raises a mistake of the caller: requests or metadata cannot be sent."""
 _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metadata")
 """The details of an UNAVAILABLE that gRPC raises where it cannot get the credentials of the caller; it may pass."""
-_CLOSED: Final = "Channel closed!"
+CLOSED: Final = "Channel closed!"
 """The details of a CANCELLED that grpcio raises when the caller closes the channel."""
+CANCELLED: Final = "Locally cancelled by application!"
+"""The details of a CANCELLED that grpcio raises when the caller cancels the RPC."""
+COLLECTED: Final = "Cancelled upon garbage collection!"
+"""The details of a CANCELLED that grpcio raises when the caller drops the RPC."""
+_LOCAL_ENDS: Final = frozenset({CLOSED, CANCELLED, COLLECTED})
 _NOT_INVOKED: Final = "Cannot invoke RPC"
 _NOT_SENT: Final = (_NOT_INVOKED, "metadata was invalid")
 """How the messages of ValueErrors of grpcio's synchronous API begin; `grpc.aio` has its own exceptions for these."""
@@ -57,7 +71,8 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
     Args:
         codes: the status codes that are failures. The codes of `RPC_FAILURES` are treated as described there; any other
             code is counted by circuit breakers, and retried if the call is idempotent. A code that is not given is an
-            answer of a healthy server, except for CANCELLED, which is then neither a success nor a failure.
+            answer of a healthy server, except for CANCELLED, which is then neither a success nor a failure. A CANCELLED
+            that the caller has caused is never a failure.
 
     Raises:
         TypeError: an element of `codes` is not a `grpc.StatusCode`.
@@ -76,25 +91,27 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         if code is None:
             return None
         details = details_of(error)
-        if code is StatusCode.CANCELLED and (code not in listed or details == _CLOSED):
+        if code is StatusCode.CANCELLED and (code not in listed or details in _LOCAL_ENDS):
             return None
         if code not in listed:
             return ANSWER
-        if code is StatusCode.INTERNAL and details in _LOCAL_FAULTS:
+        if (code, details) in _LOCAL_FAULTS:
             return None
         local = code is StatusCode.UNAVAILABLE and details.startswith(_NO_CREDENTIALS)
         counted = code not in _NOT_COUNTED and not local
         kind = _KINDS.get(code, FailureKind.TRANSIENT)
-        allowed, delay = pushback(error)
+        trailers = trailers_of(error)
+        allowed, delay = pushback(trailers)
         if not allowed:
             return Failure(kind, retryable=False, counted=counted)
         if delay is not None:
             # The server asks for the retry, so that it is safe for any method (gRFC A6, "Pushback").
-            return Failure(kind, delay, unprocessed=True, counted=counted)
-        retryable = code not in _NOT_RETRIED
-        if code is StatusCode.INTERNAL:
+            return Failure(kind, delay, unprocessed=True, counted=counted, exact=True)
+        delay = retry_info(trailers)
+        retryable = code not in _NOT_RETRIED or delay is not None
+        if code is StatusCode.INTERNAL and delay is None:
             retryable = any(text in details.lower() for text in _RESETS)
-        return Failure(kind, unprocessed=never_sent(error), retryable=retryable, counted=counted)
+        return Failure(kind, delay, unprocessed=never_sent(error), retryable=retryable, counted=counted)
 
     return Allowlist(RpcError, when=rpc_failure)
 
@@ -106,8 +123,8 @@ def is_caller_fault(error: Exception) -> bool:
     """
     code = code_of(error)
     if code is not None:
-        faulty = code is StatusCode.INTERNAL and details_of(error) in _LOCAL_FAULTS
-        return faulty or code is StatusCode.CANCELLED
+        details = details_of(error)
+        return (code, details) in _LOCAL_FAULTS or (code is StatusCode.CANCELLED and details in _LOCAL_ENDS)
     return isinstance(error, BaseError) or (isinstance(error, ValueError) and str(error).startswith(_NOT_SENT))
 
 
@@ -132,15 +149,28 @@ def details_of(error: Any) -> str:
     return details if isinstance(details, str) else ""
 
 
-def pushback(error: Any) -> tuple[bool, float | None]:
+def trailers_of(error: Any) -> Any:
+    """Return the trailing metadata of an error, pairs of key and value."""
+    method = getattr(error, "trailing_metadata", None)
+    trailers: Any = method() if callable(method) else None
+    return trailers or ()
+
+
+def retry_info(trailers: Any) -> float | None:
+    """Return the delay of a `google.rpc.RetryInfo` in trailing metadata, in seconds, > 0; None if there is none."""
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return retry_delay(value)
+    return None
+
+
+def pushback(trailers: Any) -> tuple[bool, float | None]:
     """Return whether the server permits a retry, and the seconds to wait before it; None where it gives no delay.
 
     gRFC A6: `grpc-retry-pushback-ms` in the trailing metadata is a 32-bit integer in decimal. A value that is negative
     or cannot be parsed forbids a retry. Of several values, the longest counts.
     """
-    method = getattr(error, "trailing_metadata", None)
-    trailing: Any = method() if callable(method) else None
-    values = [value for key, value in trailing or () if key == PUSHBACK_KEY]
+    values = [value for key, value in trailers if key == PUSHBACK_KEY]
     if not values:
         return True, None
     if not all(isinstance(value, str) and _DELAY.fullmatch(value) for value in values):
@@ -157,8 +187,8 @@ def never_sent(error: Exception) -> bool:
 RPC_FAILURES: Final = rpc_failures()
 """The failures of RPCs, by status code: the default `failures` of a channel whose pipeline has none.
 
-All other codes are answers of a healthy server, except for CANCELLED, which is neither a success nor a failure: the
-caller has cancelled the call or closed the channel, and that says nothing about the health of the server.
+All other codes are answers of a healthy server. A CANCELLED that the caller has caused, by cancelling the call or
+closing the channel, is neither a success nor a failure, since it does not indicate the health of the server.
 
 | code | kind | counted | retried if idempotent |
 |---|---|---|---|
@@ -168,11 +198,14 @@ caller has cancelled the call or closed the channel, and that says nothing about
 | UNKNOWN, DATA_LOSS | TRANSIENT | yes | no |
 | RESOURCE_EXHAUSTED | OVERLOAD | no | no |
 | ABORTED | TRANSIENT | no | yes |
+| CANCELLED by the server, such as one that shuts down | TRANSIENT | yes | yes |
 
 "Counted" means that circuit breakers count the failure.
 
 `grpc-retry-pushback-ms` in the trailing metadata (gRFC A6) takes precedence over the last column: a delay permits a
-retry after any of these codes, idempotent or not, when the delay is over; any other value forbids it.
+retry after any of these codes, idempotent or not, when exactly that delay is over; any other value forbids it. A
+`google.rpc.RetryInfo` in the status details permits the retry of an idempotent call after any of these codes, and its
+delay is the shortest wait.
 
 Mistakes of the caller to which gRPC gives one of these codes are not failures of the server: a serializer that raises
 and metadata that cannot be sent are no failures, and an UNAVAILABLE because credentials cannot be obtained is not

@@ -1,53 +1,48 @@
-"""What a guarded channel needs in both APIs: which methods are idempotent, deadlines, and the examination of errors."""
+"""What a guarded channel needs in both APIs: the options of its methods, deadlines, and the examination of errors."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable
+from itertools import count
 from numbers import Real
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeVar
 
-import grpc
+from grpc import StatusCode
 
-from resilience._call.call import CallOptions
-from resilience._call.caller import Caller, is_async, options_of
+from resilience._call.ambient import inbound_attempt
+from resilience._call.caller import Caller, options_of
 from resilience._call.entry import aexecute, execute
+from resilience._call.propagation import ATTEMPT_COUNT
 from resilience._call.running_call import GIVEN, RunningCall
 from resilience._outcome.unlisted import KNOWN
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
-from resilience._util.log_once import hook_failed
 from resilience.errors import ResilienceError
+from resilience.grpc._call import BaseRpcCall, SendsRequest
 from resilience.grpc._connectivity import Connectivity
 from resilience.grpc._errors import ChannelClosed, make_rpc_error
-from resilience.grpc._failures import NEVER_SENT, RPC_FAILURES, code_of, is_caller_fault, is_closed
-
-Idempotent: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool | None] | None"
-"""Which methods may be repeated: all or none, names or patterns of methods, or a function of the name of a method.
-
-A function returns True or False; None and any other value count as False."""
+from resilience.grpc._failures import CLOSED, NEVER_SENT, RPC_FAILURES, is_caller_fault, is_closed
+from resilience.grpc._methods import (
+    CALLS_TO_WATCH,
+    HEALTH_CHECKS,
+    Idempotent,
+    MethodOptions,
+    Patterns,
+    declared_idempotent,
+    matcher,
+)
+from resilience.grpc._outcomes import LocalRpcError
 
 ENDLESS: Final = 1e9
 """Seconds: a timeout from this on is none. grpc itself uses a number of this size for "no deadline" (#26236)."""
 MAX_CACHED_METHODS: Final = 1000
 """The number of methods whose options are remembered. It bounds the memory where names are generated."""
+PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
+"""The key in the metadata of a retry with the number of attempts before it (gRFC A6).
 
+gRPC removes it from what an application sends if the retries of the channel are enabled."""
 
-class RpcCall(RunningCall):
-    """An RPC as a call of the pipeline."""
-
-    __slots__ = ()
-
-    single_attempt = True
-
-    def caused_by_deadline(self, error: Exception) -> bool:
-        """Return whether an error that came at the deadline or later was caused by the deadline.
-
-        A DEADLINE_EXCEEDED was: the timers of gRPC fire late, never early, and the deadline that gRPC sends to the
-        server is rounded up, so one that comes earlier was sent by the server.
-        """
-        return super().caused_by_deadline(error) or code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+CallT = TypeVar("CallT", bound=BaseRpcCall)
 
 
 class Guard:
@@ -58,12 +53,18 @@ class Guard:
         idempotent: which methods may be repeated; None for what was given to `standard`, if it made the pipeline.
         error_class: the class of errors of gRPC that errors of the pipeline are made; see `make_rpc_error`.
         target: the target of the channel; None if it is unknown.
-        single_attempt: whether the channel makes one attempt for each attempt of the pipeline: it has no built-in
-            retries and no inner interceptors. Only then an unreachable server means that nothing was sent.
+        propagate: whether each attempt sends its number.
+        unguarded: the methods that bypass the pipeline.
+        single_attempt: whether the channel makes one attempt for each attempt of the pipeline: it has no inner
+            interceptors. Only then an unreachable server means that nothing was sent.
+
+    Attributes:
+        closed: whether the channel was closed, if it was made by this library.
+        running: the RPCs whose pipelines run on threads of their own.
 
     Raises:
-        TypeError: `pipeline` or `idempotent` has the wrong type.
-        ValueError: a name or pattern in `idempotent` can match no method.
+        TypeError: a parameter has the wrong type.
+        ValueError: a name or pattern in `idempotent` or `unguarded` can match no method.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Guard:
         error_class: type[Any],
         target: str | None = None,
         *,
+        propagate: bool = False,
+        unguarded: str | Iterable[str] = HEALTH_CHECKS,
         single_attempt: bool = False,
     ) -> None:
         given: Any = pipeline
@@ -81,58 +84,115 @@ class Guard:
         self.pipeline = pipeline
         self._entry, _ = pipeline.entry()
         standard: Any = pipeline
-        self._is_idempotent = matcher(getattr(standard, "idempotent", None) if idempotent is None else idempotent)
+        self._is_idempotent, patterns = matcher(
+            getattr(standard, "idempotent", None) if idempotent is None else idempotent
+        )
+        self._unguarded = Patterns("unguarded", unguarded)
+        self._propagate = validation.flag("propagate", propagate)
         self._error_class = error_class
         self._target = target
         self.connectivity = Connectivity(target if single_attempt else None)
-        self._options: dict[str, CallOptions] = {}
+        self._options: dict[str, MethodOptions] = {}
+        self._has_patterns = patterns is not None
+        self._unmatched = patterns
+        self._calls = count(1)
+        self.closed = False
+        self.running: set[Any] = set()
 
-    def call(self, method: str, timeout: float | None, attempt: Callable[[], Any]) -> RpcCall:
+    def close(self) -> None:
+        """End the waits of the RPCs whose pipelines run on threads, since the channel is closed."""
+        self.closed = True
+        for rpc in list(self.running):
+            rpc.close()
+
+    def options(self, method: str) -> MethodOptions:
+        """Return the options of the calls of a method, such as "/package.Service/Get"."""
+        if self._unmatched is not None:
+            self._watch(self._unmatched)
+        return self._options.get(method) or self._method_options(method)
+
+    def call(
+        self,
+        kind: type[CallT],
+        options: MethodOptions,
+        timeout: float | None,
+        attempt: Callable[[Any], Any],
+        request: SendsRequest,
+    ) -> CallT:
         """Return the call of an RPC.
 
         Args:
-            method: the name of the method, such as "/package.Service/Get".
-            timeout: the seconds that the whole call may take, all attempts and waits included; None for no limit.
-            attempt: the function that makes an attempt.
+            kind: the class of the call.
+            options: the options of its method.
+            timeout: the seconds that the whole call may take, all attempts and waits included. None, infinity, NaN and
+                numbers that gRPC cannot express mean no limit.
+            attempt: the function that makes an attempt; it is called with the call.
+            request: what the attempts send.
 
         Raises:
             TypeError: `timeout` is not a number.
-            ValueError: `timeout` is NaN.
         """
-        call = RpcCall.make(self._options.get(method) or self._method_options(method), attempt, (), {})
-        if timeout is not None and _validated(timeout) < ENDLESS:
-            at = clock.monotonic() + timeout
+        call = kind.make(options, attempt, (), {})
+        call.request = request
+        if timeout is not None and _validated(timeout) < ENDLESS:  # not so for NaN
+            at = clock.monotonic() + max(0.0, timeout)
             if at < call.deadline:
                 call.deadline = call.total_deadline = at
                 call.deadline_source = call.total_deadline_source = GIVEN
         return call
 
-    def _method_options(self, method: str) -> CallOptions:
+    def _method_options(self, method: str) -> MethodOptions:
         """Return the options of the calls of a method, and remember them."""
         known = options_of(self.pipeline, RPC_FAILURES, target=self._target)
         idempotent = self._is_idempotent(method)
+        if idempotent is None and not self._has_patterns:
+            idempotent = known.idempotent
+        hedgeable = idempotent is True
         if idempotent is None:
-            idempotent = bool(known.idempotent)
-        options = CallOptions(known.pipeline, known.operation or method, known.target, idempotent, known.failures)
+            idempotent, hedgeable = declared_idempotent(method)
+        bypasses = self._unguarded.match(method)
+        options = MethodOptions(known, method, idempotent=idempotent, hedgeable=hedgeable, bypasses=bypasses)
         if len(self._options) < MAX_CACHED_METHODS:
             self._options[method] = options
         return options
 
-    def run(self, call: RunningCall) -> Any:
-        """Make an RPC and return its response. Errors of the pipeline are made errors of gRPC."""
+    def _watch(self, patterns: Patterns) -> None:
+        """Report the patterns of `idempotent` that no method has matched, once, after some calls."""
+        if not patterns.unmatched:
+            self._unmatched = None
+        elif next(self._calls) > CALLS_TO_WATCH:
+            self._unmatched = None
+            patterns.report_unmatched(self._options)
+
+    def run(self, call: BaseRpcCall) -> Any:
+        """Make an RPC and return its result. Errors of the pipeline are made errors of gRPC."""
         try:
             return execute(self._entry, call)
         except ResilienceError as error:
-            make_rpc_error(error, self._error_class)
+            self.translate(error)
             raise
+        finally:
+            call.end()
 
-    async def arun(self, call: RunningCall) -> Any:
-        """Make an RPC and return its response. Errors of the pipeline are made errors of gRPC."""
+    async def arun(self, call: BaseRpcCall) -> Any:
+        """Make an RPC and return its result. Errors of the pipeline are made errors of gRPC."""
         try:
             return await aexecute(self._entry, call)
         except ResilienceError as error:
-            make_rpc_error(error, self._error_class)
+            self.translate(error)
             raise
+        finally:
+            call.end()
+
+    def translate(self, error: ResilienceError) -> None:
+        """Make an error of the pipeline an error of gRPC, too."""
+        make_rpc_error(error, self._error_class)
+
+    def metadata_of(self, call: RunningCall) -> tuple[tuple[str, str], ...]:
+        """Return the metadata that an attempt sends in addition to that of the caller."""
+        number = max(call.attempt, inbound_attempt(call.ambient)) if self._propagate else 1
+        added = ((ATTEMPT_COUNT, str(number)),) if self._propagate else ()
+        return added if call.attempt == 1 else (*added, (PREVIOUS_ATTEMPTS, str(call.attempt - 1)))
 
     def examine(self, error: Exception, *, disconnected: bool, first: bool = True) -> None:
         """Mark the error of an attempt whose request was certainly never sent, and one that the caller has caused.
@@ -144,9 +204,13 @@ class Guard:
 
         Raises:
             ChannelClosed: it was not the first attempt, and it was not made because the channel is closed.
+            LocalRpcError: it was the first attempt, and the channel was closed since the call was made.
         """
-        if not first and is_closed(error):
-            raise ChannelClosed("the channel was closed") from error
+        if is_closed(error):
+            if not first:
+                raise ChannelClosed("the channel was closed") from error
+            if self.closed:
+                raise LocalRpcError(StatusCode.CANCELLED, CLOSED) from error
         if self.connectivity.never_sent(error, disconnected=disconnected):
             error.__dict__[NEVER_SENT] = True
         if is_caller_fault(error):
@@ -154,69 +218,22 @@ class Guard:
 
 
 def _validated(timeout: Any) -> float:
-    """Return the timeout of an RPC as a float, if it is a number."""
+    """Return the timeout of an RPC, if it is a number."""
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    if timeout != timeout:
-        raise ValueError("timeout must be a number of seconds, not nan")
-    return float(timeout)
+    seconds: float = timeout
+    return seconds
 
 
 def timeout_until(deadline: float) -> float | None:
-    """Return the timeout, in seconds, of an attempt that must end at `deadline`; None where there is no deadline.
+    """Return the timeout, in seconds, of an attempt that must end at `deadline`; None where gRPC can express none.
 
     It is never 0, since a call with a timeout of 0 succeeds now and then.
     """
-    return None if deadline == FOREVER else max(deadline - clock.monotonic(), _MIN_TIMEOUT)
+    if deadline == FOREVER:
+        return None
+    left = deadline - clock.monotonic()
+    return None if left >= ENDLESS else max(left, _MIN_TIMEOUT)
 
 
 _MIN_TIMEOUT: Final = 0.001
-
-
-def matcher(idempotent: Any) -> Callable[[str], bool | None]:
-    """Return a function that returns whether a method is idempotent; None where `idempotent` is None.
-
-    Raises:
-        TypeError: `idempotent` has the wrong type, such as a mapping or an async function.
-        ValueError: a name or pattern can match no method.
-    """
-    if idempotent is None or isinstance(idempotent, bool):
-        return lambda method: idempotent
-    if callable(idempotent):
-        if is_async(idempotent):
-            raise TypeError(f"idempotent takes a plain predicate, not one that is async: {idempotent!r}")
-        return lambda method: _call_predicate(idempotent, method)
-    if not isinstance(idempotent, Iterable) or isinstance(idempotent, Mapping):
-        raise TypeError(
-            "idempotent must be True or False, names or patterns of methods such as "
-            f'"/package.Service/Get*", or a predicate of the name of a method, not {idempotent!r}'
-        )
-    patterns = [idempotent] if isinstance(idempotent, str) else _listed(idempotent)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"a pattern in idempotent must be a string, not {pattern!r}")
-        has_wildcards = any(sign in pattern for sign in "*?[")
-        if not (pattern.startswith(("/", "*")) if has_wildcards else _NAME.fullmatch(pattern)):
-            raise ValueError(
-                'a pattern in idempotent must be "/package.Service/Method", or have wildcards, such as '
-                f'"/package.Service/Get*" or "*/Get*"; {pattern!r} would match no method'
-            )
-    return lambda method: any(fnmatchcase(method, pattern) for pattern in patterns)
-
-
-_NAME: Final = re.compile(r"/[^/]+/.+")
-
-
-def _listed(patterns: Any) -> list[Any]:
-    """Return the patterns in a list, of any type."""
-    return [*patterns]
-
-
-def _call_predicate(predicate: Callable[[str], object], method: str) -> bool:
-    """Return what the user's predicate returns for a method; False if it raises or does not return True or False."""
-    try:
-        answer = predicate(method)
-        return False if answer is None else validation.flag("what the idempotent predicate returns", answer)
-    except Exception as error:
-        hook_failed("idempotent predicate", predicate, error)
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -129,6 +130,67 @@ class LocalError(Finished):
         """Return the traceback of the exception."""
         del timeout
         return self._error.__traceback__
+
+
+class RaisedOutcome(grpc.RpcError, Finished):
+    """The base of errors that are the outcome of an RPC: as the errors of grpc, the call and its future at once."""
+
+    @abstractmethod
+    def details(self) -> str:
+        """Return the details of the status."""
+
+    def trailing_metadata(self) -> Any:
+        """Return no metadata: no server was called, or none answered."""
+        return ()
+
+    def result(self, timeout: float | None = None) -> NoReturn:
+        """Raise this error."""
+        del timeout
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Exception:
+        """Return this error."""
+        del timeout
+        return self
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        """Return the traceback. An error that has none yet is raised and caught here, as grpc does with its own."""
+        del timeout
+        if self.__traceback__ is None:
+            try:
+                raise self
+            except Exception:
+                return self.__traceback__
+        return self.__traceback__
+
+
+class LocalRpcError(RaisedOutcome):
+    """An error with a status that has not come from a server.
+
+    Args:
+        code: the status code.
+        details: the details of the status.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(code, details)
+        self._code = code
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+        return self._code
+
+    def details(self) -> str:
+        """Return the details of the status."""
+        return self._details
+
+    def cancelled(self) -> bool:
+        """Return whether the RPC was cancelled."""
+        return self._code is grpc.StatusCode.CANCELLED
+
+    def __str__(self) -> str:
+        return f"{self._code.name}: {self._details}"
 
 
 def error_of(outcome: Any) -> Exception | None:

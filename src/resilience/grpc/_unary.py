@@ -1,74 +1,51 @@
-"""Unary-unary RPCs of the synchronous API: `stub.Method()`, `.with_call()` and `.future()`."""
+"""The attempts of RPCs of the synchronous API with a single response."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
-from resilience._call.ambient import ambient_deadline
 from resilience.grpc._attempts import BaseAttempts
-from resilience.grpc._future import RpcFuture
-from resilience.grpc._guard import Guard, timeout_until
+from resilience.grpc._call import BaseRpcCall
+from resilience.grpc._guard import timeout_until
 from resilience.grpc._outcomes import LocalResponse, error_of, outcome_of
 
-_BLOCKS: Final = "with_call.<locals>.continuation"
-"""How the qualified name of a continuation of grpc ends that waits for the end of the attempt."""
 
-
-class UnaryUnaryInterceptor(grpc.UnaryUnaryClientInterceptor):
-    """Passes each RPC through a pipeline. Inner interceptors see every attempt, outer interceptors see one call.
-
-    Args:
-        guard: the guard of the channel.
-    """
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-
-    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Make the RPC and return its outcome, or start it and return a future.
-
-        grpc calls this both for blocking calls and for futures. Only the name of the continuation distinguishes them.
-        If it has neither name, since another interceptor has wrapped it, a future is right in both cases: a blocking
-        call then waits for its result.
-        """
-        attempts = Attempts(self._guard, continuation, client_call_details, request)
-        method, timeout = client_call_details.method, client_call_details.timeout
-        if getattr(continuation, "__qualname__", "").endswith(_BLOCKS):
-            return attempts.call_of(self._guard.run(self._guard.call(method, timeout, attempts)))
-        future = RpcFuture(attempts)
-        future.start(self._guard, self._guard.call(method, timeout, future.attempt))
-        return future
-
-
-class Attempts(BaseAttempts):
-    """The attempts of one RPC of the synchronous API. Calling it makes one attempt and returns the response."""
+class SyncAttempts(BaseAttempts):
+    """The attempts of one RPC of the synchronous API."""
 
     local_response = LocalResponse
 
-    def __call__(self) -> Any:
-        """Make an attempt and return its response, or raise its error."""
-        return self.finish(*self.begin())
+    def _start(self, call: BaseRpcCall, deadline: float) -> Any:
+        """Start an attempt that gRPC is to end at `deadline`, and return what gRPC returns."""
+        details = Details(self.details, timeout_until(deadline), self._new_metadata(call))
+        return self._continuation(details, self.request_source.for_attempt())
 
-    def begin(self) -> tuple[Any, bool]:
-        """Start an attempt whose timeout is the time left until the deadline.
+    def _new_metadata(self, call: BaseRpcCall) -> Any:
+        """Return the metadata for one attempt: a new list if a list was given, since interceptors may change it."""
+        pairs = self._pairs(call)
+        return list(pairs) if pairs is not None and isinstance(self.details.metadata, list) else pairs
+
+
+class UnaryAttempts(SyncAttempts):
+    """The attempts of one RPC with a single response. Calling it makes one attempt and returns the response."""
+
+    def __call__(self, call: BaseRpcCall) -> Any:
+        """Make an attempt and return its response, or raise its error."""
+        return self.finish(*self.begin(call, call.current_deadline()))
+
+    def begin(self, call: BaseRpcCall, deadline: float) -> tuple[Any, bool]:
+        """Start an attempt that gRPC is to end at `deadline`.
 
         Returns:
-            The attempt, and whether the channel was disconnected; both are for `finish`.
+            Its outcome or future, and whether the channel was disconnected; both are for `finish`.
         """
-        disconnected = self._count()
-        details = Details(self._details, timeout_until(ambient_deadline()), self._new_metadata())
+        disconnected = self._begin()
         try:
-            return self._continuation(details, self._request), disconnected
+            return self._start(call, deadline), disconnected
         except Exception as error:  # such as for a future of a closed channel
             return outcome_of(error), disconnected
-
-    def _new_metadata(self) -> Any:
-        """Return the metadata for one attempt: a new list if a list was given, since interceptors may change it."""
-        if self._metadata is not None and isinstance(self._details.metadata, list):
-            return list(self._metadata)
-        return self._metadata
 
     def finish(self, outcome: Any, disconnected: bool) -> Any:
         """Wait for the end of an attempt and return its response, or raise its error."""
@@ -91,4 +68,4 @@ class Details(grpc.ClientCallDetails):
         self.metadata = metadata
         self.credentials = given.credentials
         self.wait_for_ready = given.wait_for_ready
-        self.compression = given.compression
+        self.compression = getattr(given, "compression", None)

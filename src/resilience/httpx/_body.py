@@ -10,6 +10,7 @@ from typing import Any, Final
 from resilience._call import deadline_errors
 from resilience._call.running_call import UNPHASED, DeadlineSource
 from resilience._call.settlement import DeferredSettlement
+from resilience._call.silences import Silences
 from resilience._outcome.ending import Ending
 from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import pending, run_pending, settle_from_finalizer
@@ -18,7 +19,6 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._modules import httpx_module_of
 from resilience.httpx._network import attempt_timeouts
-from resilience.httpx._silences import Silences
 
 DRAIN_BYTES: Final = 65_536
 """The number of bytes up to which the body of a discarded response is read."""

@@ -100,13 +100,16 @@ class RetrySettings(Value):
     def with_hint(self, strategy: object, seconds: Any, failure: Failure) -> float:
         """Return the validated wait of a strategy, or that which the server's hint asks for if it is longer.
 
-        Up to a fifth is added to a hint, so that calls that were given the same one do not come back together.
+        Up to a fifth is added to a hint, so that calls that were given the same one do not come back together. A hint
+        that is exact is the wait.
         """
         wait: float = seconds
         if seconds.__class__ is not float or not 0.0 <= seconds < FOREVER:
             wait = validation.number(f"what {strategy!r} returns", seconds)
         hint = failure.retry_after
         if hint is not None and self.max_retry_after > 0:
+            if failure.exact:
+                return hint
             wait = max(wait, hint + min(HINT_SPREAD * hint, MAX_HINT_SPREAD) * clock.random.random())
         return wait
 

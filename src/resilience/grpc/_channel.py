@@ -1,0 +1,61 @@
+"""The channel of the synchronous API that the makers return."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from resilience.grpc._guard import Guard
+
+
+class GuardedChannel(grpc.Channel):
+    """An intercepted channel that ends the waits of its RPCs when it is closed.
+
+    Args:
+        channel: the intercepted channel.
+        guard: the guard of its interceptors.
+    """
+
+    def __init__(self, channel: grpc.Channel, guard: Guard) -> None:
+        self._channel = channel
+        self._guard = guard
+
+    def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:
+        """Have `callback` called with each new state of the connection; see `grpc.Channel`."""
+        self._channel.subscribe(callback, bool(try_to_connect))
+
+    def unsubscribe(self, callback: Any) -> None:
+        """Remove what `subscribe` has added."""
+        self._channel.unsubscribe(callback)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what makes RPCs with one request and one response; see `grpc.Channel`."""
+        return self._channel.unary_unary(*args, **kwargs)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what makes RPCs with one request and a stream of responses; see `grpc.Channel`."""
+        return self._channel.unary_stream(*args, **kwargs)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what makes RPCs with a stream of requests and one response; see `grpc.Channel`."""
+        return self._channel.stream_unary(*args, **kwargs)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what makes RPCs with streams of requests and responses; see `grpc.Channel`."""
+        return self._channel.stream_stream(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close the channel. RPCs that run, that wait for another attempt or in a queue, end with CANCELLED."""
+        self._guard.close()
+        self._channel.close()
+
+    def __enter__(self) -> GuardedChannel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self.close()
+        return None

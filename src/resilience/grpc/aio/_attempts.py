@@ -1,0 +1,134 @@
+"""The attempts of RPCs of `grpc.aio`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from resilience._util.clock import clock
+from resilience.grpc._attempts import BaseAttempts
+from resilience.grpc._call import BaseRpcCall, StreamedRpcCall
+from resilience.grpc._errors import LocalAioRpcError
+from resilience.grpc._failures import ITERATOR_FAILED
+from resilience.grpc._guard import timeout_until
+from resilience.grpc._head import EMPTY, Head
+from resilience.grpc.aio._outcomes import AioLocalResponse
+
+
+def _ignored(attempt: object) -> None:
+    """Do nothing with an attempt that has started."""
+
+
+class AioAttempts(BaseAttempts):
+    """The attempts of one RPC of `grpc.aio`.
+
+    Only responses are awaited, never `code()` or metadata, through which a cancellation would not reach the server.
+    Cancel scopes of anyio have no effect on RPCs, since grpc runs interceptors in a separate task.
+    """
+
+    local_response = AioLocalResponse
+
+    async def _start(self, call: BaseRpcCall, deadline: float) -> Any:
+        """Start an attempt that gRPC is to end at `deadline`, and return its call."""
+        given = self.details
+        metadata = grpc.aio.Metadata(*self._pairs(call) or ())  # inner interceptors expect this type, and may change it
+        details = grpc.aio.ClientCallDetails(
+            given.method, timeout_until(deadline), metadata, given.credentials, given.wait_for_ready
+        )
+        return await self._continuation(details, self.request_source.for_attempt())
+
+    async def response(self, call: BaseRpcCall, started: Callable[[Any], None] = _ignored) -> Any:
+        """Make an attempt with a single response and return it, or raise its error.
+
+        Args:
+            call: the call.
+            started: called with the call of the attempt, when it has started.
+        """
+        attempt: Any = None
+        disconnected = self._begin()
+        try:
+            attempt = await self._start(call, call.current_deadline())
+            started(attempt)
+            response = await attempt
+        except Exception as error:
+            self._examine(error, disconnected)
+            raise
+        except BaseException as error:
+            self._cancel(attempt, error)
+            raise
+        return self._add(response, attempt)
+
+    async def head(self, call: StreamedRpcCall, started: Callable[[Any], None]) -> AioHead:
+        """Make an attempt with a stream of responses, and return its head at the first one, or raise its error.
+
+        The timeout of the attempt is that of the whole stream; the pipeline cancels it if its head is late.
+
+        Args:
+            call: the call.
+            started: called with the call of the attempt, when it has started.
+        """
+        stream: Any = None
+        at = clock.monotonic()
+        disconnected = self._begin()
+        try:
+            stream = await self._start(call, call.current_total_deadline())
+            started(stream)
+            responses = aiter(stream)
+            first = await anext(responses, EMPTY)
+        except Exception as error:
+            self._examine(error, disconnected)
+            raise
+        except BaseException as error:
+            self._cancel(stream, error)
+            raise
+        return AioHead(stream, responses, first, call, at)
+
+    def _cancel(self, attempt: Any, error: BaseException) -> None:
+        """Cancel an attempt whose wait has ended with an exception such as CancelledError.
+
+        If gRPC has cancelled it, since the request iterator has failed, raise an error that says so.
+        """
+        if attempt is None:
+            cancel_awaited(error)
+        else:
+            attempt.cancel()
+        task = asyncio.current_task()
+        cause: Exception | None = getattr(self.request_source, "error", None)
+        is_own = isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+        if cause is not None and is_own:
+            failed = LocalAioRpcError(grpc.StatusCode.UNKNOWN, ITERATOR_FAILED)
+            self._examine(failed, disconnected=False)
+            raise failed from cause
+
+
+class AioHead(Head):
+    """A stream of responses of `grpc.aio` whose first one has arrived; see `Head`.
+
+    Args:
+        responses: the iterator of the stream, from which the first one was taken.
+    """
+
+    __slots__ = ("responses",)
+
+    def __init__(
+        self, stream: Any, responses: AsyncIterator[Any], first: Any, call: StreamedRpcCall, started: float
+    ) -> None:
+        super().__init__(stream, first, call, started)
+        self.responses = responses
+
+
+def cancel_awaited(error: BaseException) -> None:
+    """Cancel the RPCs that were awaited when an exception was raised in a task.
+
+    An inner interceptor that awaits the status of its RPC does not cancel it when it is cancelled itself, and so the
+    server would go on. Whatever it has awaited was a method of the call, which is a frame of the traceback.
+    """
+    traceback = error.__traceback__
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
+        if isinstance(owner, grpc.aio.Call) and not owner.done():
+            owner.cancel()
+        traceback = traceback.tb_next
