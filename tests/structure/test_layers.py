@@ -29,14 +29,23 @@ DOORS = {
         "_call.ambient",
         "_call.call",
         "_call.caller",
+        "_call.deadline_errors",
         "_call.entry",
+        "_call.propagation",
         "_call.running_call",
+        "_call.settlement",
+        "_call.silences",
         "_outcome.allowlist",
+        "_outcome.ending",
         "_outcome.unlisted",
+        "_pipeline.standard",
+        "_runtime",
+        "_runtime.thread_timer",
         "_runtime.threads",
         "_util.clock",
         "_util.exports",
         "_util.extras",
+        "_util.finalizers",
         "_util.locks",
         "_util.log_once",
         "_util.validation",
@@ -51,6 +60,7 @@ DOORS = {
         "_call.retry_marks",
         "_call.running_call",
         "_call.settlement",
+        "_call.silences",
         "_outcome.allowlist",
         "_outcome.ending",
         "_outcome.http_status",
@@ -88,6 +98,8 @@ NEVER_FOR_DOORS = ("_policies", "_drivers")
 SHARED_BY_POLICIES = {"base", "blocks", "permits", "phases", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
 MAY_NAME_RUNTIMES = {"asgi", "_runtime", "testing", "_util.locks", "_util.clock"}
+MAY_NAME_ASYNCIO = "grpc.aio"
+"""The API of gRPC that runs on asyncio only."""
 
 
 def modules(root: Path) -> dict[str, str]:
@@ -130,7 +142,8 @@ def violations(root: Path, doors: dict[str, set[str]] = DOORS) -> list[str]:
         for name in imports(source, set(sources)):
             first, _, target = name.partition(".")
             if first != "resilience":
-                if first in RUNTIMES and not {room, module} & MAY_NAME_RUNTIMES:
+                of_asyncio = first == "asyncio" and module.startswith(f"{MAY_NAME_ASYNCIO}.")
+                if first in RUNTIMES and not ({room, module} & MAY_NAME_RUNTIMES or of_asyncio):
                     wrong.append(f"{module} names {name}")
             elif room in RANKS:
                 wrong += [f"{module} imports {name}"] if not is_downward(module, target) else []

@@ -31,6 +31,16 @@ TESTED_WITH = {
     "httpx/_routed": "httpx/_install",
     "httpx/_lifetime": "httpx/_transport",
     "events/_policy_types": "events/_types",
+    "grpc/_call": "grpc/_guard",
+    "grpc/_callbacks": "grpc/_future",
+    "grpc/_running": "grpc/_future",
+    "grpc/_head": "grpc/_stream",
+    "grpc/_iterated": "grpc/_stream",
+    "grpc/aio/_attempts": "grpc/_attempts",
+    "grpc/aio/_outcomes": "grpc/_outcomes",
+    "grpc/aio/_running": "grpc/aio/_calls",
+    "grpc/aio/_channels": "grpc/_channels",
+    "_call/silences": "httpx/_body",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600

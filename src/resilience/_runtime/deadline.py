@@ -46,8 +46,8 @@ def deadline_after(seconds: float | None) -> Generator[float]:
     """Set the ambient deadline for the calls in the `with` block, unless an earlier one is in force.
 
     Args:
-        seconds: the time from now, in seconds, >= 0. None, infinity and NaN mean none, since that is what others give for
-            a call without a deadline, such as `time_remaining()` of gRPC.
+        seconds: the time from now, in seconds, >= 0. None, infinity and NaN mean none, since that is what others give
+            for a call without a deadline, such as `time_remaining()` of gRPC.
 
     Yields:
         The deadline in force in the block, in seconds of the library's monotonic clock; infinity if there is none.

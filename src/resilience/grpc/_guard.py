@@ -219,7 +219,8 @@ class Guard:
 
 def _validated(timeout: Any) -> float:
     """Return the timeout of an RPC, if it is a number."""
-    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not is_number:
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     seconds: float = timeout
     return seconds

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
+from resilience._util.locks import make_lock
 from resilience.grpc._call import SendsRequest
 
 REPLAY_BYTES: Final = 262_144
@@ -124,7 +124,7 @@ class ReplayedRequests(RequestBuffer):
     def __init__(self, requests: Iterable[Any]) -> None:
         super().__init__()
         self._source = iter(requests)
-        self._reading = threading.Lock()
+        self._reading = make_lock()
         self._latest: Iterator[Any] | None = None
 
     def for_attempt(self) -> Iterator[Any]:

@@ -51,6 +51,8 @@ class RunningRpc(grpc.RpcError, grpc.Call, Future):
         self._in_flight: set[Any] = set()
         self._callbacks = Callbacks()
         self._wakes: list[Callable[[], object]] = []
+        self._attempt: Any = None
+        self._begun = 0
         self._deadline = FOREVER
 
     @abstractmethod
@@ -80,10 +82,13 @@ class RunningRpc(grpc.RpcError, grpc.Call, Future):
         """Have `cancel` cancel an attempt for the length of a block."""
         with self._mutex:
             self._in_flight.add(attempt)
+            self._attempt = attempt
+            self._begun += 1
             stopped = self._stop.stopped
         try:
             if stopped:
                 cancel_quietly(attempt)
+            self._wake()
             yield
         finally:
             self._in_flight.discard(attempt)
@@ -96,6 +101,7 @@ class RunningRpc(grpc.RpcError, grpc.Call, Future):
             self._outcome = _cancelled() if self._state is RpcState.CANCELLED else outcome
             if self._state is RpcState.RUNNING:
                 self._state = RpcState.DONE  # set after the outcome, since readers do not take the lock
+            self._attempt = None
         self._guard.running.discard(self)
         self._wake()
         self._ended()
@@ -113,17 +119,20 @@ class RunningRpc(grpc.RpcError, grpc.Call, Future):
             threads.stopping.set(None)  # cancelling the RPC must not interrupt its callbacks
 
     def _wake(self) -> None:
-        """Wake the threads that wait for the pipeline."""
+        """Wake the threads that wait for an attempt or for the end of the pipeline."""
         with self._mutex:
             wakes, self._wakes = self._wakes, []
         for wake in wakes:
             with contextlib.suppress(RuntimeError):  # the waiting thread was stopped at this moment, and is awake
                 wake()
 
-    def add_waker(self, wake: Callable[[], object]) -> bool:
-        """Have `wake` called when the pipeline has ended; return False, and do not call it, if it has already."""
+    def add_waker(self, wake: Callable[[], object], begun: int) -> bool:
+        """Have `wake` called when another attempt begins, or the pipeline ends.
+
+        Return False, and do not call it, if more than `begun` attempts have begun, or the pipeline has ended.
+        """
         with self._mutex:
-            if self._state is not RpcState.RUNNING:
+            if self._state is not RpcState.RUNNING or self._begun > begun:
                 return False
             self._wakes.append(wake)
             return True
@@ -139,15 +148,26 @@ class RunningRpc(grpc.RpcError, grpc.Call, Future):
         Raises:
             grpc.FutureTimeoutError: it has not ended within `timeout` seconds.
         """
-        if self._state is RpcState.RUNNING:
-            waiter = _Waiter(self)
-            try:
-                threads.park(waiter, FOREVER if timeout is None else clock.monotonic() + timeout)
-            finally:
-                waiter.remove()
-            if self._state is RpcState.RUNNING:
-                raise grpc.FutureTimeoutError
+        if self._is_running():
+            until = FOREVER if timeout is None else clock.monotonic() + timeout
+            self._park(until)
+            while self._is_running():
+                if clock.monotonic() >= until:
+                    raise grpc.FutureTimeoutError
+                self._park(until, self._begun)
         return _cancelled() if self._state is RpcState.CANCELLED else self._outcome
+
+    def _is_running(self) -> bool:
+        """Return whether the pipeline has not ended, and the RPC was not cancelled."""
+        return self._state is RpcState.RUNNING
+
+    def _park(self, until: float, begun: int = 0) -> None:
+        """Wait until more than `begun` attempts have begun, the pipeline has ended, or until that time."""
+        waiter = _Waiter(self, begun)
+        try:
+            threads.park(waiter, until)
+        finally:
+            waiter.remove()
 
     def _wait_for_result(self, timeout: float | None) -> tuple[Any, float | None]:
         """Wait for the end of the pipeline and return the outcome, and the seconds that are left of `timeout`."""
@@ -253,15 +273,16 @@ def _cancelled() -> LocalRpcError:
 
 
 class _Waiter:
-    """One wait for an RPC. `remove` removes its waker if the wait ends before the pipeline does."""
+    """One wait for an RPC. `remove` removes its waker if the wait ends before it is called."""
 
-    def __init__(self, rpc: RunningRpc) -> None:
+    def __init__(self, rpc: RunningRpc, begun: int) -> None:
         self._rpc = rpc
+        self._begun = begun
         self._wake: Callable[[], object] | None = None
 
     def add_waker(self, wake: Callable[[], object]) -> bool:
         self._wake = wake
-        return self._rpc.add_waker(wake)
+        return self._rpc.add_waker(wake, self._begun)
 
     def remove(self) -> None:
         if self._wake is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ import grpc
 
 from resilience._runtime import threads
 from resilience._runtime.thread_timer import Cut
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience._util.finalizers import settle_from_finalizer
 from resilience.grpc._call import StreamedRpcCall, mark_cut
 from resilience.grpc._callbacks import Callbacks
@@ -72,9 +71,6 @@ class ResponseStream(RunningRpc, Iterator[Any]):
         self._first: Any = EMPTY
         self._stream: Any = None
         self._cut: Cut | None = None
-        self._changed = threading.Condition(self._mutex)
-        self._attempt: Any = None
-        self._number = 0
 
     def attempt(self, call: StreamedRpcCall) -> Head:
         """Make an attempt and return the head of its stream; the function that the pipeline calls."""
@@ -83,10 +79,6 @@ class ResponseStream(RunningRpc, Iterator[Any]):
         stream, disconnected = self._attempts.begin(call)
         try:
             with self._tracked(stream):
-                with self._changed:
-                    self._attempt = stream
-                    self._number += 1
-                    self._changed.notify_all()
                 return self._attempts.head(stream, disconnected, call)
         except grpc.RpcError:
             if self._stop.stopped:
@@ -107,9 +99,6 @@ class ResponseStream(RunningRpc, Iterator[Any]):
         return result.stream
 
     def _ended(self) -> None:
-        with self._changed:
-            self._attempt = None
-            self._changed.notify_all()
         head = self._head
         if head is None:
             self._callbacks.run()
@@ -175,19 +164,16 @@ class ResponseStream(RunningRpc, Iterator[Any]):
     def initial_metadata(self) -> Any:
         """Wait for the initial metadata of an attempt and return it. No other attempt is made after that."""
         seen = 0
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda number=seen: self._number > number or not self._is_running())  # type: ignore[misc]
-                attempt, seen = self._attempt, self._number
-            if not self._is_running():
-                return self._wait().initial_metadata()
-            metadata = attempt.initial_metadata()
-            if not attempt.done() or attempt.code() is grpc.StatusCode.OK:
-                self._attempts.request_source.commit()
-                return metadata
-
-    def _is_running(self) -> bool:
-        return self._state is RpcState.RUNNING
+        while self._is_running():
+            self._park(FOREVER, seen)
+            with self._mutex:
+                attempt, seen = self._attempt, self._begun
+            if attempt is not None:
+                metadata = attempt.initial_metadata()
+                if not attempt.done() or attempt.code() is grpc.StatusCode.OK:
+                    self._attempts.request_source.commit()
+                    return metadata
+        return self._wait().initial_metadata()
 
     def cancel(self) -> bool:
         """Cancel the RPC; return False if it is done or cancelled already."""
