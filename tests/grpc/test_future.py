@@ -295,7 +295,8 @@ def test_who_has_woken_already_does_not_silence_callbacks(service: Service) -> N
     service.script("Get", service.stall())
     future = stub(service, Pipeline(Retry())).future(b"x")
     rang, lock = threading.Event(), threading.Lock()
-    assert future.add_waker(lock.release, 0)  # a lock that a stop has released: to release it once more is a RuntimeError
+    # A lock that a stop has released: to release it once more is a RuntimeError.
+    assert future.add_waker(lock.release, 9)
     future.add_callback(rang.set)
     service.released.set()
 
