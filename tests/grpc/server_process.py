@@ -46,7 +46,7 @@ class Act:
         hang: whether it then waits until it is cancelled.
         every: seconds before each message but the first; before the response, where that is unary.
         pushback: the value of `grpc-retry-pushback-ms`.
-        retry_info: the seconds of a google.rpc.RetryInfo.
+        details: a google.rpc.Status, serialized and as hexadecimal digits, for `grpc-status-details-bin`.
     """
 
     send: int | None = None
@@ -54,7 +54,7 @@ class Act:
     hang: bool = False
     every: float = 0.0
     pushback: str | None = None
-    retry_info: float | None = None
+    details: str | None = None
 
 
 @dataclass
@@ -128,23 +128,9 @@ def _begin(attempt: Attempt, act: Act, context: Any) -> None:
     trailing: list[tuple[str, Any]] = []
     if act.pushback is not None:
         trailing.append(("grpc-retry-pushback-ms", act.pushback))
-    if act.retry_info is not None:
-        trailing.append(("grpc-status-details-bin", _retry_info(act)))
+    if act.details is not None:
+        trailing.append(("grpc-status-details-bin", bytes.fromhex(act.details)))
     context.set_trailing_metadata(tuple(trailing))
-
-
-def _retry_info(act: Act) -> bytes:
-    """Return a google.rpc.Status with a RetryInfo."""
-    from google.protobuf.any_pb2 import Any as AnyMessage
-    from google.rpc.error_details_pb2 import RetryInfo
-    from google.rpc.status_pb2 import Status
-
-    info = RetryInfo()
-    info.retry_delay.FromNanoseconds(round((act.retry_info or 0.0) * 1e9))
-    packed = AnyMessage()
-    packed.Pack(info)
-    number: int = _code(act).value[0]
-    return Status(code=number, message="on purpose", details=[packed]).SerializeToString()
 
 
 def _code(act: Act) -> Any:

@@ -231,7 +231,7 @@ class Run:
         channel = self._new_channel(resilience.grpc, grpc)
         self._close = channel.close
         with ThreadPoolExecutor(1) as pool:
-            acting = pool.submit(lambda: (self._act(release)(), release() if self._closing else None))
+            acting = pool.submit(self._act_now, release)
             self.outcome.started = self.outcome.acted = time.monotonic()
             try:
                 self._call(self._stub(channel))
@@ -248,9 +248,10 @@ class Run:
             self.outcome.cancelled = call.cancelled() if self.cell.way != "with_call" else False
         channel.close()
 
-    @property
-    def _closing(self) -> bool:
-        return self.cell.scenario.action == "close"
+    def _act_now(self, release: Callable[[], None]) -> None:
+        self._act(release)()
+        if self.cell.scenario.action == "close":
+            release()
 
     def _call(self, stub: Any) -> None:
         request, options = self._request(), self._options()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -16,6 +17,13 @@ from tests.support.timing import at_most
 
 EARLY = 0.02
 """Seconds by which clocks and timers of two processes may differ."""
+CANCELLATIONS: Mapping[str, type[BaseException]] = {
+    "future": grpc.FutureCancelledError,
+    "iterate": grpc.RpcError,
+    "aio": asyncio.CancelledError,
+    "aio_write": asyncio.CancelledError,
+}
+"""What calls raise that are cancelled."""
 ROUNDED_UP = 1.02
 """gRPC rounds the deadline that it sends up by at most about one hundredth."""
 
@@ -41,8 +49,11 @@ def _outcome(cell: Cell, outcome: Outcome, plain: bool) -> Iterator[str]:
         yield f"code() of the call is {outcome.reported}, its outcome {outcome.code}"
     if outcome.code == "OK" and outcome.reported and outcome.attempt != str(expected.calls):
         yield f"initial metadata of attempt {outcome.attempt!r}, not {expected.calls}"
-    if cell.scenario.action.startswith("cancel") and not outcome.cancelled:
-        yield "cancelled() of the call is not True"
+    if cell.scenario.action.startswith("cancel"):
+        if not outcome.cancelled:
+            yield "cancelled() of the call is not True"
+        if not isinstance(error, CANCELLATIONS[cell.way]):
+            yield f"raised {error!r}, not {CANCELLATIONS[cell.way].__name__}"
     if plain or outcome.code in ("OK", "CANCELLED"):
         return
     if not isinstance(error, grpc.RpcError):
