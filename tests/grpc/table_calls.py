@@ -22,7 +22,7 @@ from tests.grpc.server_process import ATTEMPT, ID, PLAN, SERVICE, Attempt
 from tests.grpc.servers import OPTIONS, wait_until
 from tests.grpc.table import Cell
 
-LIMIT = 15.0
+LIMIT = 10.0
 """Seconds after which a call is taken for one that hangs for ever."""
 SHARED = "_poll_wrapper"
 """In the name of the thread that all channels of `grpc.aio` share."""
