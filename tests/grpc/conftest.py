@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
 
 import pytest
 
+from tests.grpc.processes import server_process
 from tests.grpc.servers import Service, serving
-from tests.grpc.table import CELLS, LEFT_OUT
+from tests.grpc.table import CELLS, LEFT_OUT, SERVERS, Cell
+from tests.grpc.table_calls import Opener, Outcome, Run, RunCell, guarded_channel
+
+
+@pytest.fixture(scope="module")
+def run_cell() -> Iterator[RunCell]:
+    """What runs a cell of the table; cells share a process for each kind of server, until one of them kills it."""
+    numbers = count()
+    with ExitStack() as stack:
+        servers = {kind: [stack.enter_context(server_process(kind))] for kind in SERVERS}
+
+        def run(cell: Cell, opener: Opener = guarded_channel) -> Outcome:
+            cell_run = Run(cell, servers[cell.server][-1], f"{cell} {next(numbers)}", opener)
+            try:
+                return cell_run.run()
+            finally:
+                for another in cell_run.servers[1:]:
+                    stack.callback(another.kill)
+                    servers[cell.server].append(another)
+
+        yield run
 
 
 @pytest.fixture

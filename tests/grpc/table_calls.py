@@ -59,6 +59,25 @@ class Outcome:
     left: list[str] = field(default_factory=list[str])
 
 
+RunCell = Callable[..., Outcome]
+"""Runs a cell; takes the cell and perhaps an opener."""
+Opener = Callable[[Cell, str, Pipeline[Any]], Any]
+"""Returns the channel of a cell to a target, whose RPCs pass through a pipeline."""
+
+
+def guarded_channel(cell: Cell, target: str, pipeline: Pipeline[Any]) -> Any:
+    """Return a channel as this library makes them."""
+    module: Any = resilience.grpc.aio if cell.way.startswith("aio") else resilience.grpc
+    return module.insecure_channel(target, pipeline, idempotent=cell.scenario.idempotent, options=OPTIONS)
+
+
+def plain_channel(cell: Cell, target: str, pipeline: Pipeline[Any]) -> Any:
+    """Return a channel as grpc makes them."""
+    del pipeline
+    module: Any = grpc.aio if cell.way.startswith("aio") else grpc
+    return module.insecure_channel(target, options=OPTIONS)
+
+
 class Run:
     """One cell, as it runs.
 
@@ -66,15 +85,15 @@ class Run:
         cell: the cell.
         server: the process of the server, which the scenario may kill.
         name: what the server knows the call by.
-        plain: whether the channel is one of grpc, without a pipeline.
+        opener: makes the channel.
     """
 
-    def __init__(self, cell: Cell, server: ServerProcess, name: str, *, plain: bool = False) -> None:
+    def __init__(self, cell: Cell, server: ServerProcess, name: str, opener: Opener = guarded_channel) -> None:
         self.cell = cell
         self.outcome = Outcome()
         self.port = server.listen()
         self.servers = [server]
-        self._plain = plain
+        self._opener = opener
         self._name = name
         self._gone: list[Attempt] = []
         self._waiting = threading.Event()
@@ -187,13 +206,8 @@ class Run:
 
     # Channels and calls
 
-    def _new_channel(self, guarded: Any, bare: Any) -> Any:
-        """Return a channel; `guarded` and `bare` are the modules that make it."""
-        target = f"127.0.0.1:{self.port}"
-        if self._plain:
-            return bare.insecure_channel(target, options=OPTIONS)
-        idempotent = self.cell.scenario.idempotent
-        return guarded.insecure_channel(target, self._pipeline, idempotent=idempotent, options=OPTIONS)
+    def _new_channel(self) -> Any:
+        return self._opener(self.cell, f"127.0.0.1:{self.port}", self._pipeline)
 
     def _stub(self, channel: Any) -> Any:
         arity = self.cell.arity
@@ -228,7 +242,7 @@ class Run:
 
     def _run(self, release: Callable[[], None]) -> None:
         """Make a call of the synchronous API."""
-        channel = self._new_channel(resilience.grpc, grpc)
+        channel = self._new_channel()
         self._close = channel.close
         with ThreadPoolExecutor(1) as pool:
             acting = pool.submit(self._act_now, release)
@@ -242,7 +256,7 @@ class Run:
             release()
             acting.result()
         call = self._handle
-        if call is not None:
+        if isinstance(call, grpc.Call):  # not so where another interceptor returns something of its own
             self.outcome.reported = call.code().name
             self.outcome.attempt = str(dict(call.initial_metadata() or ()).get(ATTEMPT, ""))
             self.outcome.cancelled = call.cancelled() if self.cell.way != "with_call" else False
@@ -275,7 +289,7 @@ class Run:
         asyncio.run(self._amain(release))
 
     async def _amain(self, release: Callable[[], None]) -> None:
-        channel = self._new_channel(resilience.grpc.aio, grpc.aio)
+        channel = self._new_channel()
         self._close = lambda: asyncio.ensure_future(channel.close())
         before = asyncio.all_tasks()
 

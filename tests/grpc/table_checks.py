@@ -36,6 +36,18 @@ def differences(cell: Cell, outcome: Outcome, *, plain: bool = False) -> list[st
     return found
 
 
+def seen_differences(cell: Cell, outcome: Outcome) -> list[str]:
+    """Return in what the code, the messages, the time and the attempts differ from what is expected, and no more."""
+    found: list[str] = []
+    if outcome.code not in cell.expected.codes:
+        found.append(f"code {outcome.code}, not {' or '.join(cell.expected.codes)} ({outcome.error!r})")
+    elif outcome.messages != _messages(cell):
+        found.append(f"messages {outcome.messages}, not {_messages(cell)}")
+    elif isinstance(outcome.error, DeadlineExceededError) is not cell.expected.ours:
+        found.append(f"{outcome.error!r}")
+    return [*found, *_time(cell.expected, outcome), *_server(cell, outcome)]
+
+
 def _outcome(cell: Cell, outcome: Outcome, plain: bool) -> Iterator[str]:
     """Compare what the caller sees."""
     expected, error = cell.expected, outcome.error
