@@ -42,7 +42,7 @@ class Outcome:
         started: when the call was made.
         ended: when it ended.
         acted: when the action of the scenario began; when the call was made, if there is none.
-        attempts: what the servers have seen.
+        attempts: what the servers have seen before the channel was closed.
         left: the threads and tasks that are left after the channel was closed.
     """
 
@@ -122,12 +122,9 @@ class Run:
         if worker.is_alive():
             self._close_for_good()
             raise AssertionError(f"the call has not ended after {LIMIT} s; {self.outcome}")
-        outcome = self.outcome
-        wait_until(lambda: all(attempt.ended for attempt in self.servers[-1].attempts(self._name)))
-        outcome.attempts = self._attempts()
         wait_until(lambda: not self._new_threads(before))
-        outcome.left += self._new_threads(before)
-        return outcome
+        self.outcome.left += self._new_threads(before)
+        return self.outcome
 
     def _guarded(self, work: Callable[[Callable[[], None]], None], release: Callable[[], None]) -> None:
         """Run the cell on a thread of its own, since what is tested may hang."""
@@ -141,6 +138,11 @@ class Run:
     def _new_threads(before: set[threading.Thread]) -> list[str]:
         new = sorted(thread.name for thread in threading.enumerate() if thread not in before)
         return [name for name in new if SHARED not in name]
+
+    def _look(self) -> None:
+        """Write down what the servers have seen when it is over: before the channel is closed, which would end it."""
+        wait_until(lambda: all(attempt.ended for attempt in self.servers[-1].attempts(self._name)), 2.0)
+        self.outcome.attempts = self._attempts()
 
     def _attempts(self) -> list[Attempt]:
         return [*self._gone, *self.servers[-1].attempts(self._name)]
@@ -259,7 +261,8 @@ class Run:
         if isinstance(call, grpc.Call):  # not so where another interceptor returns something of its own
             self.outcome.reported = call.code().name
             self.outcome.attempt = str(dict(call.initial_metadata() or ()).get(ATTEMPT, ""))
-            self.outcome.cancelled = call.cancelled() if self.cell.way != "with_call" else False
+            self.outcome.cancelled = isinstance(call, grpc.Future) and call.cancelled()
+        self._look()
         channel.close()
 
     def _act_now(self, release: Callable[[], None]) -> None:
@@ -313,6 +316,7 @@ class Run:
         await acting
         await self._inspect(self._handle)
         self._handle = self._task = None
+        await asyncio.to_thread(self._look)
         await channel.close()
         for _ in range(500):
             left = asyncio.all_tasks() - before
