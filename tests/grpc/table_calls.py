@@ -21,6 +21,7 @@ from tests.grpc.processes import ServerProcess
 from tests.grpc.server_process import ATTEMPT, ID, PLAN, SERVICE, Attempt
 from tests.grpc.servers import OPTIONS, wait_until
 from tests.grpc.table import Cell
+from tests.support.timing import Stalls
 
 LIMIT = 10.0
 """Seconds after which a call is taken for one that hangs for ever."""
@@ -44,6 +45,7 @@ class Outcome:
         acted: when the action of the scenario began; when the call was made, if there is none.
         attempts: what the servers have seen before the channel was closed.
         left: the threads and tasks that are left after the channel was closed.
+        stalled: the longest time for which the machine let a thread wait that was due.
     """
 
     code: str = ""
@@ -57,6 +59,7 @@ class Outcome:
     acted: float = 0.0
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     left: list[str] = field(default_factory=list[str])
+    stalled: float = 0.0
 
 
 RunCell = Callable[..., Outcome]
@@ -108,6 +111,16 @@ class Run:
 
     def run(self) -> Outcome:
         """Make the call and return what became of it."""
+        stalls = Stalls()
+        try:
+            self._run_bounded()
+        finally:
+            stalls.stop()
+        self.outcome.stalled = stalls.worst
+        return self.outcome
+
+    def _run_bounded(self) -> None:
+        """Make the call, and give up if it hangs."""
         before = set(threading.enumerate())
         work = self._arun if self.cell.way.startswith("aio") else self._run
         with contextlib.ExitStack() as stack:
@@ -124,7 +137,6 @@ class Run:
             raise AssertionError(f"the call has not ended after {LIMIT} s; {self.outcome}")
         wait_until(lambda: not self._new_threads(before))
         self.outcome.left += self._new_threads(before)
-        return self.outcome
 
     def _guarded(self, work: Callable[[Callable[[], None]], None], release: Callable[[], None]) -> None:
         """Run the cell on a thread of its own, since what is tested may hang."""
@@ -260,7 +272,7 @@ class Run:
         call = self._handle
         if isinstance(call, grpc.Call):  # not so where another interceptor returns something of its own
             self.outcome.reported = call.code().name
-            self.outcome.attempt = str(dict(call.initial_metadata() or ()).get(ATTEMPT, ""))
+            self.outcome.attempt = str(dict(tuple(call.initial_metadata() or ())).get(ATTEMPT, ""))
             self.outcome.cancelled = isinstance(call, grpc.Future) and call.cancelled()
         self._look()
         channel.close()
@@ -330,7 +342,7 @@ class Run:
         async with asyncio.timeout(5.0):
             self.outcome.reported = (await call.code()).name
             if self.outcome.code == "OK":
-                self.outcome.attempt = str(dict(await call.initial_metadata()).get(ATTEMPT, ""))
+                self.outcome.attempt = str(dict(tuple(await call.initial_metadata())).get(ATTEMPT, ""))
         self.outcome.cancelled = call.cancelled()
 
     async def _acall(self, stub: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -12,13 +15,25 @@ from tests.grpc.table_checks import differences
 
 pytestmark = pytest.mark.slow
 
+OLD = pytest.mark.skipif(
+    [int(part) for part in version("grpcio").split(".")[:2]] < [1, 84],
+    reason="a response stream of grpc.aio before 1.84 does not end when its channel is closed",
+)
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+
+def params(cells: Iterable[Cell]) -> Iterator[Any]:
+    """Yield the parameters of tests."""
+    for cell in cells:
+        waits = cell.name == "channel closed in mid-stream" and cell.way.startswith("aio")
+        yield pytest.param(cell, marks=[OLD] if waits else [], id=str(cell))
+
+
+@pytest.mark.parametrize("cell", params(CELLS))
 def test_a_guarded_channel_does_as_the_table_says(run_cell: RunCell, cell: Cell) -> None:
     assert differences(cell, run_cell(cell)) == []
 
 
-@pytest.mark.parametrize("cell", PLAIN_CELLS, ids=str)
+@pytest.mark.parametrize("cell", params(PLAIN_CELLS))
 def test_a_plain_channel_does_the_same(run_cell: RunCell, cell: Cell) -> None:
     assert differences(cell, run_cell(cell, plain_channel), plain=True) == []
 
