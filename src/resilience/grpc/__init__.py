@@ -18,6 +18,7 @@ if not _TYPE_CHECKING:
     _import_first("grpc")  # before the modules that need it, for an error that names the extra
 
 from resilience.grpc import aio
+from resilience.grpc._aio_server import aio_server_interceptor
 from resilience.grpc._channels import (
     aio_client_interceptors,
     channel_options,
@@ -26,16 +27,19 @@ from resilience.grpc._channels import (
     secure_channel,
 )
 from resilience.grpc._failures import RPC_FAILURES, rpc_failures
+from resilience.grpc._server import server_interceptor
 
 __all__ = [
     "RPC_FAILURES",
     "aio",
     "aio_client_interceptors",
+    "aio_server_interceptor",
     "channel_options",
     "client_interceptors",
     "insecure_channel",
     "rpc_failures",
     "secure_channel",
+    "server_interceptor",
 ]
 
 _set_public_module(__name__, __all__, globals())
