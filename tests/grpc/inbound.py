@@ -121,17 +121,25 @@ class Served:
     pool: ThreadPoolExecutor
     """Where synchronous handlers run."""
 
-    def start(self, arity: str, *, timeout: float | None = None, metadata: Any = None, name: str = "") -> Any:
-        """Begin a call with a stream of responses, or make one with a single response."""
-        request: Any = iter([b"1", b"2"]) if arity.startswith("stream") else b"1"
+    def start(
+        self,
+        arity: str,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        name: str = "",
+        request: bytes = b"1",
+    ) -> Any:
+        """Begin a call, of the method that is called as its kind is, or as `name` says."""
+        requests: Any = iter([request, request]) if arity.startswith("stream") else request
         stub = getattr(self.channel, arity)(f"/x.X/{name or arity}")
         if arity.endswith("_stream"):
-            return stub(request, timeout=timeout, metadata=metadata)
-        return stub.future(request, timeout=timeout, metadata=metadata)
+            return stub(requests, timeout=timeout, metadata=metadata)
+        return stub.future(requests, timeout=timeout, metadata=metadata)
 
-    def call(self, arity: str, *, timeout: float | None = None, metadata: Any = None, name: str = "") -> Result:
-        """Make a call."""
-        call = self.start(arity, timeout=timeout, metadata=metadata, name=name)
+    def call(self, arity: str, **kwargs: Any) -> Result:
+        """Make a call, with the arguments of `start`."""
+        call = self.start(arity, **kwargs)
         messages: list[Any] = []
         try:
             if arity.endswith("_stream"):

@@ -374,6 +374,7 @@ class TestWrap:
 
         send_later.experimental_non_blocking = True  # type: ignore[attr-defined]
         rules = InboundRules(True, 1.0)
-        nothing = grpc.unary_unary_rpc_method_handler(None)  # type: ignore[arg-type]
-        for handler in (None, nothing, grpc.unary_stream_rpc_method_handler(send_later)):
+        nothing: Any = grpc.unary_unary_rpc_method_handler(None)  # type: ignore[arg-type]
+        later: Any = grpc.unary_stream_rpc_method_handler(send_later)
+        for handler in (None, nothing, later):
             assert rules.wrap(handler, (), wrap) is handler
