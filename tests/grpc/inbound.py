@@ -219,5 +219,6 @@ def _aio_server(pool: ThreadPoolExecutor, services: list[Any], interceptors: lis
     try:
         yield ports[0]
     finally:
+        pool.shutdown()  # a generator in a thread ends after its call, and needs the loop to do so
         stop[0]()
         thread.join(PATIENCE)
