@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -21,11 +21,13 @@ OLD = pytest.mark.skipif(
 )
 
 
-def params(cells: Iterable[Cell]) -> Iterator[Any]:
-    """Yield the parameters of tests."""
-    for cell in cells:
-        waits = cell.name == "channel closed in mid-stream" and cell.way.startswith("aio")
-        yield pytest.param(cell, marks=[OLD] if waits else [], id=str(cell))
+def params(cells: Iterable[Cell]) -> list[Any]:
+    """Return the parameters of tests."""
+    return [pytest.param(cell, marks=[OLD] if _does_not_end(cell) else [], id=str(cell)) for cell in cells]
+
+
+def _does_not_end(cell: Cell) -> bool:
+    return cell.name == "channel closed in mid-stream" and cell.way.startswith("aio")
 
 
 @pytest.mark.parametrize("cell", params(CELLS))
