@@ -53,6 +53,11 @@ def aio_transport_class() -> Any:
     return importlib.import_module(f"{_TRANSPORTS}.grpc_asyncio").FirestoreGrpcAsyncIOTransport
 
 
+def anonymous() -> Any:
+    """Return credentials that are none."""
+    return importlib.import_module("google.auth.credentials").AnonymousCredentials()
+
+
 def errors() -> Any:
     """Return the module of the errors that the SDK raises."""
     return importlib.import_module("google.api_core.exceptions")
