@@ -27,7 +27,7 @@ class Watched:
     def __init__(self) -> None:
         self.attempts = 0
         self.released = threading.Event()
-        handlers = {"Watch": grpc.unary_stream_rpc_method_handler(self._watch)}
+        handlers: dict[str, Any] = {"Watch": grpc.unary_stream_rpc_method_handler(self._watch)}
         self.server = grpc.server(ThreadPoolExecutor(4))
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Shop", handlers),))
         self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
@@ -42,6 +42,11 @@ class Watched:
         yield request
 
 
+def watch(channel: Any) -> Any:
+    """Call the method, whatever the API of the channel is."""
+    return channel.unary_stream(METHOD)(b"x")
+
+
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     watched = Watched()
@@ -52,7 +57,7 @@ def watched() -> Iterator[Watched]:
 
 def test_metadata_that_was_read_commits_the_attempt(watched: Watched) -> None:
     with resilience.grpc.insecure_channel(watched.target, PIPELINE, idempotent=True) as channel:
-        call = channel.unary_stream(METHOD)(b"x")
+        call = watch(channel)
         assert dict(call.initial_metadata())["x-attempt"] == "1"
         watched.released.set()
         with pytest.raises(grpc.RpcError) as caught:
@@ -66,7 +71,7 @@ def test_metadata_that_was_read_commits_the_attempt(watched: Watched) -> None:
 def test_so_it_does_on_grpc_aio(watched: Watched) -> None:
     async def main() -> None:
         async with resilience.grpc.aio.insecure_channel(watched.target, PIPELINE, idempotent=True) as channel:
-            call = channel.unary_stream(METHOD)(b"x")
+            call = watch(channel)
             assert (await call.initial_metadata())["x-attempt"] == "1"
             watched.released.set()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -80,7 +85,7 @@ def test_so_it_does_on_grpc_aio(watched: Watched) -> None:
 def test_metadata_that_was_not_read_does_not(watched: Watched) -> None:
     watched.released.set()
     with resilience.grpc.insecure_channel(watched.target, PIPELINE, idempotent=True) as channel:
-        call = channel.unary_stream(METHOD)(b"x")
+        call = watch(channel)
         assert list(call) == [b"x"]
         assert dict(call.initial_metadata())["x-attempt"] == "2"
 

@@ -41,7 +41,7 @@ def server(port: int) -> Iterator[grpc.Server]:
         yield request
         yield request
 
-    handlers = {"Watch": grpc.unary_stream_rpc_method_handler(watch)}
+    handlers: dict[str, Any] = {"Watch": grpc.unary_stream_rpc_method_handler(watch)}
     server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Shop", handlers),))
     yield server
