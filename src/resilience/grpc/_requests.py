@@ -69,7 +69,8 @@ class UnaryRequest:
         return self._message
 
     def commit(self) -> None:
-        """Do nothing: the message is kept."""
+        """Allow no other attempt."""
+        self.replayable = False
 
 
 class RequestBuffer:
