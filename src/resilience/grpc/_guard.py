@@ -219,9 +219,9 @@ class Guard:
 
 def _validated(timeout: Any) -> float:
     """Return the timeout of an RPC, if it is a number."""
-    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-    if not is_number:
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    given: object = timeout
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise TypeError(f"timeout must be a number of seconds, not {given!r}")
     seconds: float = timeout
     return seconds
 

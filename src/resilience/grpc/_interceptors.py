@@ -7,10 +7,10 @@ from typing import Any, Final
 import grpc
 
 from resilience.grpc._call import RpcCall, StreamedRpcCall
-from resilience.grpc._future import RpcFuture
+from resilience.grpc._future import FutureThread, RpcFuture
 from resilience.grpc._guard import Guard
 from resilience.grpc._requests import ReplayedRequests, UnaryRequest
-from resilience.grpc._stream import ResponseStream, StreamAttempts
+from resilience.grpc._stream import ResponseStream, StreamAttempts, StreamThread
 from resilience.grpc._unary import UnaryAttempts
 
 _BLOCKS: Final = "with_call.<locals>.continuation"
@@ -42,8 +42,9 @@ class _Interceptor:
         if getattr(continuation, "__qualname__", "").endswith(_BLOCKS):
             call = guard.call(RpcCall, options, details.timeout, attempts, attempts.request_source)
             return attempts.call_of(guard.run(call))
-        future = RpcFuture(attempts)
-        future.start(guard.call(RpcCall, options, details.timeout, future.attempt, attempts.request_source))
+        thread = FutureThread(attempts)
+        future = RpcFuture(thread)
+        future.start(guard.call(RpcCall, options, details.timeout, thread.attempt, attempts.request_source))
         return future
 
     def _stream(self, continuation: Any, details: Any, request: Any, kind: type[Any]) -> Any:
@@ -53,8 +54,9 @@ class _Interceptor:
         if options.bypasses or guard.closed:
             return continuation(details, request)
         attempts = StreamAttempts(guard, continuation, details, kind(request))
-        stream = ResponseStream(attempts)
-        stream.start(guard.call(StreamedRpcCall, options, details.timeout, stream.attempt, attempts.request_source))
+        thread = StreamThread(attempts)
+        stream = ResponseStream(thread)
+        stream.start(guard.call(StreamedRpcCall, options, details.timeout, thread.attempt, attempts.request_source))
         return stream
 
 
