@@ -98,7 +98,7 @@ def test_a_wait_that_ends_early_leaves_nothing_behind(service: Service) -> None:
     for _ in range(3):
         with pytest.raises(grpc.FutureTimeoutError):
             future.result(timeout=0.001)
-    assert future._wakes == []
+    assert future._thread._wakes == []
     assert future.cancel()
 
 
@@ -296,7 +296,7 @@ def test_who_has_woken_already_does_not_silence_callbacks(service: Service) -> N
     future = stub(service, Pipeline(Retry())).future(b"x")
     rang, lock = threading.Event(), threading.Lock()
     # A lock that a stop has released: to release it once more is a RuntimeError.
-    assert future.add_waker(lock.release, 9)
+    assert future._thread.add_waker(lock.release, 9)
     future.add_callback(rang.set)
     service.released.set()
 

@@ -43,6 +43,11 @@ def cut_error(call: RunningCall, started: float, source: DeadlineSource | None =
         return expired_error(call, "while it waited for a free connection")
     source = source or call.deadline_source
     publish(call, source)
+    return error_at(call, started, source)
+
+
+def error_at(call: RunningCall, started: float, source: DeadlineSource) -> DeadlineExceededError:
+    """Return the error for a call that was cut at the deadline of `source`, as `cut_error` does; publish nothing."""
     elapsed = clock.monotonic() - started
     return DeadlineExceededError(
         f"{_label(source)} passed while {call.operation} ran; it had {seconds(elapsed)}, and may have been processed",

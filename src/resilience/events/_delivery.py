@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from resilience._util.finalizers import run_later
 from resilience._util.locks import inside_state, make_lock, thread_state
 from resilience._util.log_once import hook_failed
 from resilience.events._types import Event
-
-
-class Delivery(Protocol):
-    """A subscription, as far as delivery is concerned."""
-
-    @property
-    def listener(self) -> Callable[[Any], object]:
-        """The callable that is called with each event."""
-        ...
 
 
 class ListenerErrors:
@@ -42,7 +33,7 @@ listener_errors = ListenerErrors()
 """The errors of all listeners of the process."""
 
 
-def deliver(event: Event, subscriptions: Iterable[Delivery]) -> None:
+def deliver(event: Event, subscriptions: Iterable[Any]) -> None:
     """Call the listeners with an event; inside a finalizer, leave that to the next call. Their errors are logged."""
     if thread_state.finalizing or inside_state():
         run_later(lambda: deliver(event, subscriptions))

@@ -47,7 +47,8 @@ class BaseAttempts:
         return (*(self._metadata or ()), *self.guard.metadata_of(call))
 
     def _examine(self, error: Exception, disconnected: bool) -> None:
-        """Have the guard examine the error of the latest attempt; see `Guard.examine`."""
+        """End the latest attempt, and have the guard examine its error; see `Guard.examine`."""
+        self.request_source.end_attempt()
         self.guard.examine(error, disconnected=disconnected, first=self._begun == 1)
 
     def _add(self, response: Any, call: Any) -> Any:

@@ -8,12 +8,13 @@ import grpc
 
 from resilience._runtime import threads
 from resilience.grpc._call import BaseRpcCall
-from resilience.grpc._running import RpcState, RunningRpc
+from resilience.grpc._rpc_thread import RpcState, RpcThread
+from resilience.grpc._running import RunningRpc
 from resilience.grpc._unary import UnaryAttempts
 
 
-class RpcFuture(RunningRpc):
-    """The future of an RPC with a single response. Callbacks run on the thread of its pipeline.
+class FutureThread(RpcThread):
+    """The thread of an RPC with a single response.
 
     Args:
         attempts: makes the attempts.
@@ -42,20 +43,28 @@ class RpcFuture(RunningRpc):
         return self._attempts.call_of(result)
 
     def _ended(self) -> None:
-        self._callbacks.run()
+        self.callbacks.run()
+
+
+class RpcFuture(RunningRpc):
+    """The future of an RPC with a single response. Callbacks run on the thread of its pipeline.
+
+    Args:
+        thread: the thread of its pipeline.
+    """
 
     def cancel(self) -> bool:
         """Cancel the RPC, so that no further attempt is made; return False if it is done or cancelled already."""
-        return self._cancel_pipeline()
+        return self._thread.cancel()
 
     def cancelled(self) -> bool:
         """Return whether the RPC was cancelled."""
-        return self._state is RpcState.CANCELLED
+        return self._thread.state is RpcState.CANCELLED
 
     def running(self) -> bool:
         """Return whether the RPC has no outcome yet, and was not cancelled."""
-        return self._state is RpcState.RUNNING
+        return self._thread.is_running()
 
     def done(self) -> bool:
         """Return whether the RPC has a response or an error, or was cancelled."""
-        return self._state is not RpcState.RUNNING
+        return not self._thread.is_running()

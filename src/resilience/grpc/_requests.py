@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from resilience._util.locks import make_lock
+from resilience.errors import RejectedError
 from resilience.grpc._call import SendsRequest
 
 REPLAY_BYTES: Final = 262_144
@@ -46,8 +47,15 @@ class AnyRequest(SendsRequest, Protocol):
     def for_attempt(self) -> Any:
         """Return what an attempt sends: a message or an iterator."""
 
+    def end_attempt(self) -> None:
+        """End the latest attempt, so that it takes no more messages from another one."""
+
     def commit(self) -> None:
         """Keep nothing for another attempt, since none follows."""
+
+
+class RequestsSpent(RejectedError):
+    """Another attempt could not send all messages: it was not made, and the error of the one before is raised."""
 
 
 class UnaryRequest:
@@ -67,6 +75,9 @@ class UnaryRequest:
     def for_attempt(self) -> Any:
         """Return the message."""
         return self._message
+
+    def end_attempt(self) -> None:
+        """Do nothing: the message is kept."""
 
     def commit(self) -> None:
         """Allow no other attempt."""
@@ -90,6 +101,7 @@ class RequestBuffer:
         self.is_streamed = True
         self.error: Exception | None = None
         self.exhausted = False
+        self._latest: object = None
 
     def has(self, number: int) -> bool:
         """Return whether the message with that number, from 0, is there."""
@@ -110,9 +122,24 @@ class RequestBuffer:
             self.replayable = False
         self._messages.append(copied(message) if self.replayable else message)
 
+    def end_attempt(self) -> None:
+        """End the iterator of the latest attempt."""
+        self._latest = None
+
     def commit(self) -> None:
         """Stop to keep messages, since no other attempt follows."""
         self.replayable = False
+
+    def _begin(self, latest: object) -> None:
+        """Set what the iterator of a new attempt is known by.
+
+        Raises:
+            RequestsSpent: an attempt that goes on, such as on a thread that was abandoned, has taken messages since it
+                was decided to make another one.
+        """
+        if self._first:
+            raise RequestsSpent("the requests are not kept any more")
+        self._latest = latest
 
 
 class ReplayedRequests(RequestBuffer):
@@ -126,11 +153,11 @@ class ReplayedRequests(RequestBuffer):
         super().__init__()
         self._source = iter(requests)
         self._reading = make_lock()
-        self._latest: Iterator[Any] | None = None
 
     def for_attempt(self) -> Iterator[Any]:
         """Return an iterator over all messages. Those of earlier attempts end."""
-        self._latest = replay = _Replay(self)
+        replay = _Replay(self)
+        self._begin(replay)
         return replay
 
     def next_for(self, replay: Iterator[Any], number: int) -> Any:

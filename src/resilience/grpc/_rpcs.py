@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilience.grpc._call import RpcCall, StreamedRpcCall
-from resilience.grpc._future import RpcFuture
+from resilience.grpc._future import FutureThread, RpcFuture
 from resilience.grpc._guard import Guard
 from resilience.grpc._requests import AnyRequest
-from resilience.grpc._stream import ResponseStream, StreamAttempts
+from resilience.grpc._stream import ResponseStream, StreamAttempts, StreamThread
 from resilience.grpc._unary import SyncAttempts, UnaryAttempts
 
 Continuation: TypeAlias = Callable[[Any, Any], Any]
@@ -56,8 +56,9 @@ def start_future(
     if options.bypasses or guard.closed:
         return continuation(details, request)
     source = make_request(request)
-    future = RpcFuture(UnaryAttempts(guard, continuation, details, source))
-    future.start(guard.call(RpcCall, options, details.timeout, future.attempt, source))
+    thread = FutureThread(UnaryAttempts(guard, continuation, details, source))
+    future = RpcFuture(thread)
+    future.start(guard.call(RpcCall, options, details.timeout, thread.attempt, source))
     return future
 
 
@@ -69,6 +70,7 @@ def start_stream(
     if options.bypasses or guard.closed:
         return continuation(details, request)
     source = make_request(request)
-    stream = ResponseStream(StreamAttempts(guard, continuation, details, source))
-    stream.start(guard.call(StreamedRpcCall, options, details.timeout, stream.attempt, source))
+    thread = StreamThread(StreamAttempts(guard, continuation, details, source))
+    stream = ResponseStream(thread)
+    stream.start(guard.call(StreamedRpcCall, options, details.timeout, thread.attempt, source))
     return stream

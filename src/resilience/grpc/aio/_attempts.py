@@ -91,6 +91,7 @@ class AioAttempts(BaseAttempts):
 
         If gRPC has cancelled it, since the request iterator has failed, raise an error that says so.
         """
+        self.request_source.end_attempt()
         if attempt is None:
             cancel_awaited(error)
         else:
@@ -118,6 +119,12 @@ class AioHead(Head):
     ) -> None:
         super().__init__(stream, first, call, started)
         self.responses = responses
+
+    def cut(self) -> None:
+        """Cancel the stream for its silence."""
+        if self.settlement is not None:
+            self.settlement.was_cut = True
+        self.stream.cancel()
 
 
 def cancel_awaited(error: BaseException) -> None:

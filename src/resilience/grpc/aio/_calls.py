@@ -77,6 +77,12 @@ class _ResponseStream(AioRunningRpc):
         result.release()
         return result.stream
 
+    def _late(self) -> Any:
+        late = None if self._head is None else self._head.late
+        if late is not None:
+            self._guard.translate(late)
+        return late
+
     def _watch(self, outcome: Any) -> None:
         super()._watch(outcome)
         if self._head is not None and self._head.settlement is not None:
@@ -115,19 +121,16 @@ class _ResponseStream(AioRunningRpc):
                     until = head.silences.begin()
                     response = await _runtime.await_until(until, anext(head.responses, EMPTY))
                     if response is TIMED_OUT:
+                        head.cut()
                         raise TimeoutError
                     head.silences.end()
         except GeneratorExit:
             raise
         except Exception as error:
-            late = head.late_error(error, was_cut=isinstance(error, TimeoutError))
+            head.end(error)
+            late = self._late()
             if late is None:
-                head.end(error)
                 raise
-            head.stream.cancel()
-            self._guard.translate(late)
-            self._error = late
-            head.end(late)
             raise late from error
         except asyncio.CancelledError:
             if head.settlement is not None:

@@ -21,11 +21,11 @@ class AioReplayedRequests(RequestBuffer):
         self._is_async = hasattr(requests, "__aiter__")
         self._source: Any = aiter(requests) if self._is_async else iter(requests)
         self._reading: asyncio.Task[None] | None = None
-        self._latest: object = None
 
     def for_attempt(self) -> AsyncIterator[Any]:
         """Return an async iterator over all messages. Those of earlier attempts end."""
-        self._latest = token = object()
+        token = object()
+        self._begin(token)
         return self._replay(token)
 
     async def _replay(self, token: object) -> AsyncIterator[Any]:

@@ -35,7 +35,6 @@ class AioRunningRpc(grpc.aio.Call):
         self._attempt: Any = None
         self._waiting: list[asyncio.Future[None]] = []
         self._callbacks = Callbacks()
-        self._error: BaseException | None = None
 
     def start(self, call: BaseRpcCall) -> None:
         """Start the RPC; called once, by the interceptor that created it."""
@@ -111,6 +110,10 @@ class AioRunningRpc(grpc.aio.Call):
         """Return the seconds until the caller's `timeout=` or ambient deadline, for all attempts; None without one."""
         return None if self._deadline == FOREVER else max(0.0, self._deadline - clock.monotonic())
 
+    def _late(self) -> Any:
+        """Return the error in place of that of a stream which has taken too long; None for none."""
+        return None
+
     def _outcome(self) -> Any:
         """Return the call that gives the outcome of an RPC whose pipeline has ended; None if it raised an exception."""
         if self._task.cancelled() or self._task.exception() is not None:
@@ -125,7 +128,7 @@ class AioRunningRpc(grpc.aio.Call):
         await asyncio.wait({self._task})
         if self._task.cancelled():
             return asyncio.CancelledError()
-        return self._error or self._task.exception() or self._task.result()
+        return self._late() or self._task.exception() or self._task.result()
 
     async def code(self) -> grpc.StatusCode:
         """Wait for the end and return the status code."""
@@ -136,7 +139,7 @@ class AioRunningRpc(grpc.aio.Call):
                 raise outcome
             return grpc.StatusCode.CANCELLED if code is None else code()
         status: grpc.StatusCode = await outcome.code()
-        return status if self._error is None else await self.code()
+        return status if self._late() is None else await self.code()
 
     async def details(self) -> str:
         """Wait for the end and return the details of the status."""
@@ -197,9 +200,9 @@ class AioRunningRpc(grpc.aio.Call):
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
             said = await getattr(outcome, name)()
-            if self._error is None:
+            outcome = self._late()
+            if outcome is None:
                 return said
-            outcome = self._error
         method: Any = getattr(outcome, name, None)
         if method is None and not isinstance(outcome, asyncio.CancelledError):
             raise outcome
