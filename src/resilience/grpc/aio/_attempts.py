@@ -131,11 +131,13 @@ def cancel_awaited(error: BaseException) -> None:
     """Cancel the RPCs that were awaited when an exception was raised in a task.
 
     An inner interceptor that awaits the status of its RPC does not cancel it when it is cancelled itself, and so the
-    server would go on. Whatever it has awaited was a method of the call, which is a frame of the traceback.
+    server would go on. Whatever it has awaited was a method of the call, which is a frame of the traceback. The frames
+    of the RPC that is intercepted are there, too; to cancel that would cancel the caller.
     """
     traceback = error.__traceback__
     while traceback is not None:
         owner = traceback.tb_frame.f_locals.get("self")
-        if isinstance(owner, grpc.aio.Call) and not owner.done():
+        is_intercepted = hasattr(owner, "_interceptors_task")
+        if isinstance(owner, grpc.aio.Call) and not is_intercepted and not owner.done():
             owner.cancel()
         traceback = traceback.tb_next
