@@ -22,7 +22,7 @@ from resilience import Pipeline
 from tests.grpc.server_process import SERVICE
 from tests.grpc.servers import OPTIONS, wait_until
 from tests.grpc.table import CELLS, Cell
-from tests.grpc.table_calls import RunCell, guarded_channel
+from tests.grpc.table_calls import Outcome, RunCell, guarded_channel
 from tests.grpc.table_checks import seen_differences
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,7 @@ INSIDE = [cell for cell in OWN if cell.name in ROWS]
 # In aio, its interceptor for a unary response awaits the end of the RPC, and grpc takes no request until it returns.
 OUTSIDE = [cell for cell in INSIDE if (cell.arity, cell.way) != ("stream_unary", "aio_write")]
 # In the synchronous API, its interceptor for unary-stream RPCs returns a generator, which cannot be cancelled.
+LEFT_BEHIND = ("hangs, then ok", "unary_stream", "iterate")
 CANCELLED = [
     cell
     for cell in OWN
@@ -90,12 +91,20 @@ def outside(cell: Cell, target: str, pipeline: Pipeline[Any]) -> Any:
     return INTERCEPT(grpc.intercept_channel(grpc.insecure_channel(target, OPTIONS), *ours), OTEL.client_interceptor())
 
 
+def differences(cell: Cell, outcome: Outcome) -> list[str]:
+    """Return in what an outcome differs, but for the cancellation of an attempt that cannot be cancelled."""
+    found = seen_differences(cell, outcome)
+    if (cell.name, cell.arity, cell.way) == LEFT_BEHIND:
+        found = [one for one in found if not one.startswith("attempts ended")]
+    return found
+
+
 @pytest.mark.parametrize("cell", OUTSIDE, ids=str)
 def test_a_channel_that_is_made_in_an_instrumented_process(
     run_cell: RunCell, spans: InMemorySpanExporter, cell: Cell
 ) -> None:
     outcome = run_cell(cell, guarded_channel)
-    assert seen_differences(cell, outcome) == []
+    assert differences(cell, outcome) == []
     # The synchronous instrumentation is inside of our interceptors, that of aio comes before all interceptors.
     number = 1 if cell.way.startswith("aio") else cell.expected.calls
     assert wait_until(lambda: len(spans.get_finished_spans()) == number)
@@ -107,12 +116,12 @@ def test_a_channel_that_is_made_in_an_instrumented_process(
 
 @pytest.mark.parametrize("cell", INSIDE, ids=str)
 def test_interceptors_inside_of_ours(run_cell: RunCell, cell: Cell) -> None:
-    assert seen_differences(cell, run_cell(cell, inside)) == []
+    assert differences(cell, run_cell(cell, inside)) == []
 
 
 @pytest.mark.parametrize("cell", CANCELLED, ids=str)
 def test_a_cancellation_passes_interceptors_inside_of_ours(run_cell: RunCell, cell: Cell) -> None:
-    assert seen_differences(cell, run_cell(cell, inside)) == []
+    assert differences(cell, run_cell(cell, inside)) == []
 
 
 @pytest.mark.parametrize("cell", OUTSIDE, ids=str)
