@@ -116,6 +116,11 @@ class Keyed(Generic[T]):
         self._members.evict(clock.monotonic())
         return [self.overflow, *(member.policy for member in self._members)]
 
+    def by_key(self) -> list[tuple[str, T]]:
+        """Return all policies with the texts of their keys; that of the overflow policy is empty."""
+        self._members.evict(clock.monotonic())
+        return [("", self.overflow), *((_text(member.key), member.policy) for member in self._members)]
+
     def reset(self) -> None:
         """Discard the state of all policies."""
         for policy in self.policies():

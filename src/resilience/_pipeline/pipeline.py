@@ -1,11 +1,10 @@
-"""Pipeline: a sequence of policies around calls, and the mapping of all named pipelines."""
+"""Pipeline: a sequence of policies around calls."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary, ref
+from weakref import ref
 
 from resilience._call.budget import PIPELINE, Inherit, RetryBudget
 from resilience._call.call import CallOptions
@@ -16,54 +15,17 @@ from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._pipeline.compose import Composer, Composite
 from resilience._pipeline.engine import Engine
+from resilience._pipeline.health import health_of
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
+from resilience._pipeline.registry import register
 from resilience._policies.base import Policy, Standalone
 from resilience._policies.partition import Partition, partition_hint
-from resilience._util.locks import members
 from resilience._util.log_once import warn
 from resilience.events._bus import Listener, Subscription
 from resilience.events._types import Event, Mode, ModeName
 
 PolicyT = TypeVar("PolicyT", bound=Policy[Any])
-_all: WeakValueDictionary[int, Pipeline[Any]] = WeakValueDictionary()
-_numbers = itertools.count()
-_warned_names: set[str] = set()
-
-
-class _Pipelines(Mapping[str, "Pipeline[Any]"]):
-    """A live, weak view of all named pipelines; of two with the same name, the newest."""
-
-    def __getitem__(self, name: str) -> Pipeline[Any]:
-        return _all_by_name()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_all_by_name())
-
-    def __len__(self) -> int:
-        return len(_all_by_name())
-
-    def items(self) -> ItemsView[str, Pipeline[Any]]:
-        return _all_by_name().items()
-
-    def values(self) -> ValuesView[Pipeline[Any]]:
-        return _all_by_name().values()
-
-    def __repr__(self) -> str:
-        return f"pipelines({', '.join(self)})"
-
-
-def _all_by_name() -> dict[str, Pipeline[Any]]:
-    found = (_all.get(number) for number in sorted(members(_all)))
-    return {pipeline.name: pipeline for pipeline in found if pipeline is not None}
-
-
-_view = _Pipelines()
-
-
-def pipelines() -> Mapping[str, Pipeline[Any]]:
-    """Return a live mapping of all named pipelines by name; it keeps none alive. Of equal names, the newest counts."""
-    return _view
 
 
 class Pipeline(Composite[D_co]):
@@ -111,7 +73,7 @@ class Pipeline(Composite[D_co]):
             RetryBudget() if isinstance(budget, Inherit) else budget,
             ref(self),
             self._recomposed,
-            _register,
+            register,
         )
         self._engine.info.policies = self._by_name
         for policy in dict.fromkeys(policies):
@@ -119,7 +81,7 @@ class Pipeline(Composite[D_co]):
         self._engine.open()
         self._options = CallOptions(self._engine.info)
         if name is not None:
-            _register(name, self)
+            register(name, self)
         for sentence in contradictions(self.flattened()):
             warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
 
@@ -276,21 +238,22 @@ class Pipeline(Composite[D_co]):
             "policies": {name: policy.snapshot() for name, policy in self._by_name.items()},
         }
 
+    def health(self) -> dict[str, Any]:
+        """Return what hinders calls at present, as plain data for a readiness endpoint.
+
+        `status` is "ok", or "degraded" if there are `problems`. Each of these has the name of the `policy` and the
+        `problem`: "open" or "isolated", of a circuit breaker; "saturated", of a bulkhead or adaptive limit with a full
+        queue; "cooling_down"; "budget_empty"; or "draining". Of a Partition it has the number of keys that have it as
+        `count`, and some of these as `keys`. Policies in shadow mode hinder no calls.
+        """
+        return health_of(self)
+
     def reset(self) -> None:
         """Reset all policies and the budget, and accept calls again after a drain."""
         self._engine.reset()
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join([*map(repr, self.policies), f'name={self.name!r}'])})"
-
-
-def _register(name: str, pipeline: Pipeline[Any] | None) -> None:
-    if pipeline is None:
-        return
-    if name in _view and name not in _warned_names:
-        _warned_names.add(name)
-        warn(f"there are two pipelines named {name!r}: pipelines() has the newest only, and events mix them up")
-    _all[next(_numbers)] = pipeline
 
 
 def _alone(policy: Policy[Any]) -> tuple[Entry, CallOptions]:
