@@ -23,9 +23,8 @@ from resilience._outcome.ending import Ending, EndingKind, Hint
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._outcome.status_failures import HTTP_FAILURES, status_failures
 from resilience._pipeline.engine import set_mode
-from resilience._pipeline.health import health
-from resilience._pipeline.pipeline import Pipeline
-from resilience._pipeline.registry import pipelines
+from resilience._pipeline.pipeline import Pipeline, pipelines
+from resilience._pipeline.readiness import health
 from resilience._pipeline.standard import StandardPipeline, standard
 from resilience._policies.adaptive_limit import AdaptiveLimit
 from resilience._policies.base import Policy

@@ -38,6 +38,11 @@ def future(stub: Any, *args: Any, **kwargs: Any) -> Any:
     return stub.future(*args, **kwargs).result()
 
 
+def failed_with(code: Code, *trailing: tuple[str, Any]) -> grpc.aio.AioRpcError:
+    """An error with this status and trailing metadata."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), "")
+
+
 ways = pytest.mark.parametrize("way", [plain, with_call, future])
 
 

@@ -1,12 +1,19 @@
 """Which methods are idempotent, and which bypass the pipeline: patterns, predicates, and descriptors."""
 
+import importlib
 import re
 from typing import Any
 
 import pytest
 
+from resilience import Retry
 from resilience._util import log_once
-from resilience.grpc._methods import matcher
+from resilience.grpc._errors import ResilienceRpcError
+from resilience.grpc._guard import Guard
+from resilience.grpc._methods import CALLS_TO_WATCH, Patterns, declared_idempotent, matcher
+
+descriptor_pb2: Any = importlib.import_module("google.protobuf.descriptor_pb2")  # they have no types
+descriptor_pool: Any = importlib.import_module("google.protobuf.descriptor_pool")
 
 
 @pytest.mark.parametrize(
@@ -70,3 +77,81 @@ def test_what_can_match_nothing_is_refused(idempotent: Any, error: type[Exceptio
 @pytest.mark.parametrize("pattern", ["*", "*/Get", "/*", "/shop.*", "/shop.Shop/Ge?", "/shop.Shop/[Gg]et", "*/G*"])
 def test_patterns_with_wildcards_are_taken(pattern: str) -> None:
     assert matcher(pattern)[0]("/shop.Shop/Get") is True
+
+
+def test_a_name_that_no_pattern_has_is_left_to_the_descriptor() -> None:
+    assert matcher(["/shop.Shop/Get"])[0]("/shop.Shop/Buy") is None
+
+
+def described(package: str, level: int) -> str:
+    """Register a service whose method has an idempotency level, and return the name of the method."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    file.message_type.add(name="Empty")
+    service = file.service.add(name="Shop")
+    method = service.method.add(name="Get", input_type=f".{package}.Empty", output_type=f".{package}.Empty")
+    if level:
+        method.options.idempotency_level = level
+    descriptor_pool.Default().Add(file)
+    return f"/{package}.Shop/Get"
+
+
+@pytest.mark.parametrize(
+    ("level", "declared"),
+    [(0, (False, False)), (1, (True, True)), (2, (True, False))],
+    ids=["unknown", "no_side_effects", "idempotent"],
+)
+def test_the_descriptor_of_a_method_may_declare_it_idempotent(level: int, declared: tuple[bool, bool]) -> None:
+    assert declared_idempotent(described(f"level{level}", level)) == declared
+
+
+@pytest.mark.parametrize("method", ["/nowhere.Shop/Get", "nonsense", "", "/a.b/c/d"])
+def test_a_method_without_a_descriptor_is_not_declared(method: str) -> None:
+    assert declared_idempotent(method) == (False, False)
+
+
+def test_what_is_said_at_the_channel_takes_precedence_over_the_descriptor() -> None:
+    method = described("precedence", 1)
+
+    def options(idempotent: Any) -> tuple[bool | None, bool]:
+        known = Guard(Retry(), idempotent, ResilienceRpcError).options(method)
+        return known.idempotent, known.hedgeable
+
+    assert options(None) == options("/other.Shop/*") == (True, True)
+    assert options(False) == options(lambda method: False) == (False, False)
+    assert Guard(Retry().bind(idempotent=False), None, ResilienceRpcError).options(method).idempotent is False
+
+
+def test_a_pattern_that_matches_no_method_is_logged_once_after_some_calls(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard(Retry(), ["/shop.Shop/Gte*", "*/Get"], ResilienceRpcError)
+    for number in range(CALLS_TO_WATCH):
+        guard.options(f"/shop.Shop/{'Get' if number % 2 else 'Buy'}")
+    assert caplog.text == ""
+    for _ in range(3):
+        guard.options("/shop.Shop/Get")
+
+    (record,) = caplog.records
+    assert "idempotent has '/shop.Shop/Gte*', which no method has matched in the first 200 calls" in record.message
+    assert "/shop.Shop/Buy, /shop.Shop/Get" in record.message
+
+
+def test_nothing_is_logged_where_each_pattern_has_matched(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard(Retry(), ["/shop.Shop/G*"], ResilienceRpcError)
+    for _ in range(CALLS_TO_WATCH + 5):
+        guard.options("/shop.Shop/Get")
+    assert caplog.text == ""
+
+
+def test_health_checks_bypass_the_pipeline_unless_others_are_named() -> None:
+    check = "/grpc.health.v1.Health/Check"
+    assert Guard(Retry(), None, ResilienceRpcError).options(check).bypasses
+    assert not Guard(Retry(), None, ResilienceRpcError).options("/shop.Shop/Get").bypasses
+    guard = Guard(Retry(), None, ResilienceRpcError, unguarded=["/shop.Shop/Get"])
+    assert guard.options("/shop.Shop/Get").bypasses
+    assert not guard.options(check).bypasses
+    assert not Guard(Retry(), None, ResilienceRpcError, unguarded=()).options(check).bypasses
+
+
+@pytest.mark.parametrize(("unguarded", "error"), [("Get*", ValueError), ([7], TypeError)])
+def test_unguarded_takes_names_and_patterns(unguarded: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="unguarded"):
+        Patterns("unguarded", unguarded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -18,7 +18,7 @@ from resilience._pipeline.engine import Engine
 from resilience._pipeline.health import health_of
 from resilience._pipeline.in_flight import InFlight
 from resilience._pipeline.lint import contradictions
-from resilience._pipeline.registry import register
+from resilience._pipeline.registry import Registry
 from resilience._policies.base import Policy, Standalone
 from resilience._policies.partition import Partition, partition_hint
 from resilience._util.log_once import warn
@@ -73,7 +73,7 @@ class Pipeline(Composite[D_co]):
             RetryBudget() if isinstance(budget, Inherit) else budget,
             ref(self),
             self._recomposed,
-            register,
+            _registry.register,
         )
         self._engine.info.policies = self._by_name
         for policy in dict.fromkeys(policies):
@@ -81,7 +81,7 @@ class Pipeline(Composite[D_co]):
         self._engine.open()
         self._options = CallOptions(self._engine.info)
         if name is not None:
-            register(name, self)
+            _registry.register(name, self)
         for sentence in contradictions(self.flattened()):
             warn(f"in pipeline {name!r}: {sentence}" if name else sentence)
 
@@ -261,3 +261,11 @@ def _alone(policy: Policy[Any]) -> tuple[Entry, CallOptions]:
 
 
 Standalone.make = staticmethod(_alone)
+
+
+_registry: Registry[Pipeline[Any]] = Registry()
+
+
+def pipelines() -> Mapping[str, Pipeline[Any]]:
+    """Return a live mapping of all named pipelines by name; it keeps none alive. Of equal names, the newest counts."""
+    return _registry

@@ -88,6 +88,11 @@ class StreamedRpcCall(BaseRpcCall, StreamedCall):
 
     __slots__ = ("request",)
 
+    @property
+    def hedgeable(self) -> bool:
+        """False: only RPCs with a single response are hedged."""
+        return False
+
 
 def mark_cut(error: Exception) -> None:
     """Mark the error of an attempt that was cancelled at its deadline."""

@@ -58,7 +58,7 @@ class GeneratorOfStream(grpc.aio.StreamStreamClientInterceptor):
 
 @pytest.fixture
 def server() -> Iterator[Shop]:
-    with shop(HANGS) as server:
+    with shop({**HANGS}) as server:
         yield server
 
 

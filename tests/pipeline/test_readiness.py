@@ -48,7 +48,7 @@ def test_an_open_breaker_degrades(virtual_clock: VirtualClock) -> None:
     pipeline = Pipeline(opened(open_for=1.0, max_open_for=1.0), name="quotes")
     (problem,) = pipeline.health()["problems"]
 
-    assert (problem["policy"], problem["problem"]) == ("circuit_breaker", "open")
+    assert (problem["policy"], problem["problem"]) == ("breaker", "open")
     assert 0.8 <= problem["retry_after"] <= 1.0
     assert pipeline.health()["status"] == "degraded"
     found = resilience.health()
@@ -70,7 +70,7 @@ def test_an_isolated_breaker_and_a_drain_fail_readiness_too(virtual_clock: Virtu
     breaker = CircuitBreaker()
     pipeline = Pipeline(breaker, name="isolated")
     breaker.isolate()
-    assert pipeline.health()["problems"] == [{"policy": "circuit_breaker", "problem": "isolated", "retry_after": None}]
+    assert pipeline.health()["problems"] == [{"policy": "breaker", "problem": "isolated", "retry_after": None}]
     assert not resilience.health(critical=["isolated"])["ready"]
     breaker.close()
     pipeline.drain(0)
@@ -116,7 +116,7 @@ def test_of_a_partition_each_problem_is_listed_once_with_some_keys(virtual_clock
     pipeline.call(lambda key: None, "fine")
     (problem,) = pipeline.health()["problems"]
 
-    assert (problem["policy"], problem["problem"], problem["count"]) == ("circuit_breaker", "open", 12)
+    assert (problem["policy"], problem["problem"], problem["count"]) == ("breaker", "open", 12)
     assert problem["keys"][0] == "https://host-00/"
     assert len(problem["keys"]) == 10
     assert "secret" not in json.dumps(resilience.health())
