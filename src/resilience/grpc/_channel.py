@@ -47,7 +47,10 @@ class GuardedChannel(grpc.Channel):
         return self._channel.stream_stream(*args, **kwargs)
 
     def close(self) -> None:
-        """Close the channel. RPCs that run, that wait for another attempt or in a queue, end with CANCELLED."""
+        """Close the channel. Futures and streams end with CANCELLED, also those that wait; so do blocking calls that run.
+
+        A blocking call that waits, in a queue or for another attempt, ends when its wait is over.
+        """
         self._guard.close()
         self._channel.close()
 

@@ -53,11 +53,14 @@ _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metada
 """The details of an UNAVAILABLE that gRPC raises where it cannot get the credentials of the caller; it may pass."""
 CLOSED: Final = "Channel closed!"
 """The details of a CANCELLED that grpcio raises when the caller closes the channel."""
+STREAM_CLOSED: Final = f"Stream removed ({CLOSED})"
+"""The same, for a stream whose next message is awaited."""
 CANCELLED: Final = "Locally cancelled by application!"
 """The details of a CANCELLED that grpcio raises when the caller cancels the RPC."""
 COLLECTED: Final = "Cancelled upon garbage collection!"
 """The details of a CANCELLED that grpcio raises when the caller drops the RPC."""
-_LOCAL_ENDS: Final = frozenset({CLOSED, CANCELLED, COLLECTED})
+LOCAL_ENDS: Final = frozenset({CLOSED, STREAM_CLOSED, CANCELLED, COLLECTED})
+"""The details of each CANCELLED that the caller has caused."""
 _NOT_INVOKED: Final = "Cannot invoke RPC"
 _NOT_SENT: Final = (_NOT_INVOKED, "metadata was invalid")
 """How the messages of ValueErrors of grpcio's synchronous API begin; `grpc.aio` has its own exceptions for these."""
@@ -91,7 +94,7 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         if code is None:
             return None
         details = details_of(error)
-        if code is StatusCode.CANCELLED and (code not in listed or details in _LOCAL_ENDS):
+        if code is StatusCode.CANCELLED and (code not in listed or details in LOCAL_ENDS):
             return None
         if code not in listed:
             return ANSWER
@@ -124,7 +127,7 @@ def is_caller_fault(error: Exception) -> bool:
     code = code_of(error)
     if code is not None:
         details = details_of(error)
-        return (code, details) in _LOCAL_FAULTS or (code is StatusCode.CANCELLED and details in _LOCAL_ENDS)
+        return (code, details) in _LOCAL_FAULTS or (code is StatusCode.CANCELLED and details in LOCAL_ENDS)
     return isinstance(error, BaseError) or (isinstance(error, ValueError) and str(error).startswith(_NOT_SENT))
 
 
