@@ -47,7 +47,7 @@ class GuardedChannel(grpc.Channel):
         return self._channel.stream_stream(*args, **kwargs)
 
     def close(self) -> None:
-        """Close the channel. Futures and streams end with CANCELLED, also those that wait; so do blocking calls that run.
+        """Close the channel. What runs ends with CANCELLED, and so do futures and streams that wait.
 
         A blocking call that waits, in a queue or for another attempt, ends when its wait is over.
         """
