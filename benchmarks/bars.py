@@ -212,6 +212,26 @@ BARS = (
         )
         for runtime in ("sync", "asyncio")
     ),
+    *(
+        Bar(
+            f"CPU of a unary RPC, {runtime}, to a pass-through interceptor",
+            f"grpc-{runtime}/resilience pipeline",
+            (f"grpc-{runtime}/grpc, pass-through interceptor",),
+            None,
+            1.12,
+        )
+        for runtime in ("sync", "asyncio")
+    ),
+    *(
+        Bar(
+            f"CPU of a message of a response stream, {runtime}, to bare grpc",
+            f"grpc-stream-{runtime}/resilience pipeline",
+            (f"grpc-stream-{runtime}/grpc",),
+            None,
+            1.1,
+        )
+        for runtime in ("sync", "asyncio")
+    ),
     Bar("memory of a breaker", "memory/resilience CircuitBreaker, in use", (), None, 3072, unit="bytes"),
     Bar("memory gained by a million calls, sync", "memory/growth, sync", (), 0, 4096, unit="bytes"),
     Bar("memory gained by a million calls, asyncio", "memory/growth, asyncio", (), 0, 4096, unit="bytes"),

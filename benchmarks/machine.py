@@ -46,7 +46,7 @@ def python() -> str:
 
 def versions() -> dict[str, str]:
     """The versions of all packages that take part; peers that are not there are said to be missing."""
-    return {package: version(package) for package in ("anyio", "trio", *MODULES)}
+    return {package: version(package) for package in ("anyio", "grpcio", "trio", *MODULES)}
 
 
 def version(package: str) -> str:

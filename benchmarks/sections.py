@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import calls, clients, imports, memory
+from benchmarks import calls, clients, imports, memory, rpcs
 from benchmarks.bars import BARS, settled
 from benchmarks.peers import ASYNCIO, SYNC, TRIO
 from benchmarks.rounds import Contender, Found, Plan, measure
@@ -48,7 +48,7 @@ def _threads(seconds: float, quick: bool) -> Found:
     return measure(calls.crowds(SYNC), calls.OnThreads(), crowd, _settled("threads"), least_calls=64)
 
 
-def _http(
+def _loopback(
     name: str, run: Callable[[str, Plan, Callable[[Found], bool]], Found], runtime: str
 ) -> Callable[[float, bool], Found]:
     return lambda seconds, quick: run(runtime, plan(seconds, quick), _settled(name))
@@ -64,37 +64,51 @@ def _imports(seconds: float, quick: bool) -> Found:
 
 
 SECTIONS = (
-    Section("sync", "Success, plain calls", 25, _calls("sync", calls.success, SYNC)),
-    Section("asyncio", "Success, asyncio", 25, _calls("asyncio", calls.success, ASYNCIO)),
-    Section("trio", "Success, trio", 12, _calls("trio", calls.success, TRIO)),
-    Section("failure-sync", "One failure, then success, plain calls", 12, _calls("failure-sync", calls.failure, SYNC)),
+    Section("sync", "Success, plain calls", 21, _calls("sync", calls.success, SYNC)),
+    Section("asyncio", "Success, asyncio", 21, _calls("asyncio", calls.success, ASYNCIO)),
+    Section("trio", "Success, trio", 10, _calls("trio", calls.success, TRIO)),
+    Section("failure-sync", "One failure, then success, plain calls", 10, _calls("failure-sync", calls.failure, SYNC)),
     Section(
         "failure-asyncio", "One failure, then success, asyncio", 8, _calls("failure-asyncio", calls.failure, ASYNCIO)
     ),
     Section("open-sync", "Open breaker, plain calls", 8, _calls("open-sync", calls.refused, SYNC)),
     Section("open-asyncio", "Open breaker, asyncio", 8, _calls("open-asyncio", calls.refused, ASYNCIO)),
     Section("hedge-asyncio", "Hedged, the first wins, asyncio", 4, _calls("hedge-asyncio", calls.hedges, ASYNCIO)),
-    Section("http-sync", "A request without a socket, plain", 5, _http("http-sync", clients.without_socket, SYNC)),
+    Section("http-sync", "A request without a socket, plain", 5, _loopback("http-sync", clients.without_socket, SYNC)),
     Section(
         "http-asyncio",
         "A request without a socket, asyncio",
         12,
-        _http("http-asyncio", clients.without_socket, ASYNCIO),
+        _loopback("http-asyncio", clients.without_socket, ASYNCIO),
     ),
     Section(
         "http-loopback-sync",
         "A request over loopback, plain",
         5,
-        _http("http-loopback-sync", clients.over_loopback, SYNC),
+        _loopback("http-loopback-sync", clients.over_loopback, SYNC),
     ),
     Section(
         "http-loopback-asyncio",
         "A request over loopback, asyncio",
         5,
-        _http("http-loopback-asyncio", clients.over_loopback, ASYNCIO),
+        _loopback("http-loopback-asyncio", clients.over_loopback, ASYNCIO),
     ),
-    Section("threads", "One breaker for all threads, by the clock", 15, _threads),
-    Section("window", "Short and long windows", 12, _calls("window", calls.windows, SYNC)),
+    Section("grpc-sync", "A unary RPC, plain", 5, _loopback("grpc-sync", rpcs.calls, SYNC)),
+    Section("grpc-asyncio", "A unary RPC, asyncio", 5, _loopback("grpc-asyncio", rpcs.calls, ASYNCIO)),
+    Section(
+        "grpc-stream-sync",
+        "A message of a response stream, plain",
+        4,
+        _loopback("grpc-stream-sync", rpcs.streams, SYNC),
+    ),
+    Section(
+        "grpc-stream-asyncio",
+        "A message of a response stream, asyncio",
+        4,
+        _loopback("grpc-stream-asyncio", rpcs.streams, ASYNCIO),
+    ),
+    Section("threads", "One breaker for all threads, by the clock", 12, _threads),
+    Section("window", "Short and long windows", 10, _calls("window", calls.windows, SYNC)),
     Section("memory", "Memory", 45, _memory, "bytes"),
     Section("import", "Import, on top of anyio and tenacity", 15, _imports, "ms"),
 )

@@ -332,7 +332,7 @@ _SERVERS = {
         left_out=NO_MIDDLE,
     ),
     "server started during the call": Scenario(
-        (OK,), Expected(ended=("ok",)), policies=MANY, action="start", when="waiting", idempotent=False
+        (OK,), Expected(ended=("ok",)), policies=MANY, action="start", when="waiting"
     ),
     "server drained": Scenario(
         (HANG, OK), Expected(calls=2, ended=("cancelled", "ok")), policies=MANY, action="drain", grace=0.1, core=True

@@ -21,8 +21,9 @@ from tests.grpc.processes import ServerProcess
 from tests.grpc.server_process import ATTEMPT, ID, PLAN, SERVICE, Attempt
 from tests.grpc.servers import OPTIONS, wait_until
 from tests.grpc.table import Cell
+from tests.support.timing import Stalls
 
-LIMIT = 15.0
+LIMIT = 10.0
 """Seconds after which a call is taken for one that hangs for ever."""
 SHARED = "_poll_wrapper"
 """In the name of the thread that all channels of `grpc.aio` share."""
@@ -42,8 +43,9 @@ class Outcome:
         started: when the call was made.
         ended: when it ended.
         acted: when the action of the scenario began; when the call was made, if there is none.
-        attempts: what the servers have seen.
+        attempts: what the servers have seen before the channel was closed.
         left: the threads and tasks that are left after the channel was closed.
+        stalled: the longest time for which the machine let a thread wait that was due.
     """
 
     code: str = ""
@@ -57,6 +59,26 @@ class Outcome:
     acted: float = 0.0
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     left: list[str] = field(default_factory=list[str])
+    stalled: float = 0.0
+
+
+RunCell = Callable[..., Outcome]
+"""Runs a cell; takes the cell and perhaps an opener."""
+Opener = Callable[[Cell, str, Pipeline[Any]], Any]
+"""Returns the channel of a cell to a target, whose RPCs pass through a pipeline."""
+
+
+def guarded_channel(cell: Cell, target: str, pipeline: Pipeline[Any]) -> Any:
+    """Return a channel as this library makes them."""
+    module: Any = resilience.grpc.aio if cell.way.startswith("aio") else resilience.grpc
+    return module.insecure_channel(target, pipeline, idempotent=cell.scenario.idempotent, options=OPTIONS)
+
+
+def plain_channel(cell: Cell, target: str, pipeline: Pipeline[Any]) -> Any:
+    """Return a channel as grpc makes them."""
+    del pipeline
+    module: Any = grpc.aio if cell.way.startswith("aio") else grpc
+    return module.insecure_channel(target, options=OPTIONS)
 
 
 class Run:
@@ -66,15 +88,15 @@ class Run:
         cell: the cell.
         server: the process of the server, which the scenario may kill.
         name: what the server knows the call by.
-        plain: whether the channel is one of grpc, without a pipeline.
+        opener: makes the channel.
     """
 
-    def __init__(self, cell: Cell, server: ServerProcess, name: str, *, plain: bool = False) -> None:
+    def __init__(self, cell: Cell, server: ServerProcess, name: str, opener: Opener = guarded_channel) -> None:
         self.cell = cell
         self.outcome = Outcome()
         self.port = server.listen()
         self.servers = [server]
-        self._plain = plain
+        self._opener = opener
         self._name = name
         self._gone: list[Attempt] = []
         self._waiting = threading.Event()
@@ -89,6 +111,16 @@ class Run:
 
     def run(self) -> Outcome:
         """Make the call and return what became of it."""
+        stalls = Stalls()
+        try:
+            self._run_bounded()
+        finally:
+            stalls.stop()
+        self.outcome.stalled = stalls.worst
+        return self.outcome
+
+    def _run_bounded(self) -> None:
+        """Make the call, and give up if it hangs."""
         before = set(threading.enumerate())
         work = self._arun if self.cell.way.startswith("aio") else self._run
         with contextlib.ExitStack() as stack:
@@ -103,12 +135,8 @@ class Run:
         if worker.is_alive():
             self._close_for_good()
             raise AssertionError(f"the call has not ended after {LIMIT} s; {self.outcome}")
-        outcome = self.outcome
-        wait_until(lambda: all(attempt.ended for attempt in self.servers[-1].attempts(self._name)))
-        outcome.attempts = self._attempts()
         wait_until(lambda: not self._new_threads(before))
-        outcome.left += self._new_threads(before)
-        return outcome
+        self.outcome.left += self._new_threads(before)
 
     def _guarded(self, work: Callable[[Callable[[], None]], None], release: Callable[[], None]) -> None:
         """Run the cell on a thread of its own, since what is tested may hang."""
@@ -122,6 +150,11 @@ class Run:
     def _new_threads(before: set[threading.Thread]) -> list[str]:
         new = sorted(thread.name for thread in threading.enumerate() if thread not in before)
         return [name for name in new if SHARED not in name]
+
+    def _look(self) -> None:
+        """Write down what the servers have seen when it is over: before the channel is closed, which would end it."""
+        wait_until(lambda: all(attempt.ended for attempt in self.servers[-1].attempts(self._name)), 2.0)
+        self.outcome.attempts = self._attempts()
 
     def _attempts(self) -> list[Attempt]:
         return [*self._gone, *self.servers[-1].attempts(self._name)]
@@ -187,13 +220,8 @@ class Run:
 
     # Channels and calls
 
-    def _new_channel(self, guarded: Any, bare: Any) -> Any:
-        """Return a channel; `guarded` and `bare` are the modules that make it."""
-        target = f"127.0.0.1:{self.port}"
-        if self._plain:
-            return bare.insecure_channel(target, options=OPTIONS)
-        idempotent = self.cell.scenario.idempotent
-        return guarded.insecure_channel(target, self._pipeline, idempotent=idempotent, options=OPTIONS)
+    def _new_channel(self) -> Any:
+        return self._opener(self.cell, f"127.0.0.1:{self.port}", self._pipeline)
 
     def _stub(self, channel: Any) -> Any:
         arity = self.cell.arity
@@ -228,7 +256,7 @@ class Run:
 
     def _run(self, release: Callable[[], None]) -> None:
         """Make a call of the synchronous API."""
-        channel = self._new_channel(resilience.grpc, grpc)
+        channel = self._new_channel()
         self._close = channel.close
         with ThreadPoolExecutor(1) as pool:
             acting = pool.submit(self._act_now, release)
@@ -242,10 +270,11 @@ class Run:
             release()
             acting.result()
         call = self._handle
-        if call is not None:
+        if isinstance(call, grpc.Call):  # not so where another interceptor returns something of its own
             self.outcome.reported = call.code().name
-            self.outcome.attempt = str(dict(call.initial_metadata() or ()).get(ATTEMPT, ""))
-            self.outcome.cancelled = call.cancelled() if self.cell.way != "with_call" else False
+            self.outcome.attempt = str(dict(tuple(call.initial_metadata() or ())).get(ATTEMPT, ""))
+            self.outcome.cancelled = isinstance(call, grpc.Future) and call.cancelled()
+        self._look()
         channel.close()
 
     def _act_now(self, release: Callable[[], None]) -> None:
@@ -275,7 +304,7 @@ class Run:
         asyncio.run(self._amain(release))
 
     async def _amain(self, release: Callable[[], None]) -> None:
-        channel = self._new_channel(resilience.grpc.aio, grpc.aio)
+        channel = self._new_channel()
         self._close = lambda: asyncio.ensure_future(channel.close())
         before = asyncio.all_tasks()
 
@@ -299,6 +328,7 @@ class Run:
         await acting
         await self._inspect(self._handle)
         self._handle = self._task = None
+        await asyncio.to_thread(self._look)
         await channel.close()
         for _ in range(500):
             left = asyncio.all_tasks() - before
@@ -312,7 +342,7 @@ class Run:
         async with asyncio.timeout(5.0):
             self.outcome.reported = (await call.code()).name
             if self.outcome.code == "OK":
-                self.outcome.attempt = str(dict(await call.initial_metadata()).get(ATTEMPT, ""))
+                self.outcome.attempt = str(dict(tuple(await call.initial_metadata())).get(ATTEMPT, ""))
         self.outcome.cancelled = call.cancelled()
 
     async def _acall(self, stub: Any) -> None:

@@ -36,6 +36,18 @@ def differences(cell: Cell, outcome: Outcome, *, plain: bool = False) -> list[st
     return found
 
 
+def seen_differences(cell: Cell, outcome: Outcome) -> list[str]:
+    """Return in what the code, the messages, the time and the attempts differ from what is expected, and no more."""
+    found: list[str] = []
+    if outcome.code not in cell.expected.codes:
+        found.append(f"code {outcome.code}, not {' or '.join(cell.expected.codes)} ({outcome.error!r})")
+    elif outcome.messages != _messages(cell):
+        found.append(f"messages {outcome.messages}, not {_messages(cell)}")
+    elif isinstance(outcome.error, DeadlineExceededError) is not cell.expected.ours:
+        found.append(f"{outcome.error!r}")
+    return [*found, *_time(cell.expected, outcome), *_server(cell, outcome)]
+
+
 def _outcome(cell: Cell, outcome: Outcome, plain: bool) -> Iterator[str]:
     """Compare what the caller sees."""
     expected, error = cell.expected, outcome.error
@@ -83,11 +95,15 @@ def _messages(cell: Cell) -> list[str]:
 
 def _time(expected: Expected, outcome: Outcome) -> Iterator[str]:
     """Compare how long the call took."""
-    taken = outcome.ended - outcome.acted
-    if taken > at_most(expected.seconds):
-        yield f"took {taken:.3f} s, not at most {at_most(expected.seconds):.3f} s"
+    taken, most = outcome.ended - outcome.acted, at_most(expected.seconds) + outcome.stalled
+    if taken > most:
+        yield f"took {taken:.3f} s, not at most {most:.3f} s"
     if outcome.ended - outcome.started < expected.least - EARLY:
         yield f"took {outcome.ended - outcome.started:.3f} s, not at least {expected.least} s"
+    if expected.gap is not None and len(outcome.attempts) > 1:
+        gap = outcome.attempts[1].at - outcome.attempts[0].at
+        if not expected.gap[0] - EARLY <= gap <= at_most(expected.gap[1]) + outcome.stalled:
+            yield f"{gap:.3f} s between the attempts, not {expected.gap}"
 
 
 def _server(cell: Cell, outcome: Outcome) -> Iterator[str]:
@@ -102,10 +118,6 @@ def _server(cell: Cell, outcome: Outcome) -> Iterator[str]:
     ended = tuple(attempt.ended for attempt in attempts)
     if expected.ended is not None and ended != expected.ended:
         yield f"attempts ended {ended}, not {expected.ended}"
-    if expected.gap is not None:
-        gap = attempts[1].at - attempts[0].at
-        if not expected.gap[0] - EARLY <= gap <= at_most(expected.gap[1]):
-            yield f"{gap:.3f} s between the attempts, not {expected.gap}"
     yield from _remaining(expected, attempts)
 
 

@@ -44,7 +44,7 @@ class Plain:
         self.call_of = self._attempts.call_of
 
     def __call__(self) -> Any:
-        return self._attempts(call_of(self._guard))
+        return self._attempts.attempt(call_of(self._guard))
 
 
 class Awaited:

@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from itertools import count
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
 
 import pytest
 
-from tests.grpc.processes import server_process
 from tests.grpc.table import ARITIES, CELLS, LEFT_OUT, PLAIN_CELLS, SCENARIOS, SERVERS, WAYS, Cell
-from tests.grpc.table_calls import Outcome, Run
+from tests.grpc.table_calls import RunCell, plain_channel
 from tests.grpc.table_checks import differences
 
 pytestmark = pytest.mark.slow
 
-Runner = Callable[..., Outcome]
+OLD = pytest.mark.skipif(
+    [int(part) for part in version("grpcio").split(".")[:2]] < [1, 84],
+    reason="grpc.aio before 1.84 does not end all RPCs that stream when their channel is closed",
+)
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Runner]:
-    """What runs a cell; the cells share a process for each kind of server, until one of them kills it."""
-    numbers = count()
-    with ExitStack() as stack:
-        servers = {kind: [stack.enter_context(server_process(kind))] for kind in SERVERS}
-
-        def run_cell(cell: Cell, *, plain: bool = False) -> Outcome:
-            run = Run(cell, servers[cell.server][-1], f"{cell} {next(numbers)}", plain=plain)
-            try:
-                return run.run()
-            finally:
-                for another in run.servers[1:]:
-                    stack.callback(another.kill)
-                    servers[cell.server].append(another)
-
-        yield run_cell
+def params(cells: Iterable[Cell]) -> list[Any]:
+    """Return the parameters of tests."""
+    return [pytest.param(cell, marks=[OLD] if _does_not_end(cell) else [], id=str(cell)) for cell in cells]
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_a_guarded_channel_does_as_the_table_says(run: Runner, cell: Cell) -> None:
-    assert differences(cell, run(cell)) == []
+def _does_not_end(cell: Cell) -> bool:
+    """Return whether an old grpc.aio does not end the RPC of a cell."""
+    closed_while_waiting = cell.scenario.action == "close" and cell.name != "channel closed"
+    return closed_while_waiting and cell.way.startswith("aio") and cell.arity != "unary_unary"
 
 
-@pytest.mark.parametrize("cell", PLAIN_CELLS, ids=str)
-def test_a_plain_channel_does_the_same(run: Runner, cell: Cell) -> None:
-    assert differences(cell, run(cell, plain=True), plain=True) == []
+@pytest.mark.parametrize("cell", params(CELLS))
+def test_a_guarded_channel_does_as_the_table_says(run_cell: RunCell, cell: Cell) -> None:
+    assert differences(cell, run_cell(cell)) == []
+
+
+@pytest.mark.parametrize("cell", params(PLAIN_CELLS))
+def test_a_plain_channel_does_the_same(run_cell: RunCell, cell: Cell) -> None:
+    assert differences(cell, run_cell(cell, plain_channel), plain=True) == []
 
 
 def test_every_cell_is_in_the_table_or_left_out_for_a_reason() -> None:

@@ -21,7 +21,7 @@ from resilience import (
 )
 from resilience.grpc._failures import code_of
 from resilience.grpc._future import RpcFuture
-from resilience.grpc._interceptors import UnaryUnaryInterceptor
+from resilience.grpc._interceptors import SyncInterceptor
 from tests.grpc.helpers import SOON, UNAVAILABLE, Code, Rpc, stub, ways
 from tests.grpc.servers import OPTIONS, Abort, Service, stub_of, wait_until
 
@@ -199,7 +199,7 @@ def test_a_plain_call_runs_in_the_thread_of_its_caller(service: Service) -> None
 def test_where_nobody_knows_whether_to_block_a_future_is_returned(service: Service) -> None:
     channel = grpc.insecure_channel(service.target)
     ours, *_ = resilience.grpc.client_interceptors(Pipeline(Retry()))
-    assert isinstance(ours, UnaryUnaryInterceptor)
+    assert isinstance(ours, SyncInterceptor)
 
     class Wrap(grpc.UnaryUnaryClientInterceptor):
         def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:

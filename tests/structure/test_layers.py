@@ -37,6 +37,7 @@ DOORS = {
         "_call.silences",
         "_outcome.allowlist",
         "_outcome.ending",
+        "_outcome.failure",
         "_outcome.unlisted",
         "_pipeline.standard",
         "_runtime",

@@ -12,7 +12,8 @@ from resilience._call.keyed import Keyed
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import clock
-from resilience.events._bus import Bus, Subscription, deliver
+from resilience.events._bus import Bus, Subscription
+from resilience.events._delivery import deliver
 from resilience.events._types import Event
 
 AnyBudget: TypeAlias = "RetryBudget | Keyed[RetryBudget] | None"

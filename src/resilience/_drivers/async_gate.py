@@ -9,8 +9,11 @@ from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
 from resilience._drivers.async_ import Step
+from resilience._drivers.meter_gate import MOST_PENDING, MeterGate
+from resilience._drivers.waits import publish_wait
 from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
+from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
 from resilience.errors import LateResult, RejectedError
 from resilience.events._types import Mode, Rejected
@@ -146,15 +149,61 @@ def gate_pair(outer: Gate[Any], policy: Gate[Any], inner: Step) -> Step:
     return gated
 
 
+def meter_calls(policy: MeterGate, inner: Step) -> Step:
+    """Drive a MeterGate of calls as `gate` does, with a shorter way for single attempts with a good ending."""
+    now, ok = clock, policy.ok
+
+    async def metered(call: RunningCall) -> Any:
+        started, calls_made = now.monotonic(), call.calls_made
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            hooks.settle_gate_after_error(policy, (call, started, calls_made), call, error)
+            raise
+        if call.deferred is not None:
+            call.deferred.settle_ok(policy, (call, started, calls_made), call.good)
+        elif call.calls_made - calls_made > 1:
+            hooks.settle_gate(policy, (call, started, calls_made), call.good)
+        else:
+            ok(now.monotonic() - started)
+            if len(policy.pending) > MOST_PENDING:
+                policy.flush()
+        return result
+
+    return metered
+
+
+def meter_attempts(policy: MeterGate, inner: Step) -> Step:
+    """Drive a MeterGate of attempts as `meter_calls` does one of calls."""
+    now, ok = clock, policy.ok
+
+    async def metered(call: RunningCall) -> Any:
+        started = now.monotonic()
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            hooks.settle_gate_after_error(policy, (call, started, 0), call, error)
+            raise
+        if call.deferred is None:
+            ok(now.monotonic() - started)
+        else:
+            call.deferred.settle_ok(policy, (call, started, 0), call.good)
+        return result
+
+    return metered
+
+
 async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:
     """Wait until the ticket is granted; otherwise leave the queue, and raise the gate's rejection."""
     try:
+        started = clock.monotonic()
         acquired, parks = False, not ticket.waits_past(runtime.effective_deadline)
         while parks:
             await runtime.park(ticket, min(ticket.park_until(), call.deadline))
             acquired = ticket.acquire()
             deadline = call.refresh_deadline()
             parks = not acquired and ticket.parks_again(deadline)
+        publish_wait(policy, call, started, acquired=acquired)
     except BaseException as error:
         hooks.leave_after_error(ticket, error)
         raise

@@ -24,6 +24,7 @@ from resilience._drivers import (
     sync_substitute,
 )
 from resilience._drivers.hooks import CountCall
+from resilience._drivers.meter_gate import MeterGate
 from resilience._drivers.thread import thread_scope, thread_scope_async
 from resilience._outcome.allowlist import Allowlist
 from resilience._policies.base import Policy
@@ -47,6 +48,8 @@ class Drivers(NamedTuple):
     admission_gate: Callable[[ResultGate[Any], Step], Step]
     result_gate: Callable[[ResultGate[Any], Step], Step]
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
+    meter_calls: Callable[[MeterGate, Step], Step]
+    meter_attempts: Callable[[MeterGate, Step], Step]
     keyed_gate: Callable[[Keyed[Any], Step, bool], Step]
     keyed_budget: Callable[[Keyed[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
@@ -74,6 +77,8 @@ SYNC = Drivers(
     admission_gate=sync_gate.admission_gate,
     result_gate=sync_gate.result_gate,
     gate_pair=sync_gate.gate_pair,
+    meter_calls=sync_gate.meter_calls,
+    meter_attempts=sync_gate.meter_attempts,
     keyed_gate=sync_keyed.keyed_gate,
     keyed_budget=sync_keyed.keyed_budget,
     loop=sync.loop,
@@ -101,6 +106,8 @@ ASYNC = Drivers(
     admission_gate=async_gate.admission_gate,
     result_gate=async_gate.result_gate,
     gate_pair=async_gate.gate_pair,
+    meter_calls=async_gate.meter_calls,
+    meter_attempts=async_gate.meter_attempts,
     keyed_gate=async_keyed.keyed_gate,
     keyed_budget=async_keyed.keyed_budget,
     loop=async_.loop,

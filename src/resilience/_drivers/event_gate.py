@@ -34,14 +34,10 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         """Publish the event."""
         call, started, calls_made = token
         elapsed = clock.monotonic() - started
-        outcome = Outcome(ending.kind)
         if self._event is AttemptEnded:
-            self._publish(call, attempt=call.attempt, outcome=outcome, elapsed=elapsed)
+            self._publish(call, attempt=call.attempt, outcome=Outcome(ending.kind), elapsed=elapsed)
             return
-        if ending.replaced:
-            outcome = Outcome.FALLBACK
-        elif ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
-            outcome = Outcome.REJECTED
+        outcome = outcome_of(ending)
         self._publish(call, attempts=call.calls_made - calls_made, outcome=outcome, elapsed=elapsed)
 
     def _publish(self, call: RunningCall, **facts: Any) -> None:
@@ -50,3 +46,12 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         info.bus.publish(
             self._event, pipeline=info.name, policy="", operation=call.operation, target=call.target, **facts
         )
+
+
+def outcome_of(ending: Ending) -> Outcome:
+    """Return the outcome of a call."""
+    if ending.replaced:
+        return Outcome.FALLBACK
+    if ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
+        return Outcome.REJECTED
+    return Outcome(ending.kind)

@@ -11,7 +11,6 @@ from resilience._call.caller import D_co
 from resilience._call.entry import RetryAttempt
 from resilience._call.running_call import DeadlineSource
 from resilience._drivers.drivers import Drivers, Step, driver_of
-from resilience._drivers.event_gate import EventGate
 from resilience._drivers.shadow import ShadowGate
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
@@ -27,6 +26,7 @@ from resilience._pipeline.links import (
     more_lenient,
     policies_of,
 )
+from resilience._pipeline.observers import observed
 from resilience._policies.base import Policy, expected_seconds
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.partition import Partition, sample
@@ -158,10 +158,8 @@ class Composer:
         return self.with_events(build.drivers, CallEnded, step)
 
     def with_events(self, drivers: Drivers, event: type[Event], step: Step) -> Step:
-        """Return `step`, wrapped to publish how it ends if there is a listener for the event."""
-        if not self.info.bus.wants(event):
-            return step
-        return drivers.gate(EventGate(self.info, event), step)
+        """Return `step`, wrapped in what observes how it ends; see `observed`."""
+        return observed(self.info, drivers, event, step)
 
     def _resolve(self, mode: Mode, *, looped: bool) -> list[Part]:
         """Return the policies that are not off, and all nested pipelines, outermost first."""

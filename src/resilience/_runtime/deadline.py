@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar, overload
+from typing import Final, ParamSpec, TypeVar, overload
 
 from resilience import _runtime
 from resilience._call.ambient import Ambient, Detached, ambient, ambient_deadline
@@ -46,8 +46,8 @@ def deadline_after(seconds: float | None) -> Generator[float]:
     """Set the ambient deadline for the calls in the `with` block, unless an earlier one is in force.
 
     Args:
-        seconds: the time from now, in seconds, >= 0. None, infinity and NaN mean none, since that is what others give
-            for a call without a deadline, such as `time_remaining()` of gRPC.
+        seconds: the time from now, in seconds, >= 0. None, infinity, NaN and 1e9 or more, which is 31 years, mean none,
+            since that is what others give for a call without a deadline, such as `time_remaining()` of gRPC.
 
     Yields:
         The deadline in force in the block, in seconds of the library's monotonic clock; infinity if there is none.
@@ -70,11 +70,16 @@ def deadline_after(seconds: float | None) -> Generator[float]:
         own.release()
 
 
+_ENDLESS: Final = 1e9
+"""Seconds: a time from this on is no deadline. The synchronous API of grpc gives about 9e18 for none (grpc #26236)."""
+
+
 def _seconds(seconds: float | None) -> float:
-    """Return the validated seconds; infinity for None, infinity and NaN."""
+    """Return the validated seconds; infinity for what means none."""
     if seconds is None or seconds != seconds or seconds == FOREVER:
         return FOREVER
-    return validation.number("seconds", seconds)
+    validated = validation.number("seconds", seconds)
+    return validated if validated < _ENDLESS else FOREVER
 
 
 @contextmanager

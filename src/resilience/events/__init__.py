@@ -18,6 +18,7 @@ from resilience.events._policy_types import (
     HedgeEnded,
     HedgeResult,
     HedgeStarted,
+    Waited,
 )
 from resilience.events._types import (
     AttemptEnded,
@@ -63,6 +64,7 @@ __all__ = [
     "Subscription",
     "TimedOut",
     "TimeoutScope",
+    "Waited",
     "subscribe",
 ]
 

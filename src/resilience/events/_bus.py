@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 from resilience._util.clock import clock
-from resilience._util.finalizers import pending, put_off, run_later, run_pending
-from resilience._util.locks import inside_state, members, state_lock, thread_state
+from resilience._util.finalizers import pending, put_off, run_pending
+from resilience._util.locks import inside_state, members, state_lock
 from resilience._util.log_once import hook_failed
 from resilience._util.throttle import Throttle
+from resilience.events._delivery import deliver
 from resilience.events._types import Event
 
 Listener: TypeAlias = "Callable[[Any], object]"
@@ -264,18 +265,6 @@ def forget_log_lines() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_log_lines)  # the parent logs what was held back before the fork
-
-
-def deliver(event: Event, subscriptions: Iterable[Subscription]) -> None:
-    """Call the listeners with an event; inside a finalizer, leave that to the next call. Their errors are logged."""
-    if thread_state.finalizing or inside_state():
-        run_later(lambda: deliver(event, subscriptions))
-        return
-    for subscription in subscriptions:
-        try:
-            subscription.listener(event)
-        except Exception as error:
-            hook_failed("listener", subscription.listener, error)
 
 
 def subscribe(

@@ -1,4 +1,4 @@
-"""The event classes of hedges and cooldowns."""
+"""The event classes of hedges, cooldowns and faults, and of waits for a policy."""
 
 from __future__ import annotations
 
@@ -92,3 +92,18 @@ class FaultInjected(Event):
     error_type: str
     result: bool
     mode: Mode = Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Waited(Event):
+    """A call has waited for a policy: in the queue of a bulkhead, for its slot of a rate limit, or for a cooldown.
+
+    Attributes:
+        seconds: for how long.
+        admitted: whether the policy has admitted it. Otherwise it was rejected, or cancelled.
+        partition_key: the key of the policy in its Partition; None for the overflow policy, and without a Partition.
+    """
+
+    seconds: float
+    admitted: bool
+    partition_key: object = None

@@ -21,17 +21,21 @@ from resilience.grpc import aio
 from resilience.grpc._channels import client_interceptors, insecure_channel, secure_channel
 from resilience.grpc._failures import RPC_FAILURES, rpc_failures
 from resilience.grpc._options import channel_options
+from resilience.grpc._server import server_interceptor
 from resilience.grpc.aio._channels import aio_client_interceptors
+from resilience.grpc.aio._server import aio_server_interceptor
 
 __all__ = [
     "RPC_FAILURES",
     "aio",
     "aio_client_interceptors",
+    "aio_server_interceptor",
     "channel_options",
     "client_interceptors",
     "insecure_channel",
     "rpc_failures",
     "secure_channel",
+    "server_interceptor",
 ]
 
 _set_public_module(__name__, __all__, globals())

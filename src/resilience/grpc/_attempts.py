@@ -42,8 +42,9 @@ class BaseAttempts:
 
     def _pairs(self, call: BaseRpcCall) -> tuple[Any, ...] | None:
         """Return the metadata of an attempt; None for none."""
-        added = self.guard.metadata_of(call)
-        return self._metadata if not added else (*(self._metadata or ()), *added)
+        if call.attempt == 1 and not self.guard.propagates:
+            return self._metadata
+        return (*(self._metadata or ()), *self.guard.metadata_of(call))
 
     def _examine(self, error: Exception, disconnected: bool) -> None:
         """End the latest attempt, and have the guard examine its error; see `Guard.examine`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 
-from resilience._call.call import CallOptions
 from resilience._call.running_call import RunningCall, StreamedCall
 from resilience.grpc._failures import code_of
 from resilience.grpc._methods import MethodOptions
@@ -53,12 +51,6 @@ class BaseRpcCall(RunningCall):
         """Whether the request can be sent again."""
         return self.request.replayable
 
-    def begin(
-        self, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Set all attributes of a new call."""
-        super().begin(options, function, (self,), kwargs)
-
     def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an error that came at the deadline or later was caused by the deadline.
 
@@ -73,7 +65,8 @@ class BaseRpcCall(RunningCall):
 
     def copy(self) -> RunningCall:
         """Return a copy, for an attempt that continues independently of the call."""
-        other: Any = type(self).make(self.options, self.function, (), self.kwargs)
+        other: Any = type(self)()
+        other.begin(self.options, self.function, (other,), self.kwargs)
         other.request = self.request
         copied: RunningCall = self.copy_state_to(other)
         return copied

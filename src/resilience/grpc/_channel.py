@@ -7,15 +7,16 @@ from typing import Any
 
 import grpc
 
+from resilience.grpc._callables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from resilience.grpc._guard import Guard
 
 
 class GuardedChannel(grpc.Channel):
-    """An intercepted channel that ends the waits of its RPCs when it is closed.
+    """A channel whose RPCs pass through a pipeline. It ends their waits when it is closed.
 
     Args:
-        channel: the intercepted channel.
-        guard: the guard of its interceptors.
+        channel: the channel that makes the attempts.
+        guard: passes RPCs through the pipeline.
     """
 
     def __init__(self, channel: grpc.Channel, guard: Guard) -> None:
@@ -30,21 +31,21 @@ class GuardedChannel(grpc.Channel):
         """Remove what `subscribe` has added."""
         self._channel.unsubscribe(callback)
 
-    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what makes RPCs with one request and one response; see `grpc.Channel`."""
-        return self._channel.unary_unary(*args, **kwargs)
+        return UnaryUnary(self._guard, method, self._channel.unary_unary(method, *args, **kwargs))
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what makes RPCs with one request and a stream of responses; see `grpc.Channel`."""
-        return self._channel.unary_stream(*args, **kwargs)
+        return UnaryStream(self._guard, method, self._channel.unary_stream(method, *args, **kwargs))
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what makes RPCs with a stream of requests and one response; see `grpc.Channel`."""
-        return self._channel.stream_unary(*args, **kwargs)
+        return StreamUnary(self._guard, method, self._channel.stream_unary(method, *args, **kwargs))
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return what makes RPCs with streams of requests and responses; see `grpc.Channel`."""
-        return self._channel.stream_stream(*args, **kwargs)
+        return StreamStream(self._guard, method, self._channel.stream_stream(method, *args, **kwargs))
 
     def close(self) -> None:
         """Close the channel. What runs ends with CANCELLED, and so do futures and streams that wait.

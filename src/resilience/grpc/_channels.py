@@ -14,7 +14,7 @@ from resilience.grpc._connectivity import connectivity_of
 from resilience.grpc._errors import ResilienceRpcError
 from resilience.grpc._failures import RPC_FAILURES
 from resilience.grpc._guard import Guard
-from resilience.grpc._interceptors import sync_interceptors
+from resilience.grpc._interceptors import SyncInterceptor
 from resilience.grpc._methods import HEALTH_CHECKS, Idempotent
 from resilience.grpc._options import channel_options
 
@@ -26,7 +26,7 @@ def client_interceptors(
     propagate: bool = False,
     unguarded: str | Iterable[str] = HEALTH_CHECKS,
 ) -> list[Any]:
-    """Return the interceptors for `grpc.intercept_channel(channel, *client_interceptors(pipeline))`, for all arities.
+    """Return the interceptors for `grpc.intercept_channel(channel, *client_interceptors(pipeline))`: for all arities.
 
     Create the channel with `channel_options` as well. Interceptors that are listed after these see every attempt;
     interceptors that are listed before these see one call. Other interceptors may repeat a call, so a failure never
@@ -42,7 +42,8 @@ def client_interceptors(
         TypeError: an argument has the wrong type.
         ValueError: a name or pattern in `idempotent` or `unguarded` can match no method.
     """
-    return sync_interceptors(Guard(pipeline, idempotent, ResilienceRpcError, propagate=propagate, unguarded=unguarded))
+    guard = Guard(pipeline, idempotent, ResilienceRpcError, propagate=propagate, unguarded=unguarded)
+    return [SyncInterceptor(guard)]
 
 
 def insecure_channel(
@@ -136,7 +137,7 @@ def secure_channel(
 
 def _guarded(channel: grpc.Channel, guard: Guard) -> grpc.Channel:
     guard.connectivity.watch(connectivity_of(channel))
-    return GuardedChannel(grpc.intercept_channel(channel, *sync_interceptors(guard)), guard)
+    return GuardedChannel(channel, guard)
 
 
 def guard_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -12,9 +13,12 @@ import grpc
 from resilience.grpc._failures import code_of, details_of
 
 _UNREACHABLE: Final = "failed to connect to all addresses"
-_DOWN: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-_DISCONNECTED: Final = frozenset({_DOWN, grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
-_STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
+_DOWN_STATE: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+_DOWN: Final = frozenset({_DOWN_STATE, _DOWN_STATE.value[0]})
+_DISCONNECTED: Final = _DOWN.union(
+    *((state, state.value[0]) for state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING))
+)
+"""The states without a connection, as members of the enumeration and as the numbers that gRPC uses inside."""
 
 
 class Connectivity:
@@ -35,7 +39,12 @@ class Connectivity:
 
     def is_disconnected(self) -> bool:
         """Return whether the channel certainly has no connection at present."""
-        return bool(self._addresses) and self._state() in _DISCONNECTED
+        if not self._addresses:
+            return False
+        try:
+            return self._connectivity() in _DISCONNECTED
+        except Exception:  # the channel is closed
+            return False
 
     def never_sent(self, error: Exception, *, disconnected: bool) -> bool:
         """Return whether the request was certainly never sent.
@@ -50,7 +59,7 @@ class Connectivity:
             return False
         details = details_of(error)
         is_ours = details.startswith(_UNREACHABLE) and any(address in details for address in self._addresses)
-        return is_ours and self._state() is _DOWN
+        return is_ours and self._state() in _DOWN
 
     def _state(self) -> object:
         try:
@@ -70,7 +79,7 @@ def connectivity_of(channel: Any) -> Callable[[], object]:
     where grpc does not have it, the state is unknown.
     """
     check: Any = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
-    return _unknown if check is None else lambda: _STATES.get(check(False))
+    return _unknown if check is None else partial(check, False)
 
 
 def aio_connectivity_of(channel: grpc.aio.Channel) -> Callable[[], object]:

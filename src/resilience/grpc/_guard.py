@@ -42,6 +42,8 @@ PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
 
 gRPC removes it from what an application sends if the retries of the channel are enabled."""
 
+_NO_KWARGS: Final[dict[str, Any]] = {}
+
 CallT = TypeVar("CallT", bound=BaseRpcCall)
 
 
@@ -60,6 +62,7 @@ class Guard:
 
     Attributes:
         closed: whether the channel was closed, if it was made by this library.
+        propagates: whether each attempt sends its number.
         running: the RPCs whose pipelines run on threads of their own.
 
     Raises:
@@ -88,7 +91,7 @@ class Guard:
             getattr(standard, "idempotent", None) if idempotent is None else idempotent
         )
         self._unguarded = Patterns("unguarded", unguarded)
-        self._propagate = validation.flag("propagate", propagate)
+        self.propagates = validation.flag("propagate", propagate)
         self._error_class = error_class
         self._target = target
         self.connectivity = Connectivity(target if single_attempt else None)
@@ -132,10 +135,12 @@ class Guard:
         Raises:
             TypeError: `timeout` is not a number.
         """
-        call = kind.make(options, attempt, (), {})
+        call = kind()
+        call.begin(options, attempt, (call,), _NO_KWARGS)
         call.request = request
-        if timeout is not None and _validated(timeout) < ENDLESS:  # not so for NaN
-            at = clock.monotonic() + max(0.0, timeout)
+        seconds = ENDLESS if timeout is None else _validated(timeout)
+        if seconds < ENDLESS:
+            at = clock.monotonic() + seconds
             if at < call.deadline:
                 call.deadline = call.total_deadline = at
                 call.deadline_source = call.total_deadline_source = GIVEN
@@ -190,8 +195,8 @@ class Guard:
 
     def metadata_of(self, call: RunningCall) -> tuple[tuple[str, str], ...]:
         """Return the metadata that an attempt sends in addition to that of the caller."""
-        number = max(call.attempt, inbound_attempt(call.ambient)) if self._propagate else 1
-        added = ((ATTEMPT_COUNT, str(number)),) if self._propagate else ()
+        number = max(call.attempt, inbound_attempt(call.ambient)) if self.propagates else 1
+        added = ((ATTEMPT_COUNT, str(number)),) if self.propagates else ()
         return added if call.attempt == 1 else (*added, (PREVIOUS_ATTEMPTS, str(call.attempt - 1)))
 
     def examine(self, error: Exception, *, disconnected: bool, first: bool = True) -> None:
@@ -218,12 +223,11 @@ class Guard:
 
 
 def _validated(timeout: Any) -> float:
-    """Return the timeout of an RPC, if it is a number."""
-    given: object = timeout
-    if isinstance(given, bool) or not isinstance(given, Real):
-        raise TypeError(f"timeout must be a number of seconds, not {given!r}")
-    seconds: float = timeout
-    return seconds
+    """Return the timeout of an RPC, if it is a number; `ENDLESS` for NaN and all that is longer."""
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    given: Any = timeout
+    return float(max(0, given)) if given < ENDLESS else ENDLESS
 
 
 def timeout_until(deadline: float) -> float | None:

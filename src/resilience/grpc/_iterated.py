@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import grpc
 
-from resilience.grpc._failures import code_of, details_of
+from resilience._runtime import threads
+from resilience._util.locks import make_lock
+from resilience.grpc._call import mark_cut
+from resilience.grpc._failures import CANCELLED, code_of, details_of
+from resilience.grpc._head import EMPTY
 from resilience.grpc._outcomes import Finished, LocalRpcError
 
 
 class IteratedCall(Finished):
     """The call of responses that come from a plain iterator: of a Fallback, or of another interceptor.
+
+    It is iterated over in a context of its own, since different threads may take its responses: a generator may have
+    set context variables, and has to find them again.
 
     Args:
         responses: the iterator.
@@ -22,6 +30,7 @@ class IteratedCall(Finished):
 
     def __init__(self, responses: Iterator[Any]) -> None:
         self._responses = responses
+        self._context = contextvars.copy_context()
         self._error: Exception | None = None
         self._ended = False
         self._callbacks: list[Callable[[], None]] = []
@@ -31,7 +40,7 @@ class IteratedCall(Finished):
 
     def __next__(self) -> Any:
         try:
-            return next(self._responses)
+            return self._context.run(next, self._responses)
         except StopIteration:
             self._end()
             raise
@@ -39,6 +48,23 @@ class IteratedCall(Finished):
             self._error = error
             self._end()
             raise
+
+    def first(self, until: float) -> Any:
+        """Take the first response on a thread of its own, which is left behind at a deadline.
+
+        Nothing else can end that wait: an iterator cannot be closed while it runs. OpenTelemetry's interceptor makes a
+        generator of the stream, and so are those of others.
+
+        Args:
+            until: the deadline, in seconds of the monotonic clock.
+
+        Returns:
+            The response, or `EMPTY`.
+
+        Raises:
+            LocalRpcError: the deadline has passed.
+        """
+        return _First(self).take(until)
 
     def _end(self) -> None:
         self._ended = True
@@ -89,10 +115,60 @@ class IteratedCall(Finished):
         close: Any = getattr(self._responses, "close", None)
         if close is None or self._ended:
             return False
-        with contextlib.suppress(ValueError):  # another thread waits for its next response
-            close()
+        with contextlib.suppress(ValueError, RuntimeError):  # another thread waits for its next response
+            self._context.run(close)
             self._end()
         return self._ended
+
+
+class _First:
+    """The first response of an iterator, while a thread waits for it."""
+
+    def __init__(self, stream: IteratedCall) -> None:
+        self._stream = stream
+        self._mutex = make_lock()
+        self._wake: Callable[[], object] | None = None
+        self._is_done = False
+        self._is_abandoned = False
+        self._response: Any = None
+        self._error: Exception | None = None
+
+    def take(self, until: float) -> Any:
+        """Return the response, or raise the error of the iterator, or one that says that it was left behind."""
+        threads.start(self._run, threads.StopToken())
+        try:
+            threads.park(self, until)
+        finally:
+            with self._mutex:
+                self._is_abandoned = not self._is_done
+        if self._is_abandoned:
+            late = LocalRpcError(grpc.StatusCode.CANCELLED, CANCELLED)
+            mark_cut(late)
+            raise late
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._response
+
+    def add_waker(self, wake: Callable[[], object]) -> bool:
+        """Have `wake` called when the response is there; return False if it is already."""
+        with self._mutex:
+            self._wake = wake
+            return not self._is_done
+
+    def _run(self) -> None:
+        """Wait for the response; the function of the thread."""
+        try:
+            self._response = next(self._stream, EMPTY)
+        except Exception as error:
+            self._error = error
+        with self._mutex:
+            self._is_done = True
+            wake = self._wake
+        if self._is_abandoned:
+            self._stream.cancel()
+        elif wake is not None:
+            wake()
 
 
 def error_of_ended(stream: Any) -> Exception | None:

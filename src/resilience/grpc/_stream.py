@@ -48,7 +48,10 @@ class StreamAttempts(SyncAttempts):
         started = clock.monotonic()
         cut = Cut(partial(_cancel, ref(stream)))
         try:
-            if call.deadline < call.total_deadline:
+            is_bounded = call.deadline < call.total_deadline
+            if is_bounded and isinstance(stream, IteratedCall):
+                return Head(stream, stream.first(call.current_deadline()), call, started)
+            if is_bounded:
                 cut.arm(call.current_deadline())
             first = next(stream, EMPTY)
             cut.close()

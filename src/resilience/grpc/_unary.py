@@ -19,7 +19,15 @@ class SyncAttempts(BaseAttempts):
 
     def _start(self, call: BaseRpcCall, deadline: float) -> Any:
         """Start an attempt that gRPC is to end at `deadline`, and return what gRPC returns."""
-        details = Details(self.details, timeout_until(deadline), self._new_metadata(call))
+        given = self.details
+        details = Details(
+            given.method,
+            timeout_until(deadline),
+            self._new_metadata(call),
+            given.credentials,
+            given.wait_for_ready,
+            given.compression,
+        )
         return self._continuation(details, self.request_source.for_attempt())
 
     def _new_metadata(self, call: BaseRpcCall) -> Any:
@@ -28,10 +36,37 @@ class SyncAttempts(BaseAttempts):
         return list(pairs) if pairs is not None and isinstance(self.details.metadata, list) else pairs
 
 
-class UnaryAttempts(SyncAttempts):
-    """The attempts of one RPC with a single response. Calling it makes one attempt and returns the response."""
+class PlainAttempts(SyncAttempts):
+    """The attempts of a blocking call, of which gRPC returns the response."""
 
-    def __call__(self, call: BaseRpcCall) -> Any:
+    def attempt(self, call: BaseRpcCall) -> Any:
+        """Make an attempt and return its response, or raise its error."""
+        disconnected = self._begin()
+        try:
+            return self._start(call, call.current_deadline())
+        except Exception as error:
+            self._examine(error, disconnected)
+            raise
+
+
+class CalledAttempts(SyncAttempts):
+    """The attempts of a blocking call, of which gRPC returns the response and the call."""
+
+    def attempt(self, call: BaseRpcCall) -> Any:
+        """Make an attempt and return its response, or raise its error."""
+        disconnected = self._begin()
+        try:
+            response, attempt = self._start(call, call.current_deadline())
+        except Exception as error:
+            self._examine(error, disconnected)
+            raise
+        return self._add(response, attempt)
+
+
+class UnaryAttempts(SyncAttempts):
+    """The attempts of a call, of which gRPC returns an outcome or a future, as it does to interceptors."""
+
+    def attempt(self, call: BaseRpcCall) -> Any:
         """Make an attempt and return its response, or raise its error."""
         return self.finish(*self.begin(call, call.current_deadline()))
 
@@ -60,12 +95,31 @@ class UnaryAttempts(SyncAttempts):
 
 
 class Details(grpc.ClientCallDetails):
-    """The call details given by the caller, with the timeout and metadata of one attempt."""
+    """The details of an RPC, or of one attempt.
 
-    def __init__(self, given: Any, timeout: float | None, metadata: Any) -> None:
-        self.method = given.method
+    Args:
+        method: the name of the method.
+        timeout: the seconds that it may take; None for no limit.
+        metadata: pairs of key and value; None for none.
+        credentials, wait_for_ready, compression: see the multi-callables of gRPC.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> None:
+        self.method = method
         self.timeout = timeout
         self.metadata = metadata
-        self.credentials = given.credentials
-        self.wait_for_ready = given.wait_for_ready
-        self.compression = getattr(given, "compression", None)
+        self.credentials = credentials
+        self.wait_for_ready = wait_for_ready
+        self.compression = compression
+
+    def options(self) -> tuple[Any, ...]:
+        """Return the arguments of a multi-callable that follow the request."""
+        return self.timeout, self.metadata, self.credentials, self.wait_for_ready, self.compression

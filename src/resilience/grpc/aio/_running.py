@@ -167,14 +167,24 @@ class AioRunningRpc(grpc.aio.Call):
             await self._wait_for_attempt(attempt)
 
     async def wait_for_connection(self) -> None:
-        """Wait until an attempt is connected to the server."""
+        """Wait until an attempt is connected to the server. If one fails before that, wait for the next one.
+
+        Raises:
+            grpc.RpcError: the RPC has failed.
+        """
         attempt = await self._wait_for_attempt()
-        if attempt is not None:
-            await attempt.wait_for_connection()
-        else:
-            outcome = await self._wait()
-            if isinstance(outcome, BaseException):
-                raise outcome
+        while attempt is not None:
+            try:
+                await attempt.wait_for_connection()
+            except (grpc.RpcError, asyncio.CancelledError):
+                if _is_cancelled():
+                    raise
+                attempt = await self._wait_for_attempt(attempt)
+            else:
+                return
+        outcome = await self._wait()
+        if isinstance(outcome, BaseException):
+            raise outcome
 
     async def _wait_for_attempt(self, other: Any = None) -> Any:
         """Wait for an attempt in flight that is not `other`, and return it; None once the pipeline has ended."""
@@ -198,3 +208,9 @@ class AioRunningRpc(grpc.aio.Call):
         if method is None and not isinstance(outcome, asyncio.CancelledError):
             raise outcome
         return cancelled if method is None else method()
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task was cancelled, unlike an attempt that it has awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
