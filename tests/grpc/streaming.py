@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,7 +120,7 @@ class Shop(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def shop(handlers: dict[str, Handler], options: Any = (), credentials: Any = None) -> Iterator[Shop]:
+def shop(handlers: Mapping[str, Handler], options: Any = (), credentials: Any = None) -> Iterator[Shop]:
     """A server for the length of a block."""
     one = Shop()
     one.handlers.update(handlers)

@@ -79,6 +79,10 @@ def test_a_stream_reset_may_be_retried(details: str) -> None:
     assert RPC_FAILURES.classify(failed(Code.INTERNAL, details)) == Failure()
 
 
+def test_a_status_that_grpc_aio_has_lost_is_retried_and_not_counted() -> None:
+    assert RPC_FAILURES.classify(failed(Code.INTERNAL, "Internal error from Core")) == Failure(counted=False)
+
+
 @pytest.mark.parametrize(
     "details", ["Exception serializing request!", "Exception deserializing response!", "Invalid metadata"]
 )

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 import resilience.grpc
-from resilience import Bulkhead, Pipeline, Retry, backoff
+from resilience import Bulkhead, Hedge, Pipeline, Retry, Timeout, backoff
 from resilience.events import RetryScheduled
 from resilience.testing import Recorder
 from tests.grpc.helpers import UNAVAILABLE
@@ -97,3 +97,13 @@ def test_an_rpc_whose_thread_cannot_be_started_leaves_nothing(
         failed = stub_of(channel, "Get").future(b"x")
         assert isinstance(failed.exception(), RuntimeError)
     assert guard.running == set()
+
+
+def test_an_attempt_that_has_lost_a_race_is_cancelled(service: Service) -> None:
+    service.script("Get", service.stall(), b"fast")
+    bulkhead = Bulkhead(5)
+    pipeline = Pipeline(Timeout(20.0), Hedge(0.05), bulkhead)
+    with resilience.grpc.insecure_channel(service.target, pipeline, idempotent=True) as channel:
+        assert stub_of(channel, "Get").future(b"x").result(5.0) == b"fast"
+        assert wait_until(lambda: len(service.cancelled) == 1)
+        assert wait_until(lambda: bulkhead.in_flight == 0)

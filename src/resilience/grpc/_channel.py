@@ -48,7 +48,10 @@ class GuardedChannel(grpc.Channel):
         return StreamStream(self._guard, method, self._channel.stream_stream(method, *args, **kwargs))
 
     def close(self) -> None:
-        """Close the channel. RPCs that run, that wait for another attempt or in a queue, end with CANCELLED."""
+        """Close the channel. What runs ends with CANCELLED, and so do futures and streams that wait.
+
+        A blocking call that waits, in a queue or for another attempt, ends when its wait is over.
+        """
         self._guard.close()
         self._channel.close()
 

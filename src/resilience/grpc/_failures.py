@@ -49,15 +49,21 @@ _LOCAL_FAULTS: Final = frozenset(
     }
 )
 """The codes and details with which grpcio raises a mistake of the caller: requests or metadata cannot be sent."""
+_STATUS_LOST: Final = "Internal error from Core"
+"""The details of an INTERNAL that `grpc.aio` raises in place of the status of the server, which has ended the RPC while
+a request was written. It does so now and then, and the status cannot be known any more."""
 _NO_CREDENTIALS: Final = ("Getting metadata from plugin failed", "Illegal metadata")
 """The details of an UNAVAILABLE that gRPC raises where it cannot get the credentials of the caller; it may pass."""
 CLOSED: Final = "Channel closed!"
 """The details of a CANCELLED that grpcio raises when the caller closes the channel."""
+STREAM_CLOSED: Final = f"Stream removed ({CLOSED})"
+"""The same, for a stream whose next message is awaited."""
 CANCELLED: Final = "Locally cancelled by application!"
 """The details of a CANCELLED that grpcio raises when the caller cancels the RPC."""
 COLLECTED: Final = "Cancelled upon garbage collection!"
 """The details of a CANCELLED that grpcio raises when the caller drops the RPC."""
-_LOCAL_ENDS: Final = frozenset({CLOSED, CANCELLED, COLLECTED})
+LOCAL_ENDS: Final = frozenset({CLOSED, STREAM_CLOSED, CANCELLED, COLLECTED})
+"""The details of each CANCELLED that the caller has caused."""
 _NOT_INVOKED: Final = "Cannot invoke RPC"
 _NOT_SENT: Final = (_NOT_INVOKED, "metadata was invalid")
 """How the messages of ValueErrors of grpcio's synchronous API begin; `grpc.aio` has its own exceptions for these."""
@@ -91,14 +97,15 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         if code is None:
             return None
         details = details_of(error)
-        if code is StatusCode.CANCELLED and (code not in listed or details in _LOCAL_ENDS):
+        if code is StatusCode.CANCELLED and (code not in listed or details in LOCAL_ENDS):
             return None
         if code not in listed:
             return ANSWER
         if (code, details) in _LOCAL_FAULTS:
             return None
         local = code is StatusCode.UNAVAILABLE and details.startswith(_NO_CREDENTIALS)
-        counted = code not in _NOT_COUNTED and not local
+        is_lost = code is StatusCode.INTERNAL and details == _STATUS_LOST
+        counted = code not in _NOT_COUNTED and not local and not is_lost
         kind = _KINDS.get(code, FailureKind.TRANSIENT)
         trailers = trailers_of(error)
         allowed, delay = pushback(trailers)
@@ -110,7 +117,7 @@ def rpc_failures(codes: Iterable[StatusCode] = DEFAULT_CODES) -> Allowlist:
         delay = retry_info(trailers)
         retryable = code not in _NOT_RETRIED or delay is not None
         if code is StatusCode.INTERNAL and delay is None:
-            retryable = any(text in details.lower() for text in _RESETS)
+            retryable = is_lost or any(text in details.lower() for text in _RESETS)
         return Failure(kind, delay, unprocessed=never_sent(error), retryable=retryable, counted=counted)
 
     return Allowlist(RpcError, when=rpc_failure)
@@ -124,7 +131,7 @@ def is_caller_fault(error: Exception) -> bool:
     code = code_of(error)
     if code is not None:
         details = details_of(error)
-        return (code, details) in _LOCAL_FAULTS or (code is StatusCode.CANCELLED and details in _LOCAL_ENDS)
+        return (code, details) in _LOCAL_FAULTS or (code is StatusCode.CANCELLED and details in LOCAL_ENDS)
     return isinstance(error, BaseError) or (isinstance(error, ValueError) and str(error).startswith(_NOT_SENT))
 
 
@@ -209,5 +216,6 @@ delay is the shortest wait.
 
 Mistakes of the caller to which gRPC gives one of these codes are not failures of the server: a serializer that raises
 and metadata that cannot be sent are no failures, and an UNAVAILABLE because credentials cannot be obtained is not
-counted.
+counted. If a server ends an RPC while the client writes a request, `grpc.aio` may raise an INTERNAL ("Internal error
+from Core") in place of the status. Such a failure is retried if the call is idempotent, and not counted.
 """

@@ -15,7 +15,7 @@ from resilience._util.clock import FOREVER, clock
 from resilience._util.locks import make_lock
 from resilience.errors import ResilienceError
 from resilience.grpc._call import StreamedRpcCall
-from resilience.grpc._failures import CANCELLED, CLOSED, COLLECTED, code_of, details_of
+from resilience.grpc._failures import CANCELLED, LOCAL_ENDS, code_of, details_of
 
 EMPTY: Final = object()
 """In place of the first response of a stream that has ended well without any."""
@@ -138,8 +138,6 @@ class StreamSettlement:
         """Return the ending for an error. To cancel a stream before its end is a success: it has served its purpose."""
         if code_of(error) is grpc.StatusCode.CANCELLED:
             details = details_of(error)
-            if details == CANCELLED:
-                return OK
-            if details in (CLOSED, COLLECTED):
-                return ABANDONED
+            if details in LOCAL_ENDS:
+                return OK if details == CANCELLED else ABANDONED
         return Ending(None, error, self._failures)

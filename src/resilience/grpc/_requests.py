@@ -101,7 +101,8 @@ class RequestBuffer:
         self.is_streamed = True
         self.error: Exception | None = None
         self.exhausted = False
-        self._latest: object = None
+        self._latest = 0
+        self._attempts = 0
 
     def has(self, number: int) -> bool:
         """Return whether the message with that number, from 0, is there."""
@@ -124,14 +125,14 @@ class RequestBuffer:
 
     def end_attempt(self) -> None:
         """End the iterator of the latest attempt."""
-        self._latest = None
+        self._latest = 0
 
     def commit(self) -> None:
         """Stop to keep messages, since no other attempt follows."""
         self.replayable = False
 
-    def _begin(self, latest: object) -> None:
-        """Set what the iterator of a new attempt is known by.
+    def _begin(self) -> int:
+        """Begin another attempt and return its number, from 1.
 
         Raises:
             RequestsSpent: an attempt that goes on, such as on a thread that was abandoned, has taken messages since it
@@ -139,7 +140,9 @@ class RequestBuffer:
         """
         if self._first:
             raise RequestsSpent("the requests are not kept any more")
-        self._latest = latest
+        self._attempts += 1
+        self._latest = self._attempts
+        return self._latest
 
 
 class ReplayedRequests(RequestBuffer):
@@ -156,13 +159,11 @@ class ReplayedRequests(RequestBuffer):
 
     def for_attempt(self) -> Iterator[Any]:
         """Return an iterator over all messages. Those of earlier attempts end."""
-        replay = _Replay(self)
-        self._begin(replay)
-        return replay
+        return _Replay(self, self._begin())
 
-    def next_for(self, replay: Iterator[Any], number: int) -> Any:
+    def next_for(self, attempt: int, number: int) -> Any:
         """Return the message with that number for the iterator of an attempt, or raise StopIteration."""
-        if replay is not self._latest:
+        if attempt != self._latest:
             raise StopIteration
         if not self.has(
             number
@@ -170,7 +171,7 @@ class ReplayedRequests(RequestBuffer):
             with self._reading:
                 if not self.has(number):
                     self._read()
-        if replay is not self._latest:
+        if attempt != self._latest:
             raise StopIteration
         return self.take(number)
 
@@ -194,13 +195,14 @@ class ReplayedRequests(RequestBuffer):
 class _Replay(Iterator[Any]):
     """The request iterator of one attempt."""
 
-    __slots__ = ("_number", "_requests")
+    __slots__ = ("_attempt", "_number", "_requests")
 
-    def __init__(self, requests: ReplayedRequests) -> None:
+    def __init__(self, requests: ReplayedRequests, attempt: int) -> None:
         self._requests = requests
+        self._attempt = attempt
         self._number = 0
 
     def __next__(self) -> Any:
-        message = self._requests.next_for(self, self._number)
+        message = self._requests.next_for(self._attempt, self._number)
         self._number += 1
         return message

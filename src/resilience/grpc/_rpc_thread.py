@@ -111,6 +111,10 @@ class RpcThread:
             if self.state is RpcState.RUNNING:
                 self.state = RpcState.DONE  # set after the outcome, since readers do not take the lock
             self.latest = None
+            self._stop.stop()
+            in_flight = list(self._in_flight)
+        for attempt in in_flight:  # such as those that have lost a race
+            cancel_quietly(attempt)
         self.guard.running.discard(self)
         self._wake()
         self._ended()

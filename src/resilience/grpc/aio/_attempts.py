@@ -22,6 +22,11 @@ def _ignored(attempt: object) -> None:
     """Do nothing with an attempt that has started."""
 
 
+def _none_follows(details: object, request: object) -> Any:
+    """The continuation of an RPC that has ended."""
+    raise RuntimeError("the RPC has ended")
+
+
 class AioAttempts(BaseAttempts):
     """The attempts of one RPC of `grpc.aio`.
 
@@ -39,6 +44,11 @@ class AioAttempts(BaseAttempts):
             given.method, timeout_until(deadline), metadata, given.credentials, given.wait_for_ready
         )
         return await self._continuation(details, self.request_source.for_attempt())
+
+    def end(self) -> None:
+        """Drop what makes attempts, since none follows: it refers to the call of grpc, which refers to this one."""
+        self._continuation = _none_follows
+        self._good.clear()
 
     async def response(self, call: BaseRpcCall, started: Callable[[Any], None] = _ignored) -> Any:
         """Make an attempt with a single response and return it, or raise its error.

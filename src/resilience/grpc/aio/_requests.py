@@ -24,16 +24,14 @@ class AioReplayedRequests(RequestBuffer):
 
     def for_attempt(self) -> AsyncIterator[Any]:
         """Return an async iterator over all messages. Those of earlier attempts end."""
-        token = object()
-        self._begin(token)
-        return self._replay(token)
+        return self._replay(self._begin())
 
-    async def _replay(self, token: object) -> AsyncIterator[Any]:
+    async def _replay(self, attempt: int) -> AsyncIterator[Any]:
         number = 0
         while True:
             if not self.has(number):
                 await self._read()
-            if self._latest is not token or not self.has(number):
+            if self._latest != attempt or not self.has(number):
                 return
             yield self.take(number)
             number += 1

@@ -63,6 +63,7 @@ class AioRunningRpc(grpc.aio.Call):
         """Called when the pipeline has ended."""
         self._guard.running.discard(task)
         self._set_attempt(None)
+        self._attempts.end()
         if task.cancelled() or task.exception() is not None:
             self._end()
         else:
