@@ -161,3 +161,21 @@ def test_the_timeout_of_an_attempt_does_not_bound_what_follows_the_first_respons
     server.handlers["unary_stream"] = slow
     with resilience.grpc.insecure_channel(server.target, Pipeline(Timeout(10.0), Retry(), Timeout(0.3))) as channel:
         assert [*method_of(channel, "unary_stream")(b"x")] == [b"0", b"1"]
+
+
+def test_a_first_response_at_the_very_deadline_is_there_or_too_late(server: Shop) -> None:
+    """The stream may have been cancelled when its response is taken; the caller has not cancelled it."""
+
+    def slow(rpc: Rpc, request: Any) -> Iterator[bytes]:
+        time.sleep(0.02)  # a server, not the library
+        yield b"0"
+        yield b"1"
+
+    server.handlers["unary_stream"] = slow
+    pipeline = Pipeline(Timeout(20.0), Retry(1), Timeout(0.0215))
+    outcomes: set[Any] = set()
+    with resilience.grpc.insecure_channel(server.target, pipeline) as channel:
+        for _ in range(40):
+            error = read(method_of(channel, "unary_stream")(b"x"))
+            outcomes.add(error if error is None else type(error).__name__)
+    assert outcomes <= {None, "DeadlineExceededError"}

@@ -59,8 +59,9 @@ def insecure_channel(
 
     Errors of the pipeline are also `grpc.aio.AioRpcError`s. If the request iterator of a caller raises an exception,
     the call raises an error with the code UNKNOWN, as the synchronous API does, and with that exception as its cause;
-    without the library it would raise a CancelledError. The rest is as in `resilience.grpc.insecure_channel`:
-    requests, deadlines, codes, and the RPCs that are retried.
+    without the library it would raise a CancelledError. To cancel a task that waits for `code()`, `details()` or
+    metadata of a call with one request and one response cancels the call, too, unlike that of any other call. The rest
+    is as in `resilience.grpc.insecure_channel`: requests, deadlines, codes, and the RPCs that are retried.
 
     Args:
         target: the address of the server, as for `grpc.aio.insecure_channel`.
