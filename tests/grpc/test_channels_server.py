@@ -190,7 +190,7 @@ def test_a_channel_can_be_made_where_makers_take_interceptors_by_keyword(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some instrumentations replace `grpc.aio.insecure_channel` by a function that adds interceptors, such as this."""
-    bare = grpc.aio.insecure_channel
+    bare: Any = grpc.aio.insecure_channel
 
     def patched(*args: Any, interceptors: Any = None, **kwargs: Any) -> Any:
         return bare(*args, interceptors=[*(interceptors or ())], **kwargs)
