@@ -23,13 +23,10 @@ class Noted(MeterGate):
 
     def __init__(self, *, is_of_calls: bool) -> None:
         super().__init__(is_of_calls=is_of_calls)
-        self.pending: list[float] = []
+        self.ok = self.pending.append
         self.others: list[tuple[Outcome, float, int]] = []
         self.flushed: list[int] = []
         self._lock = threading.Lock()
-
-    def ok(self, seconds: float, /) -> None:
-        self.pending.append(seconds)
 
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
         self.others.append((outcome, seconds, attempts))

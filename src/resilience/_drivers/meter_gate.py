@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sized
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from resilience._call.running_call import RunningCall
@@ -15,7 +15,6 @@ from resilience.events._types import Outcome
 
 MOST_PENDING = 1024
 """The number of durations that may be kept before they are added up."""
-
 
 Token: TypeAlias = "tuple[RunningCall | None, float, int]"
 """The call; when it was admitted; and how often its function had been called by then.
@@ -34,23 +33,18 @@ class MeterGate(Gate[Token]):
         is_of_calls: whether it counts calls; otherwise attempts.
 
     Attributes:
+        ok: counts a call or an attempt with a good ending, of which there was a single attempt, given its duration in
+            seconds.
         pending: the durations that `ok` has taken, and that `flush` is still to add up; the driver calls that when they
             are many.
     """
 
-    pending: Sized = ()
+    ok: Callable[[float], object]
 
     def __init__(self, *, is_of_calls: bool) -> None:
         super().__init__()
+        self.pending: list[float] = []
         self._is_of_calls = is_of_calls
-
-    @abstractmethod
-    def ok(self, seconds: float, /) -> object:
-        """Count a call or an attempt with a good ending, of which there was a single attempt.
-
-        Args:
-            seconds: its duration.
-        """
 
     @abstractmethod
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:

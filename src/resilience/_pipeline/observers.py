@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from resilience._call.call import PipelineInfo
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
+from resilience._drivers.meter_gate import MOST_PENDING as MOST_PENDING
 from resilience._drivers.meter_gate import MeterGate as MeterGate
 from resilience._util.finalizers import pending, run_pending
 from resilience._util.locks import members, state_lock
