@@ -10,7 +10,7 @@ from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
 from resilience._drivers.async_ import Step
 from resilience._drivers.meter_gate import MOST_PENDING, MeterGate
-from resilience._drivers.waits import publish_wait
+from resilience._drivers.waits import leave_after_error, publish_wait
 from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
@@ -203,11 +203,12 @@ async def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) 
             acquired = ticket.acquire()
             deadline = call.refresh_deadline()
             parks = not acquired and ticket.parks_again(deadline)
+        acquired = acquired or hooks.acquire_or_leave(ticket)
         publish_wait(policy, call, started, acquired=acquired)
     except BaseException as error:
-        hooks.leave_after_error(ticket, error)
+        leave_after_error(policy, ticket, error)
         raise
-    if not acquired and not hooks.acquire_or_leave(ticket):
+    if not acquired:
         rejection = hooks.rejection_after_wait(policy, ticket, call)
         try:
             raise rejection

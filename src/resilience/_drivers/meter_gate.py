@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sized
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from resilience._call.running_call import RunningCall
 from resilience._drivers.event_gate import outcome_of
@@ -13,11 +13,18 @@ from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
 from resilience.events._types import Outcome
 
-MOST_PENDING = 4096
+MOST_PENDING = 1024
 """The number of durations that may be kept before they are added up."""
 
+Token: TypeAlias = "tuple[RunningCall | None, float, int]"
+"""The call; when it was admitted; and how often its function had been called by then.
 
-class MeterGate(Gate[tuple[RunningCall, float, int]]):
+For a streamed result without the call, which would keep the settlement of the stream alive; the number is then that of
+the attempts that were made, negated.
+"""
+
+
+class MeterGate(Gate[Token]):
     """Counts calls or attempts by outcome, and their durations. A chain contains it only while there are metrics.
 
     Its driver calls `ok` for a good ending, which must be fast and safe under threads, and `settle` for all others.
@@ -26,23 +33,18 @@ class MeterGate(Gate[tuple[RunningCall, float, int]]):
         is_of_calls: whether it counts calls; otherwise attempts.
 
     Attributes:
+        ok: counts a call or an attempt with a good ending, of which there was a single attempt, given its duration in
+            seconds.
         pending: the durations that `ok` has taken, and that `flush` is still to add up; the driver calls that when they
             are many.
     """
 
-    pending: Sized = ()
+    ok: Callable[[float], object]
 
     def __init__(self, *, is_of_calls: bool) -> None:
         super().__init__()
+        self.pending: list[float] = []
         self._is_of_calls = is_of_calls
-
-    @abstractmethod
-    def ok(self, seconds: float, /) -> object:
-        """Count a call or an attempt with a good ending, of which there was a single attempt.
-
-        Args:
-            seconds: its duration.
-        """
 
     @abstractmethod
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
@@ -57,13 +59,18 @@ class MeterGate(Gate[tuple[RunningCall, float, int]]):
     def flush(self) -> None:
         """Add up what is pending."""
 
-    def admit(self, call: Any) -> tuple[RunningCall, float, int]:
+    def admit(self, call: Any) -> Token:
         """Return the call, the time, and how often the function has been called by then."""
         return call, clock.monotonic(), call.calls_made
 
-    def settle(self, token: tuple[RunningCall, float, int], ending: Ending) -> None:
+    def on_response_head(self, token: Token) -> Token:
+        """Return the token to settle at the end of a streamed result."""
+        call, started, calls_made = token
+        return None, started, calls_made if call is None else calls_made - call.calls_made
+
+    def settle(self, token: Token, ending: Ending) -> None:
         """Count the call or the attempt."""
         call, started, calls_made = token
         seconds = clock.monotonic() - started
         outcome = outcome_of(ending) if self._is_of_calls else Outcome(ending.kind)
-        self.ended(outcome, seconds, call.calls_made - calls_made)
+        self.ended(outcome, seconds, (0 if call is None else call.calls_made) - calls_made)

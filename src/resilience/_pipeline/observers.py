@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from resilience._call.call import PipelineInfo
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
+from resilience._drivers.meter_gate import MOST_PENDING as MOST_PENDING
 from resilience._drivers.meter_gate import MeterGate as MeterGate
-from resilience._util.locks import members
+from resilience._util.finalizers import pending, run_pending
+from resilience._util.locks import members, state_lock
 from resilience.events._bus import everywhere
 from resilience.events._types import AttemptEnded, Event
 
@@ -39,18 +42,26 @@ installed = _Installed()
 
 def install(metrics: Metrics) -> None:
     """Measure all pipelines, also those that are made later."""
-    installed.all = (*installed.all, metrics)
-    _recompose()
+    _change(lambda before: (*before, metrics))
 
 
 def uninstall(metrics: Metrics) -> None:
     """End what `install` has begun."""
-    installed.all = tuple(one for one in installed.all if one is not metrics)
-    _recompose()
+    _change(lambda before: tuple(one for one in before if one is not metrics))
 
 
-def _recompose() -> None:
-    """Have all chains composed again."""
+def _change(change: Callable[[tuple[Metrics, ...]], tuple[Metrics, ...]]) -> None:
+    """Change the metrics that are in force, and have all chains composed again. No lock is held while it is made."""
+    changed = False
+    while not changed:
+        before = installed.all
+        after = change(before)
+        with state_lock:
+            if installed.all is before:
+                installed.all = after
+                changed = True
+        if pending:
+            run_pending()
     for bus in members(everywhere.buses):
         bus.owner.recompose()
 
