@@ -6,8 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sized
 from typing import Any
 
-from resilience._call.running_call import RunningCall
-from resilience._drivers.event_gate import outcome_of
+from resilience._drivers.event_gate import Timed, outcome_of, without_call
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
@@ -17,7 +16,7 @@ MOST_PENDING = 4096
 """The number of durations that may be kept before they are added up."""
 
 
-class MeterGate(Gate[tuple[RunningCall, float, int]]):
+class MeterGate(Gate[Timed]):
     """Counts calls or attempts by outcome, and their durations. A chain contains it only while there are metrics.
 
     Its driver calls `ok` for a good ending, which must be fast and safe under threads, and `settle` for all others.
@@ -57,11 +56,15 @@ class MeterGate(Gate[tuple[RunningCall, float, int]]):
     def flush(self) -> None:
         """Add up what is pending."""
 
-    def admit(self, call: Any) -> tuple[RunningCall, float, int]:
+    def admit(self, call: Any) -> Timed:
         """Return the call, the time, and how often the function has been called by then."""
         return call, clock.monotonic(), call.calls_made
 
-    def settle(self, token: tuple[RunningCall, float, int], ending: Ending) -> None:
+    def on_response_head(self, token: Timed) -> Timed:
+        """Drop the call, since the settlement of its stream must not refer to it."""
+        return without_call(token)
+
+    def settle(self, token: Timed, ending: Ending) -> None:
         """Count the call or the attempt."""
         call, started, calls_made = token
         seconds = clock.monotonic() - started

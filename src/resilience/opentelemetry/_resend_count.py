@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+else:
+    SpanProcessor = object
 
 ATTEMPT: Final = context.create_key("resilience-attempt")
 """The key of the present Attempt in a context; there is none in a first attempt."""
@@ -37,7 +42,7 @@ def resends_in(around: Context) -> int:
     return attempt.resends if isinstance(attempt, Attempt) and attempt.is_live else 0
 
 
-class ResendCountProcessor:
+class ResendCountProcessor(SpanProcessor):
     """A span processor for the SDK that sets `http.request.resend_count` on the spans of requests that are sent again.
 
     It sets the number of earlier attempts, >= 1, on each span of the kind CLIENT that is started inside of the second
@@ -47,7 +52,7 @@ class ResendCountProcessor:
         provider.add_span_processor(ResendCountProcessor())
 
     The spans may be those of any instrumentation that starts them in the current context. The processor has the methods
-    of `opentelemetry.sdk.trace.SpanProcessor`, but the SDK is not needed to import it.
+    of `opentelemetry.sdk.trace.SpanProcessor`, and is one for type checkers, but needs no SDK to be imported.
     """
 
     def on_start(self, span: Any, parent_context: Context | None = None) -> None:
