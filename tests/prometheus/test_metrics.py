@@ -86,7 +86,9 @@ class TestRegistries:
     def test_two_on_one_registry_are_refused_and_the_first_goes_on(self) -> None:
         pipeline = Pipeline(name="registered_twice")
         with exposed() as found:
-            with pytest.raises(ValueError, match=r"one PrometheusMetrics for each registry, or close\(\) the other one"):
+            with pytest.raises(
+                ValueError, match=r"one PrometheusMetrics for each registry, or close\(\) the other one"
+            ):
                 PrometheusMetrics(found.registry)
             pipeline.call(int)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
-from resilience._call.running_call import RunningCall
-from resilience._drivers.event_gate import outcome_of
+from resilience._drivers.event_gate import Timed, outcome_of, without_call
 from resilience._outcome.ending import Ending
 from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
@@ -16,15 +15,8 @@ from resilience.events._types import Outcome
 MOST_PENDING = 1024
 """The number of durations that may be kept before they are added up."""
 
-Token: TypeAlias = "tuple[RunningCall | None, float, int]"
-"""The call; when it was admitted; and how often its function had been called by then.
 
-For a streamed result without the call, which would keep the settlement of the stream alive; the number is then that of
-the attempts that were made, negated.
-"""
-
-
-class MeterGate(Gate[Token]):
+class MeterGate(Gate[Timed]):
     """Counts calls or attempts by outcome, and their durations. A chain contains it only while there are metrics.
 
     Its driver calls `ok` for a good ending, which must be fast and safe under threads, and `settle` for all others.
@@ -59,18 +51,17 @@ class MeterGate(Gate[Token]):
     def flush(self) -> None:
         """Add up what is pending."""
 
-    def admit(self, call: Any) -> Token:
+    def admit(self, call: Any) -> Timed:
         """Return the call, the time, and how often the function has been called by then."""
         return call, clock.monotonic(), call.calls_made
 
-    def on_response_head(self, token: Token) -> Token:
-        """Return the token to settle at the end of a streamed result."""
-        call, started, calls_made = token
-        return None, started, calls_made if call is None else calls_made - call.calls_made
+    def on_response_head(self, token: Timed) -> Timed:
+        """Drop the call, since the settlement of its stream must not refer to it."""
+        return without_call(token)
 
-    def settle(self, token: Token, ending: Ending) -> None:
+    def settle(self, token: Timed, ending: Ending) -> None:
         """Count the call or the attempt."""
         call, started, calls_made = token
         seconds = clock.monotonic() - started
         outcome = outcome_of(ending) if self._is_of_calls else Outcome(ending.kind)
-        self.ended(outcome, seconds, (0 if call is None else call.calls_made) - calls_made)
+        self.ended(outcome, seconds, call.calls_made - calls_made)

@@ -7,6 +7,7 @@ from typing import Any
 from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
+from resilience._drivers.context_gate import ContextGate
 from resilience._drivers.meter_gate import MOST_PENDING, MeterGate
 from resilience._drivers.sync import Step
 from resilience._drivers.waits import leave_after_error, publish_wait
@@ -191,6 +192,30 @@ def meter_attempts(policy: MeterGate, inner: Step) -> Step:
         return result
 
     return metered
+
+
+def in_context(policy: ContextGate, inner: Step) -> Step:
+    """Drive a ContextGate: pass calls, or attempts, on in its context, and settle its token when the work has ended."""
+    enter, leave = policy.enter, policy.leave
+
+    def entered(call: RunningCall) -> Any:
+        token = enter(call)
+        if token is None:
+            return inner(call)
+        try:
+            result = inner(call)
+        except BaseException as error:
+            leave(token, None, error)
+            hooks.settle_gate_after_error(policy, token, call, error)
+            raise
+        leave(token, result, None)
+        if call.deferred is not None:
+            call.deferred.settle_ok(policy, token, call.good)
+        else:
+            hooks.settle_gate(policy, token, call.good)
+        return result
+
+    return entered
 
 
 def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:

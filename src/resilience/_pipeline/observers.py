@@ -1,4 +1,4 @@
-"""What observes the calls and attempts of a chain: the gates of events, and those of metrics."""
+"""What observes the calls and attempts of a chain: the gates of events, those of metrics, and those of tracing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from resilience._call.call import PipelineInfo
+from resilience._drivers.context_gate import ContextGate as ContextGate
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
 from resilience._drivers.meter_gate import MOST_PENDING as MOST_PENDING
@@ -31,10 +32,26 @@ class Metrics(Protocol):
         ...
 
 
+class Contexts(NamedTuple):
+    """The gates that make the calls and the attempts of one pipeline in contexts."""
+
+    calls: ContextGate
+    attempts: ContextGate
+
+
+class Tracing(Protocol):
+    """What follows calls through contexts."""
+
+    def contexts_of(self, info: PipelineInfo) -> Contexts:
+        """Return the contexts of a pipeline."""
+        ...
+
+
 class _Installed:
-    """The metrics that are in force."""
+    """The metrics and the tracing that are in force."""
 
     all: tuple[Metrics, ...] = ()
+    tracing: tuple[Tracing, ...] = ()
 
 
 installed = _Installed()
@@ -62,12 +79,29 @@ def _change(change: Callable[[tuple[Metrics, ...]], tuple[Metrics, ...]]) -> Non
                 changed = True
         if pending:
             run_pending()
+    _recompose()
+
+
+def install_tracing(tracing: Tracing) -> None:
+    """Follow the calls of all pipelines, also of those that are made later."""
+    installed.tracing = (*installed.tracing, tracing)
+    _recompose()
+
+
+def uninstall_tracing(tracing: Tracing) -> None:
+    """End what `install_tracing` has begun; calls in flight are followed to their end."""
+    installed.tracing = tuple(one for one in installed.tracing if one is not tracing)
+    _recompose()
+
+
+def _recompose() -> None:
+    """Have all chains composed again."""
     for bus in members(everywhere.buses):
         bus.owner.recompose()
 
 
 def observed(info: PipelineInfo, drivers: Drivers, event: type[Event], step: Step) -> Step:
-    """Return a step, wrapped in what observes how it ends.
+    """Return a step, wrapped in what observes how it ends. Events are published and counted inside of the contexts.
 
     Args:
         info: the pipeline.
@@ -85,4 +119,7 @@ def observed(info: PipelineInfo, drivers: Drivers, event: type[Event], step: Ste
             step = drivers.meter_attempts(meters.attempts, step)
         else:
             step = drivers.meter_calls(meters.calls, step)
+    for tracing in installed.tracing:
+        contexts = tracing.contexts_of(info)
+        step = drivers.in_context(contexts.attempts if event is AttemptEnded else contexts.calls, step)
     return step

@@ -7,12 +7,12 @@ from types import ModuleType
 
 
 def import_first(package: str, *others: str, extra: str | None = None) -> ModuleType:
-    """Return the first of several packages that can be imported.
+    """Return the first of several packages that can be imported; each has an extra of the same name.
 
     Args:
-        package: a package.
-        *others: other ones.
-        extra: the name of the extra that installs them; None if each has an extra of the same name.
+        package: the first one.
+        others: the others.
+        extra: the extra of a single package, if it has another name.
 
     Raises:
         ModuleNotFoundError: none is installed. Its cause is the error of the first one.
@@ -31,9 +31,7 @@ def import_first(package: str, *others: str, extra: str | None = None) -> Module
     if broken is not None:
         raise broken
     absent = " nor ".join((f"neither {package}", *others)) + " is" if others else f"{package} is not"
-    extras = " or ".join(
-        f'pip install "resilience-client[{name}]"' for name in ((extra,) if extra else (package, *others))
-    )
+    extras = " or ".join(f'pip install "resilience-client[{name}]"' for name in (extra or package, *others))
     raise ModuleNotFoundError(f"{absent} installed; to install it: {extras}", name=package) from missing
 
 

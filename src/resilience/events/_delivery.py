@@ -11,7 +11,6 @@ from resilience._util.log_once import hook_failed
 from resilience._util.named_counts import NamedCounts
 from resilience.events._types import Event
 
-
 listener_errors = NamedCounts()
 """The exceptions that listeners have raised, by the name of the pipeline whose event it was."""
 
