@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from resilience import Allowlist, DeadlineExceededError, Pipeline, RejectedError
 from resilience.events import AttemptEnded, CallEnded, Outcome, Rejected
 from resilience.testing import Recorder, virtual_time
 from tests.support.functions import Failing, Flaky, down, raising
-from tests.support.policies import Closed
+from tests.support.policies import Closed, Streaming
 from tests.support.turnstile import Turnstile
 
 NOW = backoff.none()
@@ -125,3 +126,19 @@ def test_an_inner_pipeline_tells_of_its_own_attempts() -> None:
 
     assert [event.attempts for event in within.of(CallEnded)] == [1, 1]
     assert [event.attempts for event in without.of(CallEnded)] == [2]
+
+
+def test_a_stream_that_is_dropped_is_settled_without_a_cyclic_collection() -> None:
+    gate = Streaming()
+    pipeline = Pipeline[Any](gate)
+    gc.disable()
+    try:
+        with Recorder(pipeline) as recorder:
+            pipeline.bind(operation="dropped").call(int)
+            gate.left.clear()
+            pipeline.call(int)  # a finalizer leaves the events to it
+    finally:
+        gc.enable()
+
+    ended = [(type(event), event.operation, event.outcome) for event in recorder.events if event.operation == "dropped"]
+    assert ended == [(AttemptEnded, "dropped", Outcome.ABANDONED), (CallEnded, "dropped", Outcome.ABANDONED)]

@@ -82,6 +82,33 @@ DOORS = {
         "_util.values",
     },
     "logs": {"_util.locks", "_util.redaction", "_util.throttle", "_util.validation"},
+    "opentelemetry": {
+        "_call.call",
+        "_call.generator_call",
+        "_call.running_call",
+        "_pipeline.engine",
+        "_pipeline.observers",
+        "_util.exports",
+        "_util.extras",
+        "_util.finalizers",
+        "_util.locks",
+        "_util.log_once",
+        "_util.quantile",
+    },
+    "prometheus": {
+        "_call.call",
+        "_pipeline.engine",
+        "_pipeline.observers",
+        "_util.clock",
+        "_util.exports",
+        "_util.extras",
+        "_util.finalizers",
+        "_util.locks",
+        "_util.log_once",
+        "_util.quantile",
+        "_util.redaction",
+        "_util.validation",
+    },
     "pytest_plugin": set[str](),
     "testing": {
         "_pipeline.engine",
@@ -98,7 +125,7 @@ DOORS = {
 NEVER_FOR_DOORS = ("_policies", "_drivers")
 SHARED_BY_POLICIES = {"base", "blocks", "permits", "phases", "shapes"}
 RUNTIMES = {"asyncio", "trio", "threading", "anyio"}
-MAY_NAME_RUNTIMES = {"asgi", "_runtime", "testing", "_util.locks", "_util.clock"}
+MAY_NAME_RUNTIMES = {"asgi", "_runtime", "testing", "_util.locks", "_util.clock", "prometheus._refresher"}
 MAY_NAME_ASYNCIO = "grpc.aio"
 """The API of gRPC that runs on asyncio only."""
 

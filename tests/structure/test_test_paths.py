@@ -36,9 +36,12 @@ TESTED_WITH = {
     "grpc/_running": "grpc/_future",
     "grpc/_head": "grpc/_stream",
     "grpc/_iterated": "grpc/_stream",
+    "grpc/_callables": "grpc/_channels",
+    "grpc/_rpcs": "grpc/_interceptors",
+    "_pipeline/health": "_pipeline/readiness",
+    "_pipeline/registry": "_pipeline/pipeline",
     "grpc/aio/_attempts": "grpc/_attempts",
     "grpc/aio/_outcomes": "grpc/_outcomes",
-    "grpc/aio/_running": "grpc/aio/_calls",
     "grpc/aio/_channels": "grpc/_channels",
     "_call/silences": "httpx/_body",
 }

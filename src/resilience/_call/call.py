@@ -12,12 +12,18 @@ from resilience._call.keyed import Keyed
 from resilience._outcome.allowlist import Allowlist
 from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import clock
+from resilience._util.locks import state_lock
+from resilience._util.named_counts import NamedCounts
 from resilience.events._bus import Bus, Subscription
 from resilience.events._delivery import deliver
 from resilience.events._types import Event
 
 AnyBudget: TypeAlias = "RetryBudget | Keyed[RetryBudget] | None"
 """A retry budget, or one for each key; None for no limit."""
+
+
+foreign_retries = NamedCounts()
+"""The requests that SDKs around the pipelines of the process have repeated by themselves, by the pipeline's name."""
 
 
 class PipelineInfo:
@@ -49,6 +55,12 @@ class PipelineInfo:
         """Whether a policy of the pipeline reads the hints of good endings, such as a Cooldown does."""
         self.ignores_results = False
         """Whether the pipeline acts on failures, but no allowlist in it classifies the results of plain functions."""
+
+    def count_foreign_retry(self) -> None:
+        """Count a request that an SDK around the pipeline repeats by itself."""
+        with state_lock:
+            self.foreign_retries += 1
+        foreign_retries.add(self.name)
 
     def name_of(self, policy: object) -> str:
         """Return the name of a policy in this pipeline; empty if the policy is not part of it.

@@ -23,6 +23,7 @@ from resilience._drivers import (
     sync_race,
     sync_substitute,
 )
+from resilience._drivers.context_gate import ContextGate
 from resilience._drivers.hooks import CountCall
 from resilience._drivers.meter_gate import MeterGate
 from resilience._drivers.thread import thread_scope, thread_scope_async
@@ -50,6 +51,7 @@ class Drivers(NamedTuple):
     gate_pair: Callable[[Gate[Any], Gate[Any], Step], Step]
     meter_calls: Callable[[MeterGate, Step], Step]
     meter_attempts: Callable[[MeterGate, Step], Step]
+    in_context: Callable[[ContextGate, Step], Step]
     keyed_gate: Callable[[Keyed[Any], Step, bool], Step]
     keyed_budget: Callable[[Keyed[Any], Step], Step]
     loop: Callable[[Loop, Step, OnSuccess | None, DeadlineSource | None], Step]
@@ -79,6 +81,7 @@ SYNC = Drivers(
     gate_pair=sync_gate.gate_pair,
     meter_calls=sync_gate.meter_calls,
     meter_attempts=sync_gate.meter_attempts,
+    in_context=sync_gate.in_context,
     keyed_gate=sync_keyed.keyed_gate,
     keyed_budget=sync_keyed.keyed_budget,
     loop=sync.loop,
@@ -108,6 +111,7 @@ ASYNC = Drivers(
     gate_pair=async_gate.gate_pair,
     meter_calls=async_gate.meter_calls,
     meter_attempts=async_gate.meter_attempts,
+    in_context=async_gate.in_context,
     keyed_gate=async_keyed.keyed_gate,
     keyed_budget=async_keyed.keyed_budget,
     loop=async_.loop,

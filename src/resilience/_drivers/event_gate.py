@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from resilience._call.call import PipelineInfo
 from resilience._call.running_call import RunningCall
@@ -13,7 +13,30 @@ from resilience.errors import RejectedError
 from resilience.events._types import AttemptEnded, Event, Outcome
 
 
-class EventGate(Gate[tuple[RunningCall, float, int]]):
+class CallFacts(NamedTuple):
+    """The attributes of a call that has returned a stream, in the place of the call.
+
+    The call refers to the settlement of its stream. If that referred to the call, a stream that is dropped would be
+    settled by a cyclic collection, and not at once.
+    """
+
+    operation: str
+    target: str | None
+    attempt: int
+    calls_made: int
+
+
+Timed: TypeAlias = "tuple[RunningCall | CallFacts, float, int]"
+"""A call, the time when it was admitted, and how often its function had been called by then."""
+
+
+def without_call(timed: Timed) -> Timed:
+    """Return the same with the facts of the call in its place."""
+    call, started, calls_made = timed
+    return CallFacts(call.operation, call.target, call.attempt, call.calls_made), started, calls_made
+
+
+class EventGate(Gate[Timed]):
     """Publishes an event for each attempt or call that ends. A chain contains it only while there is a listener.
 
     Args:
@@ -26,11 +49,15 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         self._info = info
         self._event = event
 
-    def admit(self, call: Any) -> tuple[RunningCall, float, int]:
+    def admit(self, call: Any) -> Timed:
         """Return the call, the time, and how often the function has been called by then."""
         return call, clock.monotonic(), call.calls_made
 
-    def settle(self, token: tuple[RunningCall, float, int], ending: Ending) -> None:
+    def on_response_head(self, token: Timed) -> Timed:
+        """Drop the call; see CallFacts."""
+        return without_call(token)
+
+    def settle(self, token: Timed, ending: Ending) -> None:
         """Publish the event."""
         call, started, calls_made = token
         elapsed = clock.monotonic() - started
@@ -40,7 +67,7 @@ class EventGate(Gate[tuple[RunningCall, float, int]]):
         outcome = outcome_of(ending)
         self._publish(call, attempts=call.calls_made - calls_made, outcome=outcome, elapsed=elapsed)
 
-    def _publish(self, call: RunningCall, **facts: Any) -> None:
+    def _publish(self, call: RunningCall | CallFacts, **facts: Any) -> None:
         """Publish the event with the facts of the call."""
         info = self._info
         info.bus.publish(

@@ -67,14 +67,6 @@ def acquire_or_leave(ticket: Ticket) -> bool:
     return False
 
 
-def leave_after_error(ticket: Ticket, error: BaseException) -> None:
-    """Leave the queue after an exception. After a GeneratorExit that is deferred, since it runs inside a finalizer."""
-    if error.__class__ is GeneratorExit:
-        settle_from_finalizer(ticket.leave)
-    else:
-        ticket.leave()
-
-
 def rejection_after_wait(gate: Gate[Any], ticket: Ticket, call: RunningCall) -> Exception:
     """Return the error for a call whose wait timed out: of its deadline if that passed first, else of the gate.
 

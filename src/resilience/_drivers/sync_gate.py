@@ -7,9 +7,10 @@ from typing import Any
 from resilience._call.running_call import RunningCall
 from resilience._call.wait_queue import Ticket
 from resilience._drivers import hooks
+from resilience._drivers.context_gate import ContextGate
 from resilience._drivers.meter_gate import MOST_PENDING, MeterGate
 from resilience._drivers.sync import Step
-from resilience._drivers.waits import publish_wait
+from resilience._drivers.waits import leave_after_error, publish_wait
 from resilience._policies.blocks import ResultGate
 from resilience._policies.shapes import Gate
 from resilience._runtime import threads as runtime
@@ -193,6 +194,30 @@ def meter_attempts(policy: MeterGate, inner: Step) -> Step:
     return metered
 
 
+def in_context(policy: ContextGate, inner: Step) -> Step:
+    """Drive a ContextGate: pass calls, or attempts, on in its context, and settle its token when the work has ended."""
+    enter, leave = policy.enter, policy.leave
+
+    def entered(call: RunningCall) -> Any:
+        token = enter(call)
+        if token is None:
+            return inner(call)
+        try:
+            result = inner(call)
+        except BaseException as error:
+            leave(token, None, error)
+            hooks.settle_gate_after_error(policy, token, call, error)
+            raise
+        leave(token, result, None)
+        if call.deferred is not None:
+            call.deferred.settle_ok(policy, token, call.good)
+        else:
+            hooks.settle_gate(policy, token, call.good)
+        return result
+
+    return entered
+
+
 def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> None:
     """Wait until the ticket is granted; otherwise leave the queue, and raise the gate's rejection."""
     try:
@@ -203,11 +228,12 @@ def wait_for_ticket(policy: Gate[Any], ticket: Ticket, call: RunningCall) -> Non
             acquired = ticket.acquire()
             deadline = call.refresh_deadline()
             parks = not acquired and ticket.parks_again(deadline)
+        acquired = acquired or hooks.acquire_or_leave(ticket)
         publish_wait(policy, call, started, acquired=acquired)
     except BaseException as error:
-        hooks.leave_after_error(ticket, error)
+        leave_after_error(policy, ticket, error)
         raise
-    if not acquired and not hooks.acquire_or_leave(ticket):
+    if not acquired:
         rejection = hooks.rejection_after_wait(policy, ticket, call)
         try:
             raise rejection

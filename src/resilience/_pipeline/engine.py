@@ -169,6 +169,7 @@ class Engine(Generic[PipelineT]):
         if not self.info.name:
             self.info.name = name_of(function)
             self._named(self.info.name, self._pipeline())
+            self.recompose()  # the chains of a pipeline without a name are not measured
         if self.composer.has_loop(Mode.ENFORCE) and is_retried_by_tenacity(function):
             warn(
                 f"in pipeline {self.info.name!r}: tenacity retries {name_of(function)}, too, so that its attempts and "

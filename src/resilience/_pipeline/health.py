@@ -47,8 +47,9 @@ def _problems(name: str, policy: Any) -> Iterator[Problem]:
         if problem is not None:
             yield {"policy": name, **problem}
         return
+    keyed: Keyed[Any] = policy
     by_kind: dict[str, list[str]] = {}
-    for key, one in policy.by_key():
+    for key, one in keyed.by_key():
         problem = _problem(one)
         if problem is not None:
             by_kind.setdefault(problem["problem"], []).append(without_credentials(key)[:_LONGEST_KEY])

@@ -6,8 +6,13 @@ import importlib
 from types import ModuleType
 
 
-def import_first(package: str, *others: str) -> ModuleType:
+def import_first(package: str, *others: str, extra: str | None = None) -> ModuleType:
     """Return the first of several packages that can be imported; each has an extra of the same name.
+
+    Args:
+        package: the first one.
+        others: the others.
+        extra: the extra of a single package, if it has another name.
 
     Raises:
         ModuleNotFoundError: none is installed. Its cause is the error of the first one.
@@ -26,7 +31,7 @@ def import_first(package: str, *others: str) -> ModuleType:
     if broken is not None:
         raise broken
     absent = " nor ".join((f"neither {package}", *others)) + " is" if others else f"{package} is not"
-    extras = " or ".join(f'pip install "resilience-client[{name}]"' for name in (package, *others))
+    extras = " or ".join(f'pip install "resilience-client[{name}]"' for name in (extra or package, *others))
     raise ModuleNotFoundError(f"{absent} installed; to install it: {extras}", name=package) from missing
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 
 from resilience._util.clock import clock
 from resilience._util.locks import make_lock
@@ -45,6 +47,18 @@ class QuantileEstimator:
         if len(self._pending) >= FRESH:
             self._refresh(clock.monotonic())
 
+    def add_sorted(self, durations: Sequence[float]) -> None:
+        """Add many durations in seconds, >= 0, in ascending order; that takes less time than adding each."""
+        with self._lock:
+            self._rotate(clock.monotonic())
+            self._fresh_until = -math.inf
+            buckets, begin = self._buckets, 0
+            while begin < len(durations):
+                bucket = _bucket_of(durations[begin])
+                end = bisect_left(durations, math.exp((bucket + 1) * _GROWTH), begin + 1)
+                buckets[bucket] = buckets.get(bucket, 0) + end - begin
+                begin = end
+
     def estimate(self, least: int = 1) -> float | None:
         """Return the quantile in seconds; None while fewer than `least` durations are known, or not one."""
         now = clock.monotonic()
@@ -67,15 +81,11 @@ class QuantileEstimator:
 
     def _refresh(self, now: float) -> None:
         with self._lock:
-            if not 0.0 <= now - self._at < WINDOW:
-                # A time before means that the clock was set back, as at the end of virtual time.
-                self._before = self._buckets if 0.0 <= now - self._at < 2 * WINDOW else {}
-                self._buckets = {}
-                self._at = now
+            self._rotate(now)
             buckets = self._buckets
             try:
                 while True:
-                    bucket = math.floor(math.log(max(self._pending.popleft(), _SHORTEST)) / _GROWTH)
+                    bucket = _bucket_of(self._pending.popleft())
                     buckets[bucket] = buckets.get(bucket, 0) + 1
             except IndexError:
                 pass
@@ -85,6 +95,19 @@ class QuantileEstimator:
             self._seen = sum(counts.values())
             self._cached = _quantile(counts, self.p * self._seen) if counts else None
             self._fresh_until = now + 1.0
+
+    def _rotate(self, now: float) -> None:
+        """Begin another window if the time of this one is over. Lock held."""
+        if not 0.0 <= now - self._at < WINDOW:
+            # A time before means that the clock was set back, as at the end of virtual time.
+            self._before = self._buckets if 0.0 <= now - self._at < 2 * WINDOW else {}
+            self._buckets = {}
+            self._at = now
+
+
+def _bucket_of(seconds: float) -> int:
+    """Return the number of the bucket of a duration."""
+    return math.floor(math.log(max(seconds, _SHORTEST)) / _GROWTH)
 
 
 def _quantile(counts: dict[int, int], rank: float) -> float:

@@ -6,31 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from resilience._util.finalizers import run_later
-from resilience._util.locks import inside_state, make_lock, thread_state
+from resilience._util.locks import inside_state, thread_state
 from resilience._util.log_once import hook_failed
+from resilience._util.named_counts import NamedCounts
 from resilience.events._types import Event
 
-
-class ListenerErrors:
-    """Counts the exceptions that listeners have raised, by the name of the pipeline whose event it was."""
-
-    def __init__(self) -> None:
-        self._lock = make_lock()
-        self._counts: dict[str, int] = {}
-
-    def add(self, pipeline: str) -> None:
-        """Count one."""
-        with self._lock:
-            self._counts[pipeline] = self._counts.get(pipeline, 0) + 1
-
-    def totals(self) -> dict[str, int]:
-        """Return the counts so far."""
-        with self._lock:
-            return dict(self._counts)
-
-
-listener_errors = ListenerErrors()
-"""The errors of all listeners of the process."""
+listener_errors = NamedCounts()
+"""The exceptions that listeners have raised, by the name of the pipeline whose event it was."""
 
 
 def deliver(event: Event, subscriptions: Iterable[Any]) -> None:

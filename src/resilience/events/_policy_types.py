@@ -98,9 +98,11 @@ class FaultInjected(Event):
 class Waited(Event):
     """A call has waited for a policy: in the queue of a bulkhead, for its slot of a rate limit, or for a cooldown.
 
+    The wait of a call that is cancelled meanwhile is not published.
+
     Attributes:
         seconds: for how long.
-        admitted: whether the policy has admitted it. Otherwise it was rejected, or cancelled.
+        admitted: whether the policy has admitted it. Otherwise it was rejected, or its deadline has passed.
         partition_key: the key of the policy in its Partition; None for the overflow policy, and without a Partition.
     """
 

@@ -1,4 +1,4 @@
-"""Channels and client interceptors for `grpc` and `grpc.aio` that pass RPCs through a pipeline.
+"""Guarded channels and client interceptors for `grpc` and `grpc.aio`, and interceptors for servers.
 
     channel = resilience.grpc.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")
     channel = resilience.grpc.aio.insecure_channel("quotes:50051", quotes, idempotent="/quotes.Quotes/Get*")

@@ -13,7 +13,6 @@ from resilience._call import retry_marks
 from resilience._call.call import PipelineInfo
 from resilience._call.propagation import retry_after_header
 from resilience._outcome import http_status
-from resilience._util.locks import state_lock
 from resilience._util.log_once import first_time, logger
 from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.httpx._modules import httpx_module_of
@@ -31,8 +30,7 @@ def note_foreign_retry(count: bytes, info: PipelineInfo) -> None:
     """
     if not (count.isdigit() and count.strip(b"0")):
         return
-    with state_lock:
-        info.foreign_retries += 1
+    info.count_foreign_retry()
     if first_time("foreign retries", info.name):
         logger.warning(
             "%s: the SDK around this client repeats requests, too, so that its attempts and those of the pipeline "

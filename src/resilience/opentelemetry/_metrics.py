@@ -1,0 +1,201 @@
+"""The counters and histograms: calls and attempts as they end, and the events of policies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry.metrics import Counter, Histogram, Meter
+
+from resilience._call.call import PipelineInfo
+from resilience._pipeline.observers import MeterGate, Meters
+from resilience._util.quantile import QuantileEstimator
+from resilience.events import (
+    BreakerChanged,
+    Event,
+    FallbackUsed,
+    HedgeEnded,
+    Mode,
+    Outcome,
+    Rejected,
+    RetryGivenUp,
+    RetryScheduled,
+    TimedOut,
+    Waited,
+)
+from resilience.opentelemetry._live_policies import waits_for_rate
+from resilience.opentelemetry._safely import failed, outside_finalizers
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""The bounds of the histograms of durations, in seconds. A view of the SDK replaces them."""
+RETRIES: Final = (1, 2, 3, 4, 5)
+"""The bounds of the histogram of retries, as in gRFC A96."""
+P99: Final = 0.99
+
+
+class Metrics:
+    """The counters and histograms of all pipelines.
+
+    Args:
+        meter: makes the instruments.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        count, durations = (
+            meter.create_counter,
+            functools.partial(meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BUCKETS),
+        )
+        self.calls = count("resilience_calls", "{call}", "Calls that have ended, with all their attempts")
+        self.call_seconds = durations("resilience_call_duration_seconds", description="The durations of calls")
+        self.attempts = count("resilience_attempts", "{attempt}", "Attempts that have ended")
+        self.attempt_seconds = durations("resilience_attempt_duration_seconds", description="The durations of attempts")
+        self.call_retries = meter.create_histogram(
+            "resilience_call_retries",
+            "{retry}",
+            "The retries of calls; calls without any are not recorded",
+            explicit_bucket_boundaries_advisory=RETRIES,
+        )
+        self._retry_wait = count("resilience_retry_wait_seconds", "s", "The time that retries were told to wait")
+        self._refused = count("resilience_retries_refused", "{call}", "Calls that a Retry gave up, by the reason")
+        self._transitions = count("resilience_circuit_breaker_transitions", "{transition}", "Changes of breakers")
+        self._rejections = count("resilience_rejections", "{call}", "Calls that a policy rejected, or would have")
+        self._rate_wait = count("resilience_rate_limit_wait_seconds", "s", "The time that calls waited for rate limits")
+        self._hedges = count("resilience_hedges", "{call}", "Calls that were hedged, by what came of it")
+        self._fallbacks = count("resilience_fallbacks", "{call}", "Calls whose outcome was replaced")
+        self._deadlines = count("resilience_deadline_exceeded", "{deadline}", "Deadlines that have passed")
+        self._meters: WeakKeyDictionary[PipelineInfo, Meters] = WeakKeyDictionary()
+        self._by_event: dict[type[Event], Callable[[Any], None]] = {
+            RetryScheduled: self._retry,
+            RetryGivenUp: self._give_up,
+            BreakerChanged: self._transition,
+            Rejected: self._rejection,
+            Waited: self._wait,
+            HedgeEnded: self._hedge,
+            FallbackUsed: self._fallback,
+            TimedOut: self._timeout,
+        }
+
+    @property
+    def events(self) -> tuple[type[Event], ...]:
+        """The events that are counted."""
+        return tuple(self._by_event)
+
+    def meters_of(self, info: PipelineInfo) -> Meters:
+        """Return what counts the calls and attempts of a pipeline."""
+        found = self._meters.get(info)
+        if found is None:
+            found = self._meters.setdefault(info, Meters(CallMeter(self, info), AttemptMeter(self, info)))
+        return found
+
+    def slowest_attempts(self, info: PipelineInfo) -> float | None:
+        """Return the 99th percentile of the durations of attempts in a pipeline, in seconds; None if unknown."""
+        meters = self._meters.get(info)
+        return meters.attempts.slowest() if meters is not None and isinstance(meters.attempts, AttemptMeter) else None
+
+    def listen(self, event: Event) -> None:
+        """Count an event. Those of a policy in shadow mode are counted where there is an attribute for the mode."""
+        if isinstance(event, Rejected) or getattr(event, "mode", Mode.ENFORCE) is Mode.ENFORCE:
+            outside_finalizers(functools.partial(self._by_event[type(event)], event))
+
+    def _retry(self, event: RetryScheduled) -> None:
+        self._retry_wait.add(event.wait, {"pipeline": event.pipeline})
+
+    def _give_up(self, event: RetryGivenUp) -> None:
+        self._refused.add(1, {"pipeline": event.pipeline, "reason": str(event.reason)})
+
+    def _transition(self, event: BreakerChanged) -> None:
+        self._transitions.add(1, {"pipeline": event.pipeline, "policy": event.policy, "to": str(event.state)})
+
+    def _rejection(self, event: Rejected) -> None:
+        reason = "" if event.reason is None else str(event.reason)
+        labels = {"pipeline": event.pipeline, "policy": event.policy, "reason": reason, "mode": str(event.mode)}
+        self._rejections.add(1, labels)
+
+    def _wait(self, event: Waited) -> None:
+        if waits_for_rate(event.pipeline, event.policy):
+            self._rate_wait.add(event.seconds, {"pipeline": event.pipeline, "policy": event.policy})
+
+    def _hedge(self, event: HedgeEnded) -> None:
+        self._hedges.add(1, {"pipeline": event.pipeline, "result": str(event.result)})
+
+    def _fallback(self, event: FallbackUsed) -> None:
+        self._fallbacks.add(1, {"pipeline": event.pipeline})
+
+    def _timeout(self, event: TimedOut) -> None:
+        self._deadlines.add(1, {"pipeline": event.pipeline, "scope": str(event.scope)})
+
+
+class _Meter(MeterGate):
+    """Writes the endings of calls or of attempts through to instruments.
+
+    Args:
+        counter: counts them.
+        seconds: gets their durations.
+        info: the pipeline.
+        is_of_calls: whether it is about calls.
+    """
+
+    def __init__(self, counter: Counter, seconds: Histogram, info: PipelineInfo, *, is_of_calls: bool) -> None:
+        super().__init__(is_of_calls=is_of_calls)
+        self._counter = counter
+        self._seconds = seconds
+        self._info = info
+        self._labels: dict[str, dict[Outcome, dict[str, str]]] = {}
+
+    def ok(self, seconds: float) -> None:
+        """Write a good ending."""
+        self._write(Outcome.OK, seconds, 1)
+
+    def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
+        """Write an ending."""
+        outside_finalizers(functools.partial(self._write, outcome, seconds, attempts))
+
+    def _write(self, outcome: Outcome, seconds: float, attempts: int) -> None:
+        """Write an ending to the instruments."""
+        pipeline = self._info.name
+        try:
+            labels = self._labels.get(pipeline)
+            if labels is None:  # at first, and when the pipeline is named after a function
+                labels = self._labels[pipeline] = {one: {"pipeline": pipeline, "outcome": one.value} for one in Outcome}
+            self._counter.add(1, labels[outcome])
+            self._record(seconds, attempts, {"pipeline": pipeline})
+        except Exception as error:
+            failed("metrics", self.ended, error, pipeline)
+
+    def _record(self, seconds: float, attempts: int, labels: dict[str, str]) -> None:
+        """Record a duration."""
+        del attempts
+        self._seconds.record(seconds, labels)
+
+
+class CallMeter(_Meter):
+    """Writes the endings of the calls of a pipeline."""
+
+    def __init__(self, metrics: Metrics, info: PipelineInfo) -> None:
+        super().__init__(metrics.calls, metrics.call_seconds, info, is_of_calls=True)
+        self._retries = metrics.call_retries
+
+    def _record(self, seconds: float, attempts: int, labels: dict[str, str]) -> None:
+        """Record the duration, and the retries if there were any."""
+        self._seconds.record(seconds, labels)
+        if attempts > 1:
+            self._retries.record(attempts - 1, labels)
+
+
+class AttemptMeter(_Meter):
+    """Writes the endings of the attempts of a pipeline."""
+
+    def __init__(self, metrics: Metrics, info: PipelineInfo) -> None:
+        super().__init__(metrics.attempts, metrics.attempt_seconds, info, is_of_calls=False)
+        self._durations = QuantileEstimator(P99)
+
+    def slowest(self) -> float | None:
+        """Return the 99th percentile of the durations, in seconds; None if there were none lately."""
+        return self._durations.estimate()
+
+    def _record(self, seconds: float, attempts: int, labels: dict[str, str]) -> None:
+        """Record the duration."""
+        self._durations.add(seconds)
+        self._seconds.record(seconds, labels)

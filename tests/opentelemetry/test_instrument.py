@@ -1,0 +1,131 @@
+"""What is in force since `instrument`, and until `uninstrument`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from resilience import Pipeline
+from resilience._pipeline.observers import installed
+from resilience.events._bus import everywhere
+from resilience.opentelemetry import instrument, uninstrument
+from tests.opentelemetry.telemetry import Telemetry
+from tests.support.interpreter import run_python
+
+
+def in_force() -> tuple[int, int, int]:
+    return len(installed.all), len(installed.tracing), len(everywhere.all)
+
+
+def test_the_same_providers_again_have_no_effect(providers: Telemetry) -> None:
+    before = in_force()
+    for _ in range(2):
+        instrument(providers.tracer_provider, providers.meter_provider)
+    try:
+        Pipeline[Any]().call(int)
+        assert len(providers.spans()) == 1
+    finally:
+        uninstrument()
+
+    assert in_force() == before
+    uninstrument()
+    assert in_force() == before
+
+
+def test_other_providers_are_an_error(providers: Telemetry) -> None:
+    before = in_force()
+    instrument(providers.tracer_provider, providers.meter_provider)
+    try:
+        with pytest.raises(ValueError, match="instrumented already, with other providers"):
+            instrument(providers.tracer_provider)
+        with pytest.raises(ValueError, match="uninstrument"):
+            instrument(meter_provider=providers.meter_provider)
+        Pipeline[Any]().call(int)
+    finally:
+        uninstrument()
+
+    assert len(providers.spans()) == 1
+    assert in_force() == before
+
+
+def test_pipelines_made_before_and_after(providers: Telemetry) -> None:
+    before = Pipeline[Any](name="before")
+    before.call(int)
+    instrument(providers.tracer_provider, providers.meter_provider)
+    try:
+        before.call(int)
+        Pipeline[Any](name="after").call(int)
+    finally:
+        uninstrument()
+    before.call(int)
+
+    found = [dict(span.attributes or {})["resilience.pipeline"] for span in providers.spans()]
+    assert found == ["before", "after"]
+
+
+GLOBAL = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import resilience
+
+exporter, reader, pipeline = InMemorySpanExporter(), InMemoryMetricReader(), resilience.Pipeline(name="quotes")
+resilience.opentelemetry.instrument()
+pipeline.bind(operation="early").call(int)
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+metrics.set_meter_provider(MeterProvider([reader]))
+pipeline.bind(operation="traced").call(int)
+resilience.opentelemetry.uninstrument()
+pipeline.bind(operation="late").call(int)
+resilience.opentelemetry.instrument()
+pipeline.bind(operation="again").call(int)
+print([span.name for span in exporter.get_finished_spans()])
+(resource,) = reader.get_metrics_data().resource_metrics
+found = {one.name: one.data.data_points[0] for one in resource.scope_metrics[0].metrics}
+print(len(found), found["resilience_calls"].value, int(found["resilience_build_info"].value))
+"""
+
+
+def test_global_providers_that_are_set_later() -> None:
+    spans, metrics = run_python(GLOBAL).splitlines()
+
+    assert spans == "['traced', 'again']"
+    assert metrics.split()[1:] == ["2", "1"]
+
+
+ALONE = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("opentelemetry.sdk"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Finder())
+import resilience
+resilience.opentelemetry.instrument()
+resilience.opentelemetry.ResendCountProcessor()
+print(resilience.Pipeline(resilience.Retry()).call(int))
+resilience.opentelemetry.uninstrument()
+"""
+
+
+def test_the_api_alone_is_enough() -> None:
+    assert run_python(ALONE) == "0\n"
+
+
+def test_the_package_is_imported_on_first_use_only() -> None:
+    code = """
+import sys, resilience
+print("opentelemetry" in sys.modules)
+resilience.opentelemetry
+print("opentelemetry" in sys.modules)
+"""
+
+    assert run_python(code) == "False\nTrue\n"
+    assert "opentelemetry" in sys.modules

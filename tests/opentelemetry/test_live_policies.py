@@ -1,0 +1,53 @@
+"""The policies of live pipelines, for what is measured about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilience import Bulkhead, CombinedRateLimit, Partition, Pipeline, RateLimit, Retry, Timeout
+from resilience.opentelemetry._live_policies import attempt_timeout, members_of, waits_for_rate
+
+
+@pytest.mark.parametrize(
+    ("policies", "seconds"),
+    [
+        ([], None),
+        ([Retry()], None),
+        ([Timeout(2)], 2.0),
+        ([Timeout(2), Timeout(1)], 1.0),
+        ([Timeout(2), Retry()], None),
+        ([Timeout(2), Retry(), Timeout(1)], 1.0),
+        ([Timeout(2), Pipeline[Any](Retry(), Timeout(1))], 1.0),
+        ([Retry(), Timeout(1, mode="shadow")], None),
+        ([Retry(), Timeout(None, share=0.5)], None),
+    ],
+    ids=["none", "retry", "one", "two", "total", "both", "nested", "shadow", "share"],
+)
+def test_the_timeout_of_attempts(policies: list[Any], seconds: float | None) -> None:
+    assert attempt_timeout(Pipeline[Any](*policies).engine.info) == seconds
+
+
+def test_which_waits_are_for_a_rate_limit() -> None:
+    combined: CombinedRateLimit = RateLimit.all_of(RateLimit(5, name="second"), RateLimit(100, per=60, name="minute"))
+    pipelines = [
+        Pipeline[Any](RateLimit(5), Bulkhead(1, queue=1, max_wait=1.0), name="rates of one"),
+        Pipeline[Any](combined, name="rates of two"),
+        Pipeline[Any](Partition(lambda: RateLimit(5)), name="rates of many"),
+    ]
+
+    assert len(pipelines) == 3
+    assert waits_for_rate("rates of one", "rate_limit")
+    assert not waits_for_rate("rates of one", "bulkhead")
+    assert not waits_for_rate("rates of none", "rate_limit")
+    assert waits_for_rate("rates of two", "second")
+    assert waits_for_rate("rates of two", "minute")
+    assert waits_for_rate("rates of many", "rate_limit")
+
+
+def test_the_members_of_a_partition() -> None:
+    partition = Partition(lambda: RateLimit(5))
+
+    assert members_of(partition) == [partition.overflow]
+    assert members_of(3) == [3]

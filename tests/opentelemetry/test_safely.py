@@ -1,0 +1,43 @@
+"""Calls of OpenTelemetry outside of finalizers, and what they raise."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilience import Pipeline
+from resilience._util.locks import state_lock, thread_state
+from resilience.events._delivery import listener_errors
+from resilience.opentelemetry._safely import failed, outside_finalizers
+
+
+def test_outside_of_a_finalizer_it_is_called_at_once() -> None:
+    done: list[int] = []
+    outside_finalizers(lambda: done.append(1))
+
+    assert done == [1]
+
+
+def test_inside_of_a_finalizer_it_is_left_to_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    with monkeypatch.context() as inside:
+        inside.setattr(thread_state, "finalizing", True)
+        outside_finalizers(lambda: done.append(1))
+    with state_lock:
+        outside_finalizers(lambda: done.append(2))
+
+    assert done == []
+    Pipeline[object]().call(int)
+    assert done == [1, 2]
+
+
+def test_what_is_raised_is_counted_each_time_and_logged_once(
+    nothing_logged_yet: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = listener_errors.totals().get("fragile", 0)
+    for _ in range(3):
+        failed("tracing", failed, OSError("disk"), "fragile")
+
+    assert listener_errors.totals()["fragile"] == before + 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "tracing failed raised OSError; the guarded call is not affected, and this is logged once"
+    ]
