@@ -86,3 +86,34 @@ def test_what_an_interceptor_adds_to_the_metadata_of_an_attempt_is_not_in_the_ne
     sent = [[pair for pair in seen.pairs if pair[0].startswith("x-")] for seen in service.seen]
     assert sent == [[*pairs, ("x-a", "1")]] * 3
     assert list(given) == pairs
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_an_outer_interceptor_gets_the_call_of_an_rpc_that_has_failed(service: Service, guarded: bool) -> None:
+    """As from grpc itself: those that record the status end their record in a callback of the call."""
+    service.script("Get", Abort(Code.NOT_FOUND, "no such thing", pushback="5"))
+    seen: list[Any] = []
+
+    class Record(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            call = await continuation(client_call_details, request)
+            seen.extend([await call.code(), await call.details()])
+            call.add_done_callback(lambda given: seen.append((given is call, given.done(), given.cancelled())))
+            return call
+
+    async def main() -> None:
+        ours = resilience.grpc.aio_client_interceptors(Pipeline(Retry(wait=SOON))) if guarded else []
+        async with grpc.aio.insecure_channel(service.target, interceptors=[Record(), *ours]) as channel:
+            call = stub_of(channel, "Get")(b"x")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+            assert (await call.code(), await call.details()) == (Code.NOT_FOUND, "no such thing")
+            assert ("grpc-retry-pushback-ms", "5") in [*await call.trailing_metadata()]
+            assert list(await call.initial_metadata()) == []
+            assert await call.debug_error_string() != ""
+            assert (call.done(), call.cancelled(), call.cancel()) == (True, False, False)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+
+    asyncio.run(main())
+    assert seen == [Code.NOT_FOUND, "no such thing", (True, True, False)]

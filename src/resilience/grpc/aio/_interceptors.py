@@ -14,6 +14,7 @@ from resilience.grpc._guard import Guard
 from resilience.grpc._requests import UnaryRequest
 from resilience.grpc.aio._attempts import AioAttempts
 from resilience.grpc.aio._calls import AioStreamStreamCall, AioStreamUnaryCall, AioUnaryStreamCall
+from resilience.grpc.aio._outcomes import AioFailedCall
 from resilience.grpc.aio._requests import AioReplayedRequests
 
 
@@ -51,7 +52,7 @@ class AioUnaryUnaryInterceptor(_Interceptor, grpc.aio.UnaryUnaryClientIntercepto
     """The interceptor of RPCs with one request and one response."""
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Make the RPC and return the call of the attempt whose response is returned."""
+        """Make the RPC and return the call of the attempt whose response is returned, or that of a failed RPC."""
         guard = self._guard
         options = guard.options(_name(client_call_details.method))
         if options.bypasses:
@@ -59,7 +60,10 @@ class AioUnaryUnaryInterceptor(_Interceptor, grpc.aio.UnaryUnaryClientIntercepto
         attempts = AioAttempts(guard, continuation, client_call_details, UnaryRequest(request))
         source = attempts.request_source
         call = guard.call(RpcCall, options, client_call_details.timeout, attempts.response, source)
-        return attempts.call_of(await guard.arun(call))
+        try:
+            return attempts.call_of(await guard.arun(call))
+        except grpc.aio.AioRpcError as error:
+            return AioFailedCall(error)
 
 
 class AioUnaryStreamInterceptor(_Interceptor, grpc.aio.UnaryStreamClientInterceptor):

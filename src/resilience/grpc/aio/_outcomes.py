@@ -69,6 +69,51 @@ class AioLocalResponse(AioLocalCall, grpc.aio.UnaryUnaryCall[Any, Any]):
         return self._response
 
 
+class AioFailedCall(AioLocalCall, grpc.aio.UnaryUnaryCall[Any, Any]):
+    """The call of an RPC that has failed.
+
+    Outer interceptors get this as they get a call of grpc, which raises its error only where it is awaited.
+
+    Args:
+        error: the error.
+    """
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self._error = error.with_traceback(None)  # which holds frames that hold the call of grpc: a cycle
+
+    def cancelled(self) -> bool:
+        """Return whether the RPC was cancelled."""
+        return self._error.code() is grpc.StatusCode.CANCELLED
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Return that of the error."""
+        return self._error.initial_metadata()
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """Return that of the error."""
+        return self._error.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        """Return that of the error."""
+        return self._error.code()
+
+    async def details(self) -> str:
+        """Return those of the error."""
+        return self._error.details() or ""
+
+    async def debug_error_string(self) -> str:
+        """Return that of the error."""
+        return self._error.debug_error_string() or ""
+
+    async def wait_for_connection(self) -> None:
+        """Raise the error."""
+        raise self._error
+
+    def __await__(self) -> Generator[None, None, NoReturn]:
+        yield from ()
+        raise self._error
+
+
 class AioLocalStream(AioLocalCall, grpc.aio.UnaryStreamCall[Any, Any]):
     """The call of responses that no attempt has received, such as those of a Substitute.
 
