@@ -8,6 +8,8 @@ import pytest
 
 from resilience import Pipeline, Retry, Timeout
 from resilience._call.call import CallOptions
+from resilience.testing import Recorder
+from tests.support.functions import down
 
 
 def test_a_binding_knows_its_site() -> None:
@@ -27,3 +29,16 @@ def test_a_policy_that_a_pipeline_contains_twice_has_its_last_name() -> None:
     assert info.name_of(twice) == "retry_2"
     assert info.name_of(pipeline["timeout"]) == "timeout"
     assert info.name_of(Retry(1)) == ""
+
+
+def test_events_show_a_target_without_credentials() -> None:
+    pipeline = Pipeline[int](Retry(1))
+    bound = pipeline.bind(target="https://user:password@quotes.test/path?key=secret#part")
+
+    with Recorder(pipeline) as recorder:
+        bound.call(int)
+        with pytest.raises(ConnectionError):
+            bound.call(down)
+
+    assert len(recorder.events) == 5
+    assert {event.target for event in recorder.events} == {"https://quotes.test/path"}

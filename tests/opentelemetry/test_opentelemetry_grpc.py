@@ -143,7 +143,8 @@ def test_the_span_ends_with_the_stream_of_responses(telemetry: Telemetry) -> Non
     server.start()
     try:
         with resilience.grpc.insecure_channel(f"127.0.0.1:{port}", pipeline, options=OPTIONS) as channel:
-            responses: Any = stubs.unary_stream("/shop.Shop/List")(b"secret")
+            stubs: Any = channel
+            responses = stubs.unary_stream("/shop.Shop/List")(b"secret")
             assert next(responses) == b"one"
             assert trace.get_current_span() is trace.INVALID_SPAN
             assert telemetry.spans() == []

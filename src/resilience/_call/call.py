@@ -14,6 +14,7 @@ from resilience._outcome.network_errors import NETWORK_ERRORS
 from resilience._util.clock import clock
 from resilience._util.locks import state_lock
 from resilience._util.named_counts import NamedCounts
+from resilience._util.redaction import without_credentials
 from resilience.events._bus import Bus, Subscription
 from resilience.events._delivery import deliver
 from resilience.events._types import Event
@@ -99,7 +100,7 @@ class PipelineInfo:
             pipeline=self.name,
             policy=self.name_of(policy),
             operation=call.operation,
-            target=call.target,
+            target=call.shown_target,
             **facts,
         )
         deliver(event, wanting)
@@ -191,6 +192,12 @@ class Call:
     def target(self) -> str | None:
         """The dependency that is called, such as a host; None if unknown."""
         return self.options.target
+
+    @property
+    def shown_target(self) -> str | None:
+        """The target as events and log lines show it: without the user info and the query of a URL."""
+        target = self.target
+        return None if target is None else without_credentials(target)
 
     @property
     def idempotent(self) -> bool | None:

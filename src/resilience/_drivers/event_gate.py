@@ -21,7 +21,7 @@ class CallFacts(NamedTuple):
     """
 
     operation: str
-    target: str | None
+    shown_target: str | None
     attempt: int
     calls_made: int
 
@@ -33,7 +33,7 @@ Timed: TypeAlias = "tuple[RunningCall | CallFacts, float, int]"
 def without_call(timed: Timed) -> Timed:
     """Return the same with the facts of the call in its place."""
     call, started, calls_made = timed
-    return CallFacts(call.operation, call.target, call.attempt, call.calls_made), started, calls_made
+    return CallFacts(call.operation, call.shown_target, call.attempt, call.calls_made), started, calls_made
 
 
 class EventGate(Gate[Timed]):
@@ -71,7 +71,7 @@ class EventGate(Gate[Timed]):
         """Publish the event with the facts of the call."""
         info = self._info
         info.bus.publish(
-            self._event, pipeline=info.name, policy="", operation=call.operation, target=call.target, **facts
+            self._event, pipeline=info.name, policy="", operation=call.operation, target=call.shown_target, **facts
         )
 
 

@@ -204,8 +204,7 @@ class Partition(Keyed[T], Policy[Never], Generic[T]):
         policy._key = key
         policy._partition = self
         if self.settings.by == TARGET and isinstance(key, str):
-            policy._target = key
-            shown = without_credentials(key)
+            policy._target = shown = without_credentials(key)
             policy._label_suffix = f" for {shown if len(shown) <= _LONGEST_TARGET else shown[:_LONGEST_TARGET] + '...'}"
 
     def _added(self, policy: T) -> None:

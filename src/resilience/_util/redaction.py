@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _HARMLESS: Final = re.compile(r"[^@?#=&\s]*")
@@ -20,6 +21,7 @@ def redacted(given: object) -> str:
     return repr(given) if _HARMLESS.fullmatch(given) else "another text"
 
 
+@lru_cache(maxsize=1024)
 def without_credentials(target: str) -> str:
     """Return a target without credentials: `bind` takes any string, so it may be a URL."""
     return _CREDENTIALS.sub("", target)

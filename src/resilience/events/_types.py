@@ -90,7 +90,8 @@ class Event(Value):
         pipeline: the name of the pipeline; empty if it has none.
         policy: the name of the policy in that pipeline; empty if the event is not about a policy.
         operation: the name of the operation: the one given to `bind`, or else the name of the function.
-        target: the dependency that is called, such as a host; None if unknown.
+        target: the dependency that is called, such as a host, without the user info and the query of a URL; None if
+            unknown.
         at: when it happened, in seconds of the monotonic clock.
     """
 
