@@ -232,6 +232,20 @@ BARS = (
         )
         for runtime in ("sync", "asyncio")
     ),
+    Bar(
+        "what PrometheusMetrics adds to a call, to the same counts by bound children",
+        "metrics/pipeline with PrometheusMetrics, added",
+        ("metrics/bound children",),
+        0.27,
+        0.4,
+    ),
+    Bar(
+        "a scrape of 100 pipelines with 6 policies each, to one of as many plain series",
+        "metrics/a scrape of 100 pipelines",
+        ("metrics/a scrape of as many plain series",),
+        None,
+        5.0,
+    ),
     Bar("memory of a breaker", "memory/resilience CircuitBreaker, in use", (), None, 3072, unit="bytes"),
     Bar("memory gained by a million calls, sync", "memory/growth, sync", (), 0, 4096, unit="bytes"),
     Bar("memory gained by a million calls, asyncio", "memory/growth, asyncio", (), 0, 4096, unit="bytes"),

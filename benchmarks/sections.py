@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import calls, clients, imports, memory, rpcs
+from benchmarks import calls, clients, imports, memory, metrics, rpcs
 from benchmarks.bars import BARS, settled
 from benchmarks.peers import ASYNCIO, SYNC, TRIO
 from benchmarks.rounds import Contender, Found, Plan, measure
@@ -59,13 +59,17 @@ def _memory(seconds: float, quick: bool) -> Found:
     return memory.measure(MILLION // 20 if quick else MILLION)
 
 
+def _metrics(seconds: float, quick: bool) -> Found:
+    return metrics.run(plan(seconds, quick), _settled("metrics"))
+
+
 def _imports(seconds: float, quick: bool) -> Found:
     return imports.measure(plan(seconds, quick), peers=not quick)
 
 
 SECTIONS = (
-    Section("sync", "Success, plain calls", 21, _calls("sync", calls.success, SYNC)),
-    Section("asyncio", "Success, asyncio", 21, _calls("asyncio", calls.success, ASYNCIO)),
+    Section("sync", "Success, plain calls", 19, _calls("sync", calls.success, SYNC)),
+    Section("asyncio", "Success, asyncio", 19, _calls("asyncio", calls.success, ASYNCIO)),
     Section("trio", "Success, trio", 10, _calls("trio", calls.success, TRIO)),
     Section("failure-sync", "One failure, then success, plain calls", 10, _calls("failure-sync", calls.failure, SYNC)),
     Section(
@@ -109,8 +113,9 @@ SECTIONS = (
     ),
     Section("threads", "One breaker for all threads, by the clock", 12, _threads),
     Section("window", "Short and long windows", 10, _calls("window", calls.windows, SYNC)),
+    Section("metrics", "Metrics for Prometheus", 9, _metrics),
     Section("memory", "Memory", 45, _memory, "bytes"),
-    Section("import", "Import, on top of anyio and tenacity", 15, _imports, "ms"),
+    Section("import", "Import, on top of anyio and tenacity", 12, _imports, "ms"),
 )
 QUICK = 1 / 10
 """A quick run takes this part of the time."""
