@@ -42,14 +42,14 @@ def health_of(pipeline: Any) -> dict[str, Any]:
 
 def _problems(name: str, policy: Any) -> Iterator[Problem]:
     """Yield the problems of a policy, or of the policies of a Partition: each kind of problem once, with its keys."""
-    if not isinstance(policy, Keyed):
+    given = policy
+    if not isinstance(given, Keyed):
         problem = _problem(policy)
         if problem is not None:
             yield {"policy": name, **problem}
         return
-    keyed: Keyed[Any] = policy
     by_kind: dict[str, list[str]] = {}
-    for key, one in keyed.by_key():
+    for key, one in policy.by_key():
         problem = _problem(one)
         if problem is not None:
             by_kind.setdefault(problem["problem"], []).append(without_credentials(key)[:_LONGEST_KEY])
