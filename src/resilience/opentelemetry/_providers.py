@@ -47,5 +47,5 @@ def meter_provider(given: metrics.MeterProvider | None) -> Awaited:
     """Return that of metrics; `given` is None for the global one."""
     if given is None:
         metrics.get_meter_provider()
-    inside: dict[str, Any] = vars(getattr(metrics, "_internal", metrics))
+    inside: Mapping[str, Any] = vars(getattr(metrics, "_internal", metrics))
     return Awaited(is_given=given is not None, names=inside, name="_METER_PROVIDER")
