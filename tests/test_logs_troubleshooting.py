@@ -62,7 +62,7 @@ def hooks(source: str) -> list[str]:
 
 def shown(form: str) -> str:
     """Return a format as the page writes it."""
-    return " ".join(PLACE.sub("…", form).split())
+    return PLACE.sub("…", form).replace("`", "'")
 
 
 def lines_of(root: Path) -> set[str]:
@@ -73,7 +73,7 @@ def lines_of(root: Path) -> set[str]:
 
 def headings(page: str) -> set[str]:
     """Return the lines that the page has an entry for."""
-    return {line for _, line in re.findall(r"^### (`{1,2}) ?(.+?) ?\1$", page, re.MULTILINE)}
+    return set(re.findall(r"^### `(.+)`$", page, re.MULTILINE))
 
 
 def entries_without_advice(page: str) -> list[str]:
@@ -124,7 +124,7 @@ def test_a_planted_hook_is_found() -> None:
 
 
 def test_a_planted_entry_is_found() -> None:
-    page = "## Lines\n\n### `… ends`\n\nWhat to do: wait.\n\n### `` … ends with `x` ``\n\nWARNING. It does.\n"
+    page = "## Lines\n\n### `… ends`\n\nWhat to do: wait.\n\n### `… ends with 'x'`\n\nWARNING. It does.\n"
 
-    assert headings(page) == {"… ends", "… ends with `x`"}
-    assert entries_without_advice(page) == ["`` … ends with `x` ``"]
+    assert headings(page) == {"… ends", "… ends with 'x'"}
+    assert entries_without_advice(page) == ["`… ends with 'x'`"]

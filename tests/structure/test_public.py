@@ -15,6 +15,8 @@ from types import FunctionType, ModuleType
 
 import pytest
 
+from resilience.opentelemetry._span_events import ATTRIBUTES, EVENTS
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "resilience"
 FOR_CONTRIBUTORS = {"design.md"}
@@ -24,6 +26,8 @@ PAGES = [
     *[page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name not in FOR_CONTRIBUTORS],
 ]
 EXAMPLES = sorted((ROOT / "docs" / "examples").rglob("*.py"))
+OF_SPANS = {"resilience.pipeline", "resilience.operation", "resilience.outcome", *EVENTS.values(), *ATTRIBUTES.values()}
+"""The names of events and attributes of spans, which are no names of Python."""
 NO_NAMES = {"pytest_plugin"}
 """Public modules that no one imports names from: pytest finds the fixtures by itself."""
 
@@ -117,7 +121,7 @@ def private_names(text: str) -> list[str]:
         names = [one.split(" as ")[0].strip() for one in imported.strip("()").split(",")]
         found += [f"{module}.{name}" for name in names if name]
     found += re.findall(r"(?<![\w./-])(resilience(?:\.\w+)+)", text)
-    return sorted({name for name in found if not is_public(name)})
+    return sorted({name for name in found if not (name in OF_SPANS or is_public(name))})
 
 
 def is_public(name: str) -> bool:

@@ -13,6 +13,7 @@ from resilience._pipeline.observers import install, install_tracing, uninstall, 
 from resilience._util.locks import make_lock
 from resilience.opentelemetry._gauges import Gauges
 from resilience.opentelemetry._metrics import Metrics
+from resilience.opentelemetry._providers import meter_provider as awaited
 from resilience.opentelemetry._span_events import EVENTS
 from resilience.opentelemetry._tracing import Tracing
 
@@ -98,7 +99,7 @@ def _instruments(provider: metrics.MeterProvider | None) -> _Instruments:
     found = _Present.instruments.get(key)
     if found is None:
         meter = metrics.get_meter("resilience", _version(), provider)
-        counted = Metrics(meter)
+        counted = Metrics(meter, awaited(provider))
         found = _Present.instruments[key] = _Instruments(counted, Gauges(meter, counted, _version()))
     return found
 

@@ -26,6 +26,7 @@ from resilience.events import (
     Waited,
 )
 from resilience.opentelemetry._live_policies import waits_for_rate
+from resilience.opentelemetry._providers import Awaited
 from resilience.opentelemetry._safely import failed, outside_finalizers
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -40,9 +41,11 @@ class Metrics:
 
     Args:
         meter: makes the instruments.
+        provider: tells whether the provider of the meter is there.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, provider: Awaited) -> None:
+        self.provider = provider
         count, durations = (
             meter.create_counter,
             functools.partial(meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BUCKETS),
@@ -133,12 +136,16 @@ class _Meter(MeterGate):
     Args:
         counter: counts them.
         seconds: gets their durations.
+        metrics: the metrics that they are of.
         info: the pipeline.
         is_of_calls: whether it is about calls.
     """
 
-    def __init__(self, counter: Counter, seconds: Histogram, info: PipelineInfo, *, is_of_calls: bool) -> None:
+    def __init__(
+        self, counter: Counter, seconds: Histogram, metrics: Metrics, info: PipelineInfo, *, is_of_calls: bool
+    ) -> None:
         super().__init__(is_of_calls=is_of_calls)
+        self._provider = metrics.provider
         self._counter = counter
         self._seconds = seconds
         self._info = info
@@ -146,7 +153,8 @@ class _Meter(MeterGate):
 
     def ok(self, seconds: float) -> None:
         """Write a good ending."""
-        self._write(Outcome.OK, seconds, 1)
+        if not self._provider.is_missing or self._provider.look():
+            self._write(Outcome.OK, seconds, 1)
 
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
         """Write an ending."""
@@ -174,7 +182,7 @@ class CallMeter(_Meter):
     """Writes the endings of the calls of a pipeline."""
 
     def __init__(self, metrics: Metrics, info: PipelineInfo) -> None:
-        super().__init__(metrics.calls, metrics.call_seconds, info, is_of_calls=True)
+        super().__init__(metrics.calls, metrics.call_seconds, metrics, info, is_of_calls=True)
         self._retries = metrics.call_retries
 
     def _record(self, seconds: float, attempts: int, labels: dict[str, str]) -> None:
@@ -188,7 +196,7 @@ class AttemptMeter(_Meter):
     """Writes the endings of the attempts of a pipeline."""
 
     def __init__(self, metrics: Metrics, info: PipelineInfo) -> None:
-        super().__init__(metrics.attempts, metrics.attempt_seconds, info, is_of_calls=False)
+        super().__init__(metrics.attempts, metrics.attempt_seconds, metrics, info, is_of_calls=False)
         self._durations = QuantileEstimator(P99)
 
     def slowest(self) -> float | None:

@@ -27,7 +27,7 @@ EVENTS: Final[dict[type[Event], str]] = {
     FallbackUsed: "resilience.fallback",
 }
 """The names of the events that spans get."""
-_ATTRIBUTES: Final = {
+ATTRIBUTES: Final = {
     "error_type": "error.type",
     **{
         name: f"resilience.{name}"
@@ -42,7 +42,7 @@ _ATTRIBUTES: Final = {
 
 def attributes_of(event: Event) -> dict[str, Any]:
     """Return the attributes for the event of a span; those without a value are left out."""
-    shown = {name: getattr(event, field, None) for field, name in _ATTRIBUTES.items()}
+    shown = {name: getattr(event, field, None) for field, name in ATTRIBUTES.items()}
     return {name: _plain(value) for name, value in shown.items() if value is not None and value != ""}
 
 

@@ -17,6 +17,7 @@ from resilience.errors import LateResult
 from resilience.events import Event, Outcome
 from resilience.events._types import type_name
 from resilience.opentelemetry._generators import guard_items
+from resilience.opentelemetry._providers import tracer_provider
 from resilience.opentelemetry._resend_count import ATTEMPT, Attempt, resends_in
 from resilience.opentelemetry._safely import failed, outside_finalizers
 from resilience.opentelemetry._span_events import EVENTS, attributes_of
@@ -25,7 +26,6 @@ _CALL: Final = context.create_key("resilience-call")
 """The key of the innermost CallSpan in a context."""
 _SUPPRESSED: Final[str] = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 """The key that is set where nothing is to be traced, such as by exporters, which send spans themselves."""
-_NOT_SET: Final = object()
 _ERRORS: Final = frozenset({Outcome.ERROR, Outcome.FAILED, Outcome.REJECTED, Outcome.TIMED_OUT})
 """The outcomes that are errors of the call."""
 
@@ -85,13 +85,14 @@ class Tracing:
     Args:
         provider: what makes the tracer; None for the global one.
         version: the version of the library.
+
+    Attributes:
+        provider: tells whether the provider is there.
     """
 
     def __init__(self, provider: TracerProvider | None, version: str) -> None:
         self._tracer: Tracer = trace.get_tracer("resilience", version, provider)
-        # The global provider may be set later; the tracer that was made before passes spans on to it from then on. To
-        # ask by `get_tracer_provider` reads the environment, and takes longer than a call.
-        self._waits = provider is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        self.provider = tracer_provider(provider)
 
     @property
     def tracer(self) -> Tracer:
@@ -100,9 +101,7 @@ class Tracing:
 
     def is_active(self) -> bool:
         """Return whether there is a TracerProvider."""
-        if self._waits and getattr(trace, "_TRACER_PROVIDER", _NOT_SET) is not None:
-            self._waits = False
-        return not self._waits
+        return self.provider.look()
 
     def contexts_of(self, info: PipelineInfo) -> Contexts:
         """Return the contexts of a pipeline."""
@@ -124,11 +123,12 @@ class _Calls(ContextGate):
     def __init__(self, tracing: Tracing, info: PipelineInfo) -> None:
         super().__init__()
         self._tracing = tracing
+        self._provider = tracing.provider
         self._info = info
 
     def enter(self, call: RunningCall) -> CallSpan | None:
         """Start the span, and make it the current one; return None where nothing is traced."""
-        if not self._tracing.is_active():
+        if self._provider.is_missing and not self._provider.look():
             return None
         info = self._info
         try:

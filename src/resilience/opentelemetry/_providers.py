@@ -1,0 +1,51 @@
+"""Whether there are global providers: those of OpenTelemetry may be set after `instrument`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import metrics, trace
+
+_NOT_SET: Final = object()
+
+
+class Awaited:
+    """A provider that calls look for until it is there.
+
+    The API hands out stand-ins until then, which pass on what they get from the moment that the provider is set. They,
+    and the functions that return it, take longer than a call should while there is nothing to do.
+
+    Args:
+        is_given: whether the provider was given, so that it is there.
+        names: the namespace that has the global provider.
+        name: its name there. If there is no such name, as in an API of the future, the provider counts as set.
+    """
+
+    __slots__ = ("_name", "_names", "is_missing")
+
+    def __init__(self, *, is_given: bool, names: Mapping[str, Any], name: str) -> None:
+        self._names = names
+        self._name = name
+        self.is_missing = not is_given
+
+    def look(self) -> bool:
+        """Return whether the provider is there; to be asked while `is_missing` is true."""
+        if self.is_missing and self._names.get(self._name, _NOT_SET) is not None:
+            self.is_missing = False
+        return not self.is_missing
+
+
+def tracer_provider(given: trace.TracerProvider | None) -> Awaited:
+    """Return that of spans; `given` is None for the global one."""
+    if given is None:
+        trace.get_tracer_provider()  # sets the one that the environment names, if it does
+    return Awaited(is_given=given is not None, names=vars(trace), name="_TRACER_PROVIDER")
+
+
+def meter_provider(given: metrics.MeterProvider | None) -> Awaited:
+    """Return that of metrics; `given` is None for the global one."""
+    if given is None:
+        metrics.get_meter_provider()
+    inside: Mapping[str, Any] = vars(getattr(metrics, "_internal", metrics))
+    return Awaited(is_given=given is not None, names=inside, name="_METER_PROVIDER")
