@@ -71,7 +71,8 @@ def scraped() -> Subject:
 
 def plain() -> Subject:
     """A registry with as many series of the same names and labels, of `prometheus_client` alone."""
-    client.disable_created_metrics()
+    disable: Any = client.disable_created_metrics
+    disable()
     registry = client.CollectorRegistry()
     source = client.CollectorRegistry()
     pipelines = [standard(f"pipeline-{number}") for number in range(PIPELINES)]
@@ -86,12 +87,9 @@ def copy(family: Any, registry: client.CollectorRegistry) -> None:
     if not family.samples:
         return
     names = [name for name in family.samples[0].labels if name != "le"]
-    made: dict[str, Callable[..., Any]] = {
-        "counter": client.Counter,
-        "gauge": client.Gauge,
-        "histogram": lambda *given, **more: client.Histogram(*given, **more, buckets=bounds(family)),
-    }
-    metric = made[family.type](family.name, family.documentation, names, registry=registry)
+    made: dict[str, Any] = {"counter": client.Counter, "gauge": client.Gauge, "histogram": client.Histogram}
+    more = {"buckets": bounds(family)} if family.type == "histogram" else {}
+    metric = made[family.type](family.name, family.documentation, names, registry=registry, **more)
     for sample in family.samples:
         metric.labels(*(sample.labels[name] for name in names))
 

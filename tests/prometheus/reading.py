@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from resilience.prometheus import PrometheusMetrics
 
@@ -29,7 +28,7 @@ class Exposed:
     def all(self, name: str, **labels: str) -> dict[tuple[str, ...], float]:
         """The values of a metric: by the values of the labels that are not given, in the order of their names."""
         found: dict[tuple[str, ...], float] = {}
-        for family in text_string_to_metric_families(self.text()):
+        for family in self.registry.collect():
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     rest = sorted(sample.labels.keys() - labels.keys())
@@ -42,12 +41,14 @@ class Exposed:
 
     def names(self) -> set[str]:
         """The names of all samples."""
-        return {sample.name for family in text_string_to_metric_families(self.text()) for sample in family.samples}
+        return {sample.name for family in self.registry.collect() for sample in family.samples}
 
 
 @contextmanager
 def exposed(**settings: Any) -> Iterator[Exposed]:
     """Measure what is called in the block."""
     registry = CollectorRegistry()
-    with PrometheusMetrics(registry, **settings):
+    metrics = PrometheusMetrics(registry, **settings)
+    settings.clear()  # so that no pipeline is kept alive here
+    with metrics:
         yield Exposed(registry)

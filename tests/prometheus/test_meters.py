@@ -7,6 +7,7 @@ import math
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -155,28 +156,31 @@ class TestExposed:
         pipeline, over = Pipeline(Retry(2, wait=backoff.none()), name="never_back"), threading.Event()
         chance = random.Random(7)
 
-        def work(index: int) -> int:
+        def work() -> int:
             made = 0
             while not over.is_set():
+                functions: list[Callable[[], object]] = [int, Flaky(), down, raising(ValueError())]
                 with suppress(ConnectionError, ValueError):
-                    pipeline.call(chance.choice([int, Flaky(), down, raising(ValueError())]))
+                    pipeline.call(chance.choice(functions))
                 made += 1
             return made
 
-        with exposed() as found:
+        with exposed(pipelines=[pipeline]) as found:
 
-            def scrape(index: int) -> int:
+            def scrape() -> int:
                 before: dict[tuple[str, ...], float] = {}
-                for _ in range(20):
-                    now = found.all(CALLS, pipeline="never_back")
-                    assert all(now[key] >= value for key, value in before.items())
-                    buckets = found.all("resilience_call_duration_seconds_bucket", pipeline="never_back")
-                    assert buckets["+Inf",] >= sum(now.values())
-                    before = now
-                over.set()
+                try:
+                    for _ in range(20):
+                        now = found.all(CALLS, pipeline="never_back")
+                        assert all(now[key] >= value for key, value in before.items())
+                        buckets = found.all("resilience_call_duration_seconds_bucket", pipeline="never_back")
+                        assert buckets["+Inf",] >= sum(now.values())
+                        before = now
+                finally:
+                    over.set()
                 return 0
 
-            made = sum(in_threads(5, lambda index: work(index) if index else scrape(index)))
+            made = sum(in_threads(5, lambda index: work() if index else scrape()))
 
             assert sum(found.all(CALLS, pipeline="never_back").values()) == made
             assert found.value("resilience_call_duration_seconds_count", pipeline="never_back") == made

@@ -158,7 +158,11 @@ class TestClosing:
         metrics = PrometheusMetrics(CollectorRegistry())
         pipeline = Pipeline(Retry(), name="closed_meanwhile")
 
-        assert pipeline.call(lambda: metrics.close() or "fine") == "fine"
+        def work() -> str:
+            metrics.close()
+            return "fine"
+
+        assert pipeline.call(work) == "fine"
 
     def test_nothing_of_it_is_left(self) -> None:
         before = installed.all
