@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
 
+from resilience._util.finalizers import run_pending
 from resilience.opentelemetry import instrument, uninstrument
 from tests.opentelemetry.telemetry import Telemetry
 
@@ -17,6 +19,8 @@ def providers() -> Iterator[Telemetry]:
     """Providers that nothing uses yet."""
     telemetry = Telemetry()
     yield telemetry
+    gc.collect()
+    run_pending()  # a span that ends later would be one of a provider that is shut down
     telemetry.shutdown()
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
+from opentelemetry.sdk.metrics import Counter
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from resilience import Pipeline
 from resilience._util.locks import state_lock, thread_state
 from resilience.events._delivery import listener_errors
 from resilience.opentelemetry._safely import failed, outside_finalizers
+from tests.opentelemetry.telemetry import Telemetry
+from tests.support.policies import Streaming
 
 
 def test_outside_of_a_finalizer_it_is_called_at_once() -> None:
@@ -28,6 +35,39 @@ def test_inside_of_a_finalizer_it_is_left_to_the_next_call(monkeypatch: pytest.M
     assert done == []
     Pipeline[object]().call(int)
     assert done == [1, 2]
+
+
+class Watching(SpanProcessor):
+    """Notes for each span that ends whether a finalizer runs."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, bool]] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.ended.append((span.name, thread_state.finalizing))
+
+
+def test_spans_and_numbers_of_what_was_dropped_come_outside_of_its_finalizer(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching, gate, counted = Watching(), Streaming(), list[bool]()
+    telemetry.tracer_provider.add_span_processor(watching)
+    write = Counter.add
+
+    def add(*args: Any, **more: Any) -> None:
+        counted.append(thread_state.finalizing)
+        write(*args, **more)
+
+    monkeypatch.setattr(Counter, "add", add)
+    Pipeline[Any](gate).bind(operation="dropped").call(int)
+    gate.left.clear()
+    gc.collect()
+    assert watching.ended == []
+
+    Pipeline[Any]().call(str)
+
+    assert watching.ended == [("dropped", False), ("str", False)]
+    assert counted == [False] * 4
 
 
 def test_what_is_raised_is_counted_each_time_and_logged_once(
