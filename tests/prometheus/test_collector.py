@@ -69,21 +69,26 @@ class TestTimeoutRatio:
             assert found.value(RATIO, pipeline="no_timeout") is None
 
 
+def _count_in(pipelines: list[Pipeline[Any]]) -> None:
+    """Make a call in each pipeline, and count a retry of its caller."""
+    for pipeline in pipelines:
+        pipeline.call(int)
+        pipeline.engine.info.count_foreign_retry()
+
+
 class TestNames:
     @pytest.mark.slow
     def test_all_names_beyond_the_greatest_number_are_one(self) -> None:
         pipelines = [Pipeline(Bulkhead(2), name=f"numbered-{number}") for number in range(MOST_PIPELINES + 20)]
         with exposed(pipelines=pipelines) as found:
-            for pipeline in pipelines:
-                pipeline.call(int)
-                pipeline.engine.info.count_foreign_retry()
+            _count_in(pipelines)
 
             calls = found.all("resilience_calls_total", outcome="ok")
             assert len(calls) == MOST_PIPELINES + 1
             assert calls["_overflow",] == 20
             assert found.all("resilience_bulkhead_limit")["_overflow", "bulkhead"] == 40
             assert found.all("resilience_foreign_retries_total")["_overflow",] >= 20
-        del pipeline, pipelines
+        del pipelines
         gc.collect()  # so that they are in no scrape of another test
 
     def test_counts_of_unknown_names_are_left_out_where_nothing_overflows(self) -> None:
