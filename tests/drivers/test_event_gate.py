@@ -140,6 +140,6 @@ def test_a_stream_that_is_dropped_is_settled_without_a_cyclic_collection() -> No
     finally:
         gc.enable()
 
-    events: list[Any] = [event for event in recorder.events if event.operation == "dropped"]
-    ended = [(type(event), event.operation, event.outcome) for event in events]
-    assert ended == [(AttemptEnded, "dropped", Outcome.ABANDONED), (CallEnded, "dropped", Outcome.ABANDONED)]
+    (attempt,), (call,) = recorder.of(AttemptEnded), recorder.of(CallEnded)
+    assert (attempt.operation, attempt.outcome) == ("dropped", Outcome.ABANDONED)
+    assert (call.operation, call.outcome) == ("dropped", Outcome.ABANDONED)

@@ -17,6 +17,7 @@ from resilience import (
     Cooldown,
     Failure,
     FailureKind,
+    Hedge,
     Partition,
     Pipeline,
     Retry,
@@ -48,8 +49,8 @@ def test_breakers_bulkheads_and_budgets(telemetry: Telemetry) -> None:
     def value(metric: str, policy: str, **labels: str) -> Any:
         return found[metric][frozenset({"pipeline": "quotes", "policy": policy, **labels}.items())]
 
-    assert value("resilience_retry_budget_tokens", "retry") == pytest.approx(9.0)
-    assert value("resilience_retry_budget_capacity", "retry") == pytest.approx(10.0)
+    assert value("resilience_retry_budget_tokens", "budget") == pytest.approx(9.0)
+    assert value("resilience_retry_budget_capacity", "budget") == pytest.approx(10.0)
     assert value("resilience_bulkhead_in_flight", "bulkhead") == 1
     assert value("resilience_bulkhead_limit", "bulkhead") == 3
     assert value("resilience_bulkhead_limit", "adaptive_limit") == 7
@@ -101,7 +102,7 @@ def test_a_partition_is_added_up(telemetry: Telemetry) -> None:
     assert states[frozenset({**labels, "state": "open"}.items())] == 2
     assert states[frozenset({**labels, "state": "closed"}.items())] == 2  # with that of all other keys
     tokens = found["resilience_retry_budget_tokens"]
-    assert tokens[frozenset({"pipeline": "keyed", "policy": "retry"}.items())] == 40
+    assert tokens[frozenset({"pipeline": "keyed", "policy": "budget"}.items())] == 40
     assert "secret" not in repr(found)
 
 
@@ -140,6 +141,23 @@ def test_pipelines_of_one_name_are_added_up_and_those_that_are_gone_leave(teleme
     del pipelines[0]
     gc.collect()
     assert telemetry.value("resilience_bulkhead_limit", pipeline="twice", policy="bulkhead") == 2
+
+
+def test_what_pipelines_of_one_name_share_counts_once_and_budgets_of_policies_apart(telemetry: Telemetry) -> None:
+    bulkhead, budget = Bulkhead(2), RetryBudget(capacity=20)
+    retry = Retry(budget=RetryBudget(capacity=5))
+    pipelines = [Pipeline[Any](retry, Hedge(), bulkhead, name="sharing", budget=budget) for _ in range(2)]
+    unnamed = Pipeline[Any](Bulkhead(7))
+
+    found = telemetry.metrics()
+    assert found["resilience_bulkhead_limit"] == {_key("sharing", "bulkhead"): 2}
+    assert found["resilience_retry_budget_capacity"] == {_key("sharing", "retry"): 5, _key("sharing", "budget"): 20}
+    assert len(pipelines) == 2
+    assert unnamed.name == ""
+
+
+def _key(pipeline: str, policy: str) -> Any:
+    return frozenset({"pipeline": pipeline, "policy": policy}.items())
 
 
 def test_policies_that_are_off_and_nested_ones(telemetry: Telemetry) -> None:

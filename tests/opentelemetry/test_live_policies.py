@@ -20,10 +20,11 @@ from resilience.opentelemetry._live_policies import attempt_timeout, members_of,
         ([Timeout(2), Retry()], None),
         ([Timeout(2), Retry(), Timeout(1)], 1.0),
         ([Timeout(2), Pipeline[Any](Retry(), Timeout(1))], 1.0),
-        ([Retry(), Timeout(1, mode="shadow")], None),
+        ([Retry(), Timeout(1, mode="off")], None),
+        ([Retry(), Timeout(1, mode="shadow")], 1.0),
         ([Retry(), Timeout(None, share=0.5)], None),
     ],
-    ids=["none", "retry", "one", "two", "total", "both", "nested", "shadow", "share"],
+    ids=["none", "retry", "one", "two", "total", "both", "nested", "off", "shadow", "share"],
 )
 def test_the_timeout_of_attempts(policies: list[Any], seconds: float | None) -> None:
     assert attempt_timeout(Pipeline[Any](*policies).engine.info) == seconds

@@ -59,12 +59,12 @@ def test_spans_and_numbers_of_what_was_dropped_come_outside_of_its_finalizer(
         write(*args, **more)
 
     monkeypatch.setattr(Counter, "add", add)
-    Pipeline[Any](gate).bind(operation="dropped").call(int)
+    Pipeline[Any](gate, name="streams").bind(operation="dropped").call(int)
     gate.left.clear()
     gc.collect()
     assert watching.ended == []
 
-    Pipeline[Any]().call(str)
+    Pipeline[Any](name="next").call(str)
 
     assert watching.ended == [("dropped", False), ("str", False)]
     assert counted == [False] * 4

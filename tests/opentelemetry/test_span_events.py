@@ -108,6 +108,27 @@ def test_a_breaker_that_is_changed_elsewhere_is_not_told(telemetry: Telemetry) -
     assert events(telemetry.span("call")) == []
 
 
+def test_what_a_call_has_left_running_belongs_to_the_call_around_it(telemetry: Telemetry) -> None:
+    pipeline = Pipeline[Any](CircuitBreaker(), name="quotes")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        pipeline.get(CircuitBreaker).isolate()
+
+    async def start() -> asyncio.Task[None]:
+        return asyncio.ensure_future(later())
+
+    async def work() -> None:
+        task = await pipeline.bind(operation="inner").acall(start)
+        await task
+
+    with virtual_time():
+        asyncio.run(pipeline.bind(operation="outer").acall(work))
+
+    assert events(telemetry.span("inner")) == []
+    assert told(telemetry, "outer", "resilience.breaker_change")["resilience.manual"] is True
+
+
 def test_a_timeout_of_the_outer_pipeline_that_the_inner_one_meets(telemetry: Telemetry) -> None:
     inner = Pipeline[Any](Retry(1), name="inner")
     outer = Pipeline[Any](Timeout(2), inner, name="outer")

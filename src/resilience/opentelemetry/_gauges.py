@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from resilience import AdaptiveLimit, BreakerState, Bulkhead, CircuitBreaker, Cooldown, Retry, RetryBudget
+from resilience import AdaptiveLimit, BreakerState, Bulkhead, CircuitBreaker, Cooldown
 from resilience._pipeline.engine import engines
 from resilience.events._delivery import listener_errors
-from resilience.opentelemetry._live_policies import attempt_timeout, live_policies, members_of
+from resilience.opentelemetry._live_policies import attempt_timeout, live_budgets, live_policies
 from resilience.opentelemetry._metrics import Metrics
 
 Key = tuple[tuple[str, str], ...]
@@ -81,7 +81,7 @@ class Gauges:
         """Yield the 99th percentile of attempts as a share of the timeout of attempts."""
         for engine in engines():
             slowest, timeout = self._metrics.slowest_attempts(engine.info), attempt_timeout(engine.info)
-            if slowest is not None and timeout is not None:
+            if engine.info.name and slowest is not None and timeout is not None:
                 yield (("pipeline", engine.info.name),), slowest / timeout
 
 
@@ -106,16 +106,13 @@ def _breakers() -> Iterator[Value]:
 
 
 def _budgets(key: str) -> Iterator[Value]:
-    """Yield a number of the budgets that Retries withdraw from, once for each Retry."""
-    for info, name, policy in live_policies():
-        if isinstance(policy, Retry):
-            for one in members_of(policy.settings.budget_in(info)):
-                if isinstance(one, RetryBudget):
-                    yield (("pipeline", info.name), ("policy", name)), float(one.snapshot()[key])
+    """Yield a number of the budgets that retries and hedges withdraw from."""
+    for info, name, budget in live_budgets():
+        yield (("pipeline", info.name), ("policy", name)), float(budget.snapshot()[key])
 
 
 def _listener_errors() -> Iterator[Value]:
-    """Yield the errors of listeners by pipeline."""
+    """Yield the errors of listeners by pipeline; those of pipelines without a name together, as that of none."""
     for pipeline, number in listener_errors.totals().items():
         yield (("pipeline", pipeline),), number
 
@@ -123,5 +120,5 @@ def _listener_errors() -> Iterator[Value]:
 def _foreign_retries() -> Iterator[Value]:
     """Yield the requests that SDKs have repeated by themselves."""
     for engine in engines():
-        if engine.info.foreign_retries:
+        if engine.info.name and engine.info.foreign_retries:
             yield (("pipeline", engine.info.name),), engine.info.foreign_retries

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
-from resilience import CombinedRateLimit, Mode, Partition, Pipeline, RateLimit, Retry, Timeout
+from resilience import CombinedRateLimit, Hedge, Mode, Partition, Pipeline, RateLimit, Retry, RetryBudget, Timeout
 from resilience._call.call import PipelineInfo
 from resilience._pipeline.engine import engines
 
+OF_PIPELINE: Final = "budget"
+"""The name of the retry budget of a pipeline, as if it were a policy."""
+
 
 def live_policies() -> Iterator[tuple[PipelineInfo, str, Any]]:
-    """Yield all policies that are not off, those of Partitions one by one, with their pipeline and their name in it."""
+    """Yield the policies of all pipelines with a name, with their pipeline and their name in it.
+
+    Policies that are off are left out, and those of a Partition come one by one. Pipelines of one name may share an
+    object; it comes once for the name.
+    """
+    seen: set[tuple[str, str, int]] = set()
     for engine in engines():
-        for name, policy in list(engine.info.policies.items()):
-            if getattr(policy, "mode", Mode.OFF) is not Mode.OFF:
+        for name, policy in list(engine.info.policies.items()) if engine.info.name else ():
+            place = engine.info.name, name, id(policy)
+            if place not in seen and getattr(policy, "mode", Mode.OFF) is not Mode.OFF:
+                seen.add(place)
                 for one in members_of(policy):
                     yield engine.info, name, one
+
+
+def live_budgets() -> Iterator[tuple[PipelineInfo, str, RetryBudget]]:
+    """Yield the budgets that retries and hedges withdraw from, with their pipeline and the name of the policy.
+
+    That of a pipeline comes once, with the name OF_PIPELINE; those of a Partition come one by one.
+    """
+    seen: set[tuple[str, int]] = set()
+    for info, name, policy in live_policies():
+        if isinstance(policy, Retry | Hedge):
+            budget: object = policy.settings.budget_in(info)
+            if (info.name, id(budget)) not in seen:
+                seen.add((info.name, id(budget)))
+                for one in members_of(budget):
+                    if isinstance(one, RetryBudget):
+                        yield info, OF_PIPELINE if budget is info.budget else name, one
 
 
 def members_of(policy: object) -> list[Any]:
@@ -42,7 +68,7 @@ def attempt_timeout(info: PipelineInfo) -> float | None:
     for policy in flattened(info):
         if isinstance(policy, Retry):
             found = None
-        elif isinstance(policy, Timeout) and policy.seconds is not None and policy.mode is Mode.ENFORCE:
+        elif isinstance(policy, Timeout) and policy.seconds is not None and policy.mode is not Mode.OFF:
             found = policy.seconds
     return found
 

@@ -34,6 +34,8 @@ BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 RETRIES: Final = (1, 2, 3, 4, 5)
 """The bounds of the histogram of retries, as in gRFC A96."""
 P99: Final = 0.99
+NO_REASON: Final = "other"
+"""The reason of rejections by policies that give none."""
 
 
 class Metrics:
@@ -98,8 +100,12 @@ class Metrics:
         return meters.attempts.slowest() if meters is not None and isinstance(meters.attempts, AttemptMeter) else None
 
     def listen(self, event: Event) -> None:
-        """Count an event. Those of a policy in shadow mode are counted where there is an attribute for the mode."""
-        if isinstance(event, Rejected) or getattr(event, "mode", Mode.ENFORCE) is Mode.ENFORCE:
+        """Count an event of a pipeline that has a name.
+
+        Of a policy in shadow mode, what it would have done is not counted, but for rejections, which have the mode.
+        """
+        happens = isinstance(event, Rejected | BreakerChanged) or getattr(event, "mode", Mode.ENFORCE) is Mode.ENFORCE
+        if happens and event.pipeline:
             outside_finalizers(functools.partial(self._by_event[type(event)], event))
 
     def _retry(self, event: RetryScheduled) -> None:
@@ -112,7 +118,7 @@ class Metrics:
         self._transitions.add(1, {"pipeline": event.pipeline, "policy": event.policy, "to": str(event.state)})
 
     def _rejection(self, event: Rejected) -> None:
-        reason = "" if event.reason is None else str(event.reason)
+        reason = NO_REASON if event.reason is None else str(event.reason)
         labels = {"pipeline": event.pipeline, "policy": event.policy, "reason": reason, "mode": str(event.mode)}
         self._rejections.add(1, labels)
 
@@ -161,11 +167,13 @@ class _Meter(MeterGate):
         outside_finalizers(functools.partial(self._write, outcome, seconds, attempts))
 
     def _write(self, outcome: Outcome, seconds: float, attempts: int) -> None:
-        """Write an ending to the instruments."""
+        """Write an ending to the instruments, unless the pipeline has no name yet."""
         pipeline = self._info.name
+        if not pipeline:
+            return
         try:
             labels = self._labels.get(pipeline)
-            if labels is None:  # at first, and when the pipeline is named after a function
+            if labels is None:  # a pipeline may be named after a function later
                 labels = self._labels[pipeline] = {one: {"pipeline": pipeline, "outcome": one.value} for one in Outcome}
             self._counter.add(1, labels[outcome])
             self._record(seconds, attempts, {"pipeline": pipeline})

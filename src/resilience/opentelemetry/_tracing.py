@@ -53,8 +53,7 @@ class CallSpan:
         self.before = before
         outer = before.get(_CALL)
         self.outer: CallSpan | None = outer.living() if isinstance(outer, CallSpan) else None
-        is_nested = call.options.pipeline is not info  # the attempts of a call are those of its outermost pipeline
-        self.resends: int = self.outer.resends if is_nested and self.outer is not None else resends_in(before)
+        self.resends = resends_in(before)
         self.has_ended = False
         self._call: RunningCall | None = call
         self._calls_made = call.calls_made
@@ -194,7 +193,7 @@ class _Attempts(ContextGate):
         before = context.get_current()
         own = before.get(_CALL)
         if not isinstance(own, CallSpan) or call.options.pipeline is not self._info:
-            return None
+            return None  # of nested pipelines, the outermost does it
         attempt = Attempt(before, own.resends + call.attempt - 1)
         if call.attempt > 1:
             context.attach(context.set_value(ATTEMPT, attempt, before))
