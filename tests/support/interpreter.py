@@ -10,6 +10,11 @@ import sys
 def run_python(code: str, **variables: str) -> str:
     """Return what the code writes, with these environment variables set besides those that are set anyway."""
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return done.stdout + done.stderr

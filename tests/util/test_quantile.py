@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 
 import pytest
 
 from resilience._util.quantile import WINDOW, QuantileEstimator
 from resilience.testing import VirtualClock
+from tests.support.fork import in_child
 from tests.support.threads import in_threads
 
 
@@ -106,3 +108,48 @@ def test_no_duration_is_lost_or_counted_twice_under_threads(estimator: QuantileE
     in_threads(8, add)
 
     assert estimator.count == 16_000
+
+
+def test_many_sorted_durations_are_the_same_as_each_by_itself(virtual_clock: VirtualClock) -> None:
+    chance = random.Random(7)
+    durations = sorted([0.0, 1e-12, *(math.exp(chance.gauss(-3, 2)) for _ in range(2000))])
+    one, other = QuantileEstimator(0.9), QuantileEstimator(0.9)
+    for duration in durations:
+        one.add(duration)
+    other.add_sorted(durations[:1000])
+    other.add_sorted([])
+    other.add_sorted(durations[1000:])
+    virtual_clock.advance(2)
+
+    assert one.count == other.count == len(durations)
+    assert one.estimate() == pytest.approx(other.estimate(), rel=0.02)
+
+
+def test_sorted_durations_are_forgotten_as_others(virtual_clock: VirtualClock, estimator: QuantileEstimator) -> None:
+    estimator.add_sorted([0.1] * 10)
+    virtual_clock.advance(WINDOW)
+    assert estimator.count == 10
+    estimator.add_sorted([0.2] * 5)
+    assert estimator.estimate() == pytest.approx(0.2, rel=0.02)
+    virtual_clock.advance(WINDOW)
+
+    assert estimator.count == 5
+
+
+def test_it_is_usable_in_a_child_that_was_forked_while_another_thread_used_it() -> None:
+    estimator = QuantileEstimator(0.9)
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with estimator._lock:
+            held.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        assert in_child(lambda: str(estimator.estimate())) == "None"
+    finally:
+        over.set()
+        thread.join()

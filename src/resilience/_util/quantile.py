@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from resilience._util.clock import clock
-from resilience._util.locks import make_lock
+from resilience._util.finalizers import pending, run_pending
+from resilience._util.locks import new_lock
 
 WINDOW = 30.0
 """Seconds of one of the two windows: the one that is filled, and the one before it."""
@@ -30,7 +31,7 @@ class QuantileEstimator:
 
     def __init__(self, p: float) -> None:
         self.p = p
-        self._lock = make_lock()
+        self._lock = new_lock()
         # Durations are added without a lock, and sorted into buckets when an estimate is needed.
         self._pending: deque[float] = deque()
         self._buckets: dict[int, int] = {}
@@ -58,6 +59,8 @@ class QuantileEstimator:
                 end = bisect_left(durations, math.exp((bucket + 1) * _GROWTH), begin + 1)
                 buckets[bucket] = buckets.get(bucket, 0) + end - begin
                 begin = end
+        if pending:
+            run_pending()
 
     def estimate(self, least: int = 1) -> float | None:
         """Return the quantile in seconds; None while fewer than `least` durations are known, or not one."""
@@ -78,6 +81,8 @@ class QuantileEstimator:
             self._pending.clear()
             self._buckets, self._before = {}, {}
             self._cached, self._seen, self._fresh_until = None, 0, -math.inf
+        if pending:
+            run_pending()
 
     def _refresh(self, now: float) -> None:
         with self._lock:
@@ -95,6 +100,8 @@ class QuantileEstimator:
             self._seen = sum(counts.values())
             self._cached = _quantile(counts, self.p * self._seen) if counts else None
             self._fresh_until = now + 1.0
+        if pending:
+            run_pending()
 
     def _rotate(self, now: float) -> None:
         """Begin another window if the time of this one is over. Lock held."""
