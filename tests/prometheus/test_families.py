@@ -18,7 +18,8 @@ ROW = re.compile(r"^\| `(resilience_\w+)` \| (counter|gauge|histogram) \| (.*?) 
 
 def documented() -> dict[str, tuple[str, list[str]]]:
     """The metrics of the page: the type, and the labels beside `pipeline`."""
-    rows = ROW.findall(PAGE.read_text("utf-8"))
+    section = PAGE.read_text("utf-8").partition("\n## What each metric means\n")[2].partition("\n## ")[0]
+    rows = ROW.findall(section)
     return {name: (kind, re.findall(r"`(\w+)`", labels)) for name, kind, labels in rows}
 
 
