@@ -293,7 +293,7 @@ def test_an_iterator_that_never_ends_is_read_until_the_deadline(server: Shop, ar
             stopped.set()
 
     with (
-        resilience.grpc.insecure_channel(server.target, Pipeline(Timeout(0.3), Retry()), idempotent=True) as channel,
+        resilience.grpc.insecure_channel(server.target, Pipeline(Timeout(1.0), Retry()), idempotent=True) as channel,
         pytest.raises(grpc.RpcError) as caught,
     ):
         call(channel, arity, requests())
