@@ -19,7 +19,7 @@ TIMEOUT = Failure(FailureKind.TIMEOUT)
 def test_a_failure_is_transient_unless_it_says_more() -> None:
     failure = Failure()
 
-    assert dataclasses.astuple(failure) == (FailureKind.TRANSIENT, None, False, True, True)
+    assert dataclasses.astuple(failure) == (FailureKind.TRANSIENT, None, False, True, True, False)
 
 
 @pytest.mark.parametrize("hint", [0, 0.0, 2, 2.5, 1e308, None])
@@ -31,7 +31,7 @@ def test_a_good_hint_is_kept(hint: float | None) -> None:
 def test_a_hint_that_cannot_be_obeyed_is_dropped(hint: Any) -> None:
     failure = Failure(FailureKind.OVERLOAD, hint, unprocessed=True, retryable=False, counted=False)
 
-    assert dataclasses.astuple(failure) == (FailureKind.OVERLOAD, None, True, False, False)
+    assert dataclasses.astuple(failure) == (FailureKind.OVERLOAD, None, True, False, False, False)
 
 
 @pytest.mark.parametrize(
