@@ -62,6 +62,10 @@ class Call:
     outcome: Outcome | None = None
     seconds: float = 0.0
 
+    def __deepcopy__(self, memo: object) -> Call:
+        """Return this call: a guarded channel copies its requests, and this one notes its attempts."""
+        return self
+
     def send(self) -> Attempt:
         """Note that another attempt goes out."""
         attempt = Attempt(f"{self.name}-{len(self.attempts) + 1}", time.monotonic())
