@@ -29,7 +29,8 @@ AMBIENT = {
 ALLOWED: dict[str, set[str]] = {
     "_runtime/thread_timer.py": {"threading.Event"},
     "prometheus/_refresher.py": {"threading.Event"},
-    "testing/_faulty_server.py": {"threading.Event"},
+    "testing/_ports.py": {"threading.Event"},
+    "testing/_rpcs.py": {"threading.Condition"},
     "_util/clock.py": {"random.Random", "time.monotonic"},
     "testing/_virtual_time.py": {"random.Random"},
 }
