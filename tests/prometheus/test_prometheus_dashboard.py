@@ -20,7 +20,7 @@ from docs.plots.dashboard import drawn, filled_in, panels
 from resilience.prometheus import PrometheusMetrics
 from resilience.prometheus._families import FAMILIES
 from tests.prometheus.promtool import needs_prometheus, needs_promtool, promtool
-from tests.prometheus.published import DASHBOARD, RULES, SAMPLES, alerts, metrics_in, without_thresholds
+from tests.prometheus.published import DASHBOARD, RULES, RUNBOOKS, SAMPLES, alerts, metrics_in, without_thresholds
 from tests.support.observed_day import MINUTE, SCRAPE, SECONDS, START, STORY, observed_day
 from tests.support.observed_service import Conditions, ObservedService
 from tests.support.prometheus_server import prometheus
@@ -31,7 +31,10 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 LEFT_OUT: set[str] = set()
 """The metrics that no panel shows, on purpose: there are none."""
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-HURRY = (Conditions(60.0, failing=0.5, search=0.6, quota=10, foreign=True),)
+HURRY = [
+    Conditions(1.0 + second, failing=(0.4, 0.4, 1.0)[second % 3], search=0.6, quota=10, foreign=True)
+    for second in range(60)
+]
 """All kinds of trouble at once, for as long as it takes; a few seconds."""
 CONFIGURATION = """\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
@@ -65,6 +68,13 @@ def test_panels_are_described_and_use_the_data_source_of_the_variable() -> None:
         assert panel["description"].endswith(".")
         assert panel["datasource"] == DATASOURCE
         assert [target["datasource"] for target in panel["targets"]] == [DATASOURCE] * len(panel["targets"])
+
+
+def test_the_panels_that_runbooks_name_exist() -> None:
+    named = set(re.findall(r'"([A-Z][^"]+)"', RUNBOOKS.read_text("utf-8").replace("\n", " ").replace("   ", "")))
+
+    assert len(named) > 10
+    assert named - {panel["title"] for panel in PANELS} == set()
 
 
 def test_no_two_panels_are_in_one_place() -> None:
