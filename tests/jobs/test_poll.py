@@ -102,6 +102,14 @@ def test_the_retry_after_of_a_response_is_the_wait(way: Way) -> None:
 
 
 @each_poll
+def test_polls_may_follow_at_once(way: Way) -> None:
+    job = Job("queued", "running", "done")
+
+    assert way(job, until=done, timeout=60.0, wait=backoff.none()) == "done"
+    assert job.waits == [0.0, 0.0]
+
+
+@each_poll
 @pytest.mark.parametrize("hint", [5.0, None, -1.0, float("nan")])
 def test_a_hint_may_be_in_the_state(way: Way, hint: float | None) -> None:
     job = Job({"next": hint}, {"next": None, "done": True})
@@ -144,6 +152,15 @@ def test_a_rejection_waits_and_asks_again(way: Way) -> None:
     assert way(job, until=done, timeout=60.0, wait=SECOND, pipeline=Pipeline(breaker)) == "done"
     (wait,) = job.waits
     assert 4.8 <= wait <= 9.0
+
+
+@each_poll
+def test_a_predicate_that_fails_lists_nothing(way: Way) -> None:
+    def broken(error: Exception) -> bool:
+        raise KeyError
+
+    with pytest.raises(ConnectionError):
+        way(Job(ConnectionError()), until=done, timeout=60.0, pipeline=Pipeline(Timeout(5.0), failures=broken))
 
 
 @each_poll

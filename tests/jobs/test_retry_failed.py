@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ from resilience.testing import Recorder, virtual_time
 from tests.jobs.ways import Way, each_batch
 from tests.support.cancellation import RUNNERS, Report, Scenario
 from tests.support.functions import AppError
+from tests.support.loops import Run, each_loop
 
 NOW = backoff.none()
 
@@ -312,6 +314,21 @@ def test_a_retry_in_the_pipeline_repeats_only_what_is_safe(way: Way) -> None:
 
 
 @each_batch
+def test_an_answer_to_a_batch_that_the_pipeline_has_repeated_leaves_a_doubt(way: Way) -> None:
+    server = Server({"a": 9})
+
+    def call(batch: list[str]) -> list[Any]:
+        outcomes = server(batch)
+        if len(server.batches) == 1:
+            raise ConnectionResetError
+        return outcomes
+
+    result = way("ab", call, pipeline=Pipeline(Retry(2, wait=NOW)), idempotent=True, attempts=1)
+
+    assert shown(result) == {"a": ("unknown", 2, GiveUpReason.ATTEMPTS), "b": ("succeeded", 2, None)}
+
+
+@each_batch
 def test_a_request_that_is_a_retry_itself_sends_nothing_again(way: Way) -> None:
     request = InboundRequest.begin(FOREVER, 2)
     try:
@@ -352,6 +369,38 @@ def test_a_deadline_that_has_passed_is_told_at_once(way: Way) -> None:
         way("ab", Server(), timeout=0.0)
 
     assert caught.value.unprocessed
+
+
+@each_loop
+def test_a_batch_that_is_cut_may_have_been_processed(run: Run) -> None:
+    async def hang(batch: list[str]) -> list[str]:
+        await anyio.Event().wait()
+        return batch
+
+    result = run(lambda: aretry_failed("ab", hang, pipeline=Pipeline(Timeout(2.0))))
+
+    assert shown(result) == dict.fromkeys("ab", ("unknown", 1, GiveUpReason.NOT_IDEMPOTENT))
+    assert isinstance(result.items[0].reason, DeadlineExceededError)
+
+
+@each_batch
+def test_a_predicate_that_fails_lists_nothing(way: Way) -> None:
+    def broken(error: Exception) -> bool:
+        raise KeyError
+
+    result = way("a", raising(ConnectionError()), pipeline=Pipeline(Timeout(2.0), failures=broken))
+
+    assert isinstance(result.error, ConnectionError)
+
+
+def test_the_error_of_a_job_can_be_pickled() -> None:
+    result = retry_failed("ab", Server({"a": 9}), attempts=1)
+    with pytest.raises(BatchError) as caught:
+        result.raise_for_failed()
+
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert str(copied) == "1 of 2 items have not succeeded (1 failed)"
+    assert shown(copied.result) == shown(result)
 
 
 @each_batch

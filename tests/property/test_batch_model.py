@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience import Pipeline, Retry, RetryBudget, backoff
@@ -56,6 +56,7 @@ class Server:
         return Failed(outcome, retryable=outcome != "invalid", retry_after=3.0 if outcome == "hint" else None)
 
 
+@settings(derandomize=True, database=None, deadline=None, max_examples=300)
 @given(
     data=st.data(),
     count=st.integers(0, 8),
@@ -78,7 +79,7 @@ def test_nothing_is_lost_and_nothing_is_doubled(
 ) -> None:
     server = Server(data)
     pipeline = Pipeline(*([Retry(2, wait=backoff.none())] if inner else []), budget=RetryBudget(initial=tokens))
-    settings: dict[str, Any] = {
+    how: dict[str, Any] = {
         "pipeline": pipeline,
         "batch_size": size,
         "attempts": attempts,
@@ -91,9 +92,9 @@ def test_nothing_is_lost_and_nothing_is_doubled(
     with virtual_time():
         items = range(count)
         if tasks:
-            result: BatchResult[int, Any] = asyncio.run(aretry_failed(items, send, **settings))
+            result: BatchResult[int, Any] = asyncio.run(aretry_failed(items, send, **how))
         else:
-            result = retry_failed(items, server, **settings)
+            result = retry_failed(items, server, **how)
 
     assert [one.item for one in result.items] == list(items)
     assert sorted(one.position for one in [*result.succeeded, *result.failed]) == list(items)

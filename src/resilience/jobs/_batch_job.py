@@ -174,7 +174,7 @@ class BatchJob(Generic[ItemT, ResultT]):
             )
         for one, outcome in zip(batch, found, strict=True):
             if isinstance(outcome, Failed):
-                one.fail(outcome.reason, outcome.failure, doubtful=not outcome.unprocessed)
+                one.fail(outcome.reason, outcome.failure, doubtful=not outcome.unprocessed or self._repeated)
                 self._repeat(one)
             else:
                 one.succeed(outcome)
@@ -189,15 +189,18 @@ class BatchJob(Generic[ItemT, ResultT]):
         marked = retry_marks.given_up_inside(error, self._inside)
         if failure is None:
             self._result.error = error
-        # A Retry or Hedge in the pipeline may have repeated an attempt that was processed.
-        repeated = self._idempotent and self._sends > 1
-        doubtful = self._sends > 0 and (failure is None or not failure.unprocessed or repeated)
+        doubtful = self._sends > 0 and (failure is None or not failure.unprocessed or self._repeated)
         for one in batch:
             one.fail(error, failure, doubtful=doubtful)
             if marked:
                 one.gave_up = GiveUpReason.NESTED
             elif failure is not None:
                 self._repeat(one)
+
+    @property
+    def _repeated(self) -> bool:
+        """Whether a Retry or Hedge in the pipeline has sent the batch again that may have been processed before."""
+        return self._idempotent and self._sends > 1
 
     def _classified(self, error: Exception) -> Failure | None:
         """Return the failure that an exception of a batch means for its items; None if it ends the job."""
