@@ -299,8 +299,9 @@ def test_a_cancellation_that_the_call_turns_into_a_failure_ends_the_poll() -> No
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
-        ({"timeout": -1}, ValueError, "seconds must be a number >= 0"),
-        ({"timeout": None}, ValueError, "timeout must be a number of seconds"),
+        ({"timeout": -1}, ValueError, "timeout must be a number >= 0"),
+        ({"timeout": None}, TypeError, "timeout must be a number >= 0 and <= 1e"),
+        ({"timeout": float("inf")}, ValueError, "timeout must be a number >= 0"),
         ({"timeout": 1.0, "wait": 3}, TypeError, "wait must be a backoff"),
         ({"timeout": 1.0, "wait": lambda state: 1.0}, TypeError, "wait must be a backoff"),
         ({"timeout": 1.0, "until": "done"}, TypeError, "until must be a function"),

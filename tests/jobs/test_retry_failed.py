@@ -16,6 +16,7 @@ from resilience import (
     CircuitOpenError,
     DeadlineExceededError,
     FailureKind,
+    Hedge,
     Partition,
     Pipeline,
     RejectedError,
@@ -277,6 +278,35 @@ def test_what_the_budget_does_not_pay_for_is_left(way: Way) -> None:
 
 
 @each_batch
+def test_a_rejected_batch_takes_no_token(way: Way) -> None:
+    breaker = CircuitBreaker()
+    budget = RetryBudget()
+
+    def call(batch: list[str]) -> list[Any]:
+        breaker.isolate()
+        return [Failed("busy") for _ in batch]
+
+    result = way("ab", call, pipeline=Pipeline(breaker, budget=budget), wait=NOW)
+
+    assert shown(result) == dict.fromkeys("ab", ("failed", 1, GiveUpReason.ATTEMPTS))
+    assert budget.tokens == 10.0
+
+
+@each_loop
+def test_the_attempts_of_a_hedge_are_counted(run: Run) -> None:
+    sent: list[int] = []
+
+    async def call(batch: list[str]) -> list[str]:
+        sent.append(1)
+        await (anyio.sleep(60.0) if len(sent) == 1 else anyio.lowlevel.checkpoint())
+        return batch
+
+    result = run(lambda: aretry_failed("ab", call, pipeline=Pipeline(Hedge(1.0)), idempotent=True))
+
+    assert shown(result) == dict.fromkeys("ab", ("succeeded", 2, None))
+
+
+@each_batch
 def test_a_retry_in_the_pipeline_deposits_by_itself(way: Way) -> None:
     pipeline = Pipeline(Retry(), budget=RetryBudget(initial=1.0))
 
@@ -451,7 +481,7 @@ def test_outcomes_that_fit_no_batch_are_refused(way: Way, outcomes: Any) -> None
         ({"batch_size": 0}, ValueError, "batch_size must be an integer >= 1"),
         ({"idempotent": 1}, TypeError, "idempotent must be True or False"),
         ({"wait": 3}, TypeError, "wait must be a backoff"),
-        ({"timeout": -1}, ValueError, "seconds must be a number >= 0"),
+        ({"timeout": -1}, ValueError, "timeout must be a number >= 0"),
         ({"max_retry_after": -1}, ValueError, "max_retry_after must be"),
         ({"call": None}, TypeError, "call must be a function"),
     ],

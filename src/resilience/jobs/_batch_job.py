@@ -22,6 +22,7 @@ from resilience import (
     RetryState,
     UsageError,
     backoff,
+    new_lock,
     remaining,
 )
 from resilience._call import retry_marks
@@ -128,7 +129,10 @@ class BatchJob(Generic[ItemT, ResultT]):
         self._size = batch_size or max(1, len(result.items))
         self._pending = list(result.items)
         self._inside = NOTHING
-        self._sends = 0  # of the present batch
+        self._lock = new_lock()
+        self._in_flight: list[BatchItem[ItemT, ResultT]] | None = None
+        self._sends = 0  # of the latest batch
+        self._paid = False  # whether that took a token
         self._cancellations = 0
 
     def batches(self) -> Iterator[list[BatchItem[ItemT, ResultT]]]:
@@ -149,22 +153,28 @@ class BatchJob(Generic[ItemT, ResultT]):
             elif retried and start and self._budget is not None and not self._budget.withdraw():
                 _leave_out(batch, GiveUpReason.BUDGET)
             else:
+                self._paid = retried
                 yield batch
 
     def sender(self, batch: list[BatchItem[ItemT, ResultT]]) -> Callable[[list[ItemT]], Any]:
         """Return the function that sends a batch; its items are noted as sent."""
-        self._sends = 0
+        with self._lock:
+            self._in_flight = batch
+            self._sends = 0
 
         def send(items: list[ItemT]) -> Any:
-            self._sends += 1
-            for one in batch:
-                one.sent()
+            with self._lock:  # a Hedge calls it from several threads, also when another attempt has won
+                if self._in_flight is batch:
+                    self._sends += 1
+                    for one in batch:
+                        one.sent()
             return self._call(items)
 
         return send
 
     def answered(self, batch: list[BatchItem[ItemT, ResultT]], outcomes: Any) -> None:
         """Take what the call has returned for a batch."""
+        self._landed()
         found = list(outcomes) if _is_sequence(outcomes) else []
         if len(found) != len(batch):
             what = f"{len(found)} outcomes" if found else f"an object of type {type(outcomes).__name__}"
@@ -183,8 +193,11 @@ class BatchJob(Generic[ItemT, ResultT]):
 
     def broken(self, batch: list[BatchItem[ItemT, ResultT]], error: Exception) -> None:
         """Take the exception of a batch, or raise it if it ends the job without an outcome."""
+        self._landed()
         if isinstance(error, UsageError) or cancellations() > self._cancellations:
             raise error
+        if self._budget is not None and self._paid and self._sends == 0:
+            self._budget.refund()
         failure = self._classified(error)
         marked = retry_marks.given_up_inside(error, self._inside)
         if failure is None:
@@ -196,6 +209,11 @@ class BatchJob(Generic[ItemT, ResultT]):
                 one.gave_up = GiveUpReason.NESTED
             elif failure is not None:
                 self._repeat(one)
+
+    def _landed(self) -> None:
+        """Note that no batch is in flight."""
+        with self._lock:
+            self._in_flight = None
 
     @property
     def _repeated(self) -> bool:

@@ -26,7 +26,8 @@ from resilience._call.running_call import RunningCall
 from resilience._outcome import http_status
 from resilience._outcome.server_hints import hints_of
 from resilience._runtime import cancellations, checkpoint, sleep, threads
-from resilience._util.clock import FOREVER, clock
+from resilience._util import validation
+from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
 from resilience.backoff import Backoff
 
@@ -34,6 +35,7 @@ StateT = TypeVar("StateT")
 
 _LONGEST_SHOWN = 100
 _LONGEST_HINT = 1e9
+_LONGEST_TIMEOUT = 1e8
 
 
 class PollTimeoutError(DeadlineExceededError):
@@ -69,7 +71,7 @@ def poll(
     Args:
         call: asks for the state, such as by a GET; it is repeated, so it must be idempotent.
         until: called with the state; returns whether it is final, also if the job has failed.
-        timeout: the time for the whole poll in seconds, >= 0; an earlier deadline of the caller applies.
+        timeout: the time for the whole poll in seconds, from 0 to 1e8; an earlier deadline of the caller applies.
         pipeline: what each call is made through; None for no policies. Its failures decide which outcomes of `call` are
             failures.
         wait: the wait between two calls; None for 1 s at first, growing by half up to 30 s, with a quarter of jitter.
@@ -88,8 +90,8 @@ def poll(
     and asks again. Any other exception of `call`, and all of `until` and `hint`, come out. A hint replaces the wait,
     and up to a fifth of it, at most 5 s, is added at random.
     """
-    with deadline_after(timeout) as at:
-        poller = _Poller(call, until, pipeline, wait, hint, at)
+    with deadline_after(_checked(timeout)):
+        poller = _Poller(call, until, pipeline, wait, hint)
         with poller.in_flight():
             while True:
                 try:
@@ -113,8 +115,8 @@ async def apoll(
     hint: Callable[[StateT], float | None] | None = None,
 ) -> StateT:
     """Do what `poll` does, in a task of asyncio or trio, with an async `call`. Its deadline cancels the call."""
-    with deadline_after(timeout) as at:
-        poller = _Poller(call, until, pipeline, wait, hint, at)
+    with deadline_after(_checked(timeout)):
+        poller = _Poller(call, until, pipeline, wait, hint)
         with poller.in_flight():
             while True:
                 try:
@@ -146,13 +148,10 @@ class _Poller(Generic[StateT]):
         pipeline: Caller[Never] | None,
         wait: Backoff | None,
         hint: Callable[[StateT], float | None] | None,
-        deadline: float,
     ) -> None:
         for name, function in (("call", call), ("until", until), ("hint", hint)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be a function, not {function!r}")
-        if deadline == FOREVER:
-            raise ValueError("timeout must be a number of seconds: a poll without an end may wait for ever")
         caller: Caller[Never] = Pipeline() if pipeline is None else pipeline
         self._entry, self._options = caller.entry()
         operation = self._options.operation or name_of(call)
@@ -257,6 +256,11 @@ class _Poller(Generic[StateT]):
         )
         error.add_note(f"resilience: the last state was {_shown(self._last_state)}")
         return error
+
+
+def _checked(timeout: float) -> float:
+    """Return the validated timeout: a poll without an end might wait for ever."""
+    return validation.number("timeout", timeout, high=_LONGEST_TIMEOUT)
 
 
 def _hint_of_response(state: object) -> float | None:

@@ -7,6 +7,7 @@ from typing import Never
 
 from resilience import Caller, Partition, RetryBudget, deadline_after
 from resilience._call.budget import PIPELINE, Inherit
+from resilience._util import validation
 from resilience.backoff import Backoff
 from resilience.jobs._batch_job import BatchJob, IncompleteRound, ItemRetry
 from resilience.jobs._result import BatchResult, Failed, ItemT, ResultT
@@ -40,7 +41,7 @@ def retry_failed(
             failed items is a lower bound of it, with up to a fifth added, as for a Retry.
         timeout: the time for the whole job in seconds, >= 0; None for that of the caller, if there is one.
         budget: the retry budget; by default that of the pipeline, None for no limit. Each batch of the second and later
-            rounds takes one token; each batch without a failed item adds `ratio`.
+            rounds takes one token, unless it is rejected; each batch without a failed item adds `ratio`.
         max_retry_after: the longest hint to wait for, in seconds, >= 0. An item with a longer one is not sent again. 0
             ignores hints.
         idempotent: whether items may be sent again that may have been processed, since no answer came; None for the
@@ -61,7 +62,7 @@ def retry_failed(
     a policy has rejected counts as failed, with the `retry_after` of the rejection as a hint.
     """
     found: BatchResult[ItemT, ResultT] = BatchResult() if result is None else result
-    with deadline_after(timeout):
+    with deadline_after(None if timeout is None else validation.number("timeout", timeout)):
         job = BatchJob(
             found, items, call, pipeline, ItemRetry(attempts, wait, budget, max_retry_after), batch_size, idempotent
         )
@@ -100,7 +101,7 @@ async def aretry_failed(
     If the task is cancelled, the cancellation comes out; `result` then tells what is known about each item.
     """
     found: BatchResult[ItemT, ResultT] = BatchResult() if result is None else result
-    with deadline_after(timeout):
+    with deadline_after(None if timeout is None else validation.number("timeout", timeout)):
         job = BatchJob(
             found, items, call, pipeline, ItemRetry(attempts, wait, budget, max_retry_after), batch_size, idempotent
         )
