@@ -130,7 +130,7 @@ __all__ = [
 ]
 
 
-_LAZY = frozenset({"asgi", "grpc", "httpx", "opentelemetry", "prometheus", "testing"})
+_LAZY = frozenset({"asgi", "grpc", "httpx", "jobs", "opentelemetry", "prometheus", "testing"})
 """Submodules that need an optional package, or that most programs do not use: imported on first access."""
 
 

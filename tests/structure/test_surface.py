@@ -14,7 +14,7 @@ import pytest
 
 import resilience
 
-LAZY = {"asgi", "grpc", "httpx", "opentelemetry", "prometheus", "testing"}
+LAZY = {"asgi", "grpc", "httpx", "jobs", "opentelemetry", "prometheus", "testing"}
 SUBMODULES = {"backoff", "events", "logs"}
 ROOMS = sorted(
     path.parent.name
@@ -85,7 +85,7 @@ def test_what_is_not_there_is_said_plainly() -> None:
 
 
 def test_every_public_room_is_shown() -> None:
-    assert set(ROOMS) == {"events", "grpc", "httpx", "opentelemetry", "prometheus", "testing"}
+    assert set(ROOMS) == {"events", "grpc", "httpx", "jobs", "opentelemetry", "prometheus", "testing"}
     assert set(ROOMS) <= set(dir(resilience))
 
 

@@ -48,6 +48,8 @@ TESTED_WITH = {
     "grpc/aio/_outcomes": "grpc/_outcomes",
     "grpc/aio/_channels": "grpc/_channels",
     "_call/silences": "httpx/_body",
+    "jobs/_batch_job": "jobs/_retry_failed",
+    "jobs/_result": "jobs/_retry_failed",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600
