@@ -1,0 +1,37 @@
+"""The code of the pages of recipes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+
+from tests.guards.docs_code import fences
+from tests.guards.tree import ROOT
+from tests.support.threads import PATIENCE
+
+PAGES = ROOT / "docs" / "recipes"
+
+
+def code_with(page: str, *marks: str) -> str:
+    """Return the one block of Python of a page that contains all of the marks."""
+    blocks = [one.code for one in fences((PAGES / page).read_text("utf-8")) if one.runs]
+    (code,) = [one for one in blocks if all(mark in one for mark in marks)]
+    return code
+
+
+def definitions(page: str, *marks: str) -> ModuleType:
+    """Run the blocks of a page that contain one of the marks, and return what they have defined."""
+    found = ModuleType(page.removesuffix(".md"))
+    for mark in marks:
+        exec(code_with(page, mark), vars(found))
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something is true, and leave the processors to the processes that make it so."""
+    until, pause = time.monotonic() + PATIENCE, threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "nothing has happened for too long"
+        pause.wait(0.02)
