@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from tests.guards.tree import ROOT
 from tests.support.threads import PATIENCE
 
 PAGES = ROOT / "docs" / "recipes"
+_numbers = itertools.count()
 
 
 def code_with(page: str, *marks: str) -> str:
@@ -22,10 +24,14 @@ def code_with(page: str, *marks: str) -> str:
 
 
 def definitions(page: str, *marks: str) -> ModuleType:
-    """Run the blocks of a page that contain one of the marks, and return what they have defined."""
+    """Run the blocks of a page that contain one of the marks, and return what they have defined.
+
+    Their pipelines get names of their own each time: those of the page, or of another test, may still be alive.
+    """
     found = ModuleType(page.removesuffix(".md"))
+    number = next(_numbers)
     for mark in marks:
-        exec(code_with(page, mark), vars(found))
+        exec(code_with(page, mark).replace(' name="', f' name="{number}-'), vars(found))
     return found
 
 
