@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tests.guards.tree import ROOT
 from tests.support.threads import PATIENCE
 
 PAGES = ROOT / "docs" / "recipes"
+NAME = re.compile(r'(?: name=|standard\()"')
 _numbers = itertools.count()
 
 
@@ -23,15 +25,20 @@ def code_with(page: str, *marks: str) -> str:
     return code
 
 
-def definitions(page: str, *marks: str) -> ModuleType:
+def definitions(page: str, *marks: str, until: str | None = None) -> ModuleType:
     """Run the blocks of a page that contain one of the marks, and return what they have defined.
 
-    Their pipelines get names of their own each time: those of the page, or of another test, may still be alive.
+    Their pipelines get names of their own each time: those of the page, or of another test, may still be alive. Of the
+    last block, what begins with `until` is left out.
     """
     found = ModuleType(page.removesuffix(".md"))
+    blocks = [code_with(page, mark) for mark in marks]
+    if until is not None:
+        blocks[-1], _, rest = blocks[-1].partition(until)
+        assert rest, f"{until!r} is not in {page}"
     number = next(_numbers)
-    for mark in marks:
-        exec(code_with(page, mark).replace(' name="', f' name="{number}-'), vars(found))
+    for code in blocks:
+        exec(NAME.sub(rf"\g<0>{number}-", code), vars(found))
     return found
 
 
