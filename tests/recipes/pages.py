@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from tests.guards.docs_code import fences
 from tests.guards.tree import ROOT
@@ -25,7 +26,7 @@ def code_with(page: str, *marks: str) -> str:
     return code
 
 
-def definitions(page: str, *marks: str, until: str | None = None) -> ModuleType:
+def definitions(page: str, *marks: str, until: str | None = None) -> Any:
     """Run the blocks of a page that contain one of the marks, and return what they have defined.
 
     Their pipelines get names of their own each time: those of the page, or of another test, may still be alive. Of the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -18,11 +17,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def aiohttp_page() -> ModuleType:
+def aiohttp_page() -> Any:
     return definitions("aiohttp.md", "async def fetch", "async def guard")
 
 
-def test_an_aiohttp_call_is_retried_and_an_order_is_not(aiohttp_page: ModuleType) -> None:
+def test_an_aiohttp_call_is_retried_and_an_order_is_not(aiohttp_page: Any) -> None:
     async def main() -> None:
         async with aiohttp.ClientSession(server.url, timeout=aiohttp_page.NO_TIMEOUT) as session:
             assert await aiohttp_page.fetch(session, "/fail-then-ok?failures=2") == "ok"
@@ -37,7 +36,7 @@ def test_an_aiohttp_call_is_retried_and_an_order_is_not(aiohttp_page: ModuleType
         assert server.count("POST", "/503") == 1
 
 
-def test_the_middleware_of_aiohttp_retries_by_the_method_and_loses_no_connection(aiohttp_page: ModuleType) -> None:
+def test_the_middleware_of_aiohttp_retries_by_the_method_and_loses_no_connection(aiohttp_page: Any) -> None:
     async def main() -> None:
         async with aiohttp_page.make_session(server.url) as session:
             async with session.get("/fail-then-ok?failures=2") as response:
@@ -53,7 +52,7 @@ def test_the_middleware_of_aiohttp_retries_by_the_method_and_loses_no_connection
         assert server.count("POST", "/503") == 1
 
 
-def test_aiohttp_is_cut_at_the_deadline(aiohttp_page: ModuleType) -> None:
+def test_aiohttp_is_cut_at_the_deadline(aiohttp_page: Any) -> None:
     aiohttp_page.quotes["timeout_2"].update(seconds=0.05)
 
     async def main() -> None:
@@ -71,8 +70,7 @@ def session() -> requests.Session:
     page = definitions("requests.md", "@quotes\ndef fetch", "class GuardedAdapter")
     session = requests.Session()
     session.trust_env = False
-    adapter: Any = page.GuardedAdapter(page.quotes, HTTPAdapter())
-    session.mount("http://", adapter)
+    session.mount("http://", page.GuardedAdapter(page.quotes, HTTPAdapter()))
     return session
 
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from resilience import Failure, FailureKind
@@ -53,7 +54,7 @@ def test_failures_of_drivers(
 
 def test_an_exhausted_pool_is_a_failure_of_this_side(of_database: Callable[[Exception], Failure | None]) -> None:
     engine = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0)
-    with engine.connect(), pytest.raises(sqlalchemy.exc.TimeoutError) as caught:
+    with engine.connect(), pytest.raises(PoolTimeout) as caught:
         engine.connect()
     engine.dispose()
 
