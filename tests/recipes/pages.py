@@ -43,9 +43,9 @@ def definitions(page: str, *marks: str, until: str | None = None) -> Any:
     return found
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is true, and leave the processors to the processes that make it so."""
-    until, pause = time.monotonic() + PATIENCE, threading.Event()
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait at most so long until something is true, and leave the processors to the processes that make it so."""
+    until, pause = time.monotonic() + seconds, threading.Event()
     while not condition():
         assert time.monotonic() < until, "nothing has happened for too long"
         pause.wait(0.02)
