@@ -53,6 +53,21 @@ async def wait():
         await waiting.acall(no_answer) if Path("again").exists() else None
         return PlainTextResponse(error.__notes__[0], 502)
 """
+PLAIN_ASGI_APP = """
+async def plain(scope, receive, send):
+    assert scope["type"] == "http"
+    status, answer = 200, "ok"
+    if scope["path"] == "/wait":
+        try:
+            await waiting.acall(no_answer)
+        except ConnectionError as error:
+            status, answer = 502, error.__notes__[0]
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": answer.encode()})
+
+
+app = WithShutdown(plain)
+"""
 WSGI_APP = """
 def app(environ, start_response):
     status, answer = "200 OK", "ok"
@@ -75,6 +90,8 @@ def write(folder: Path) -> None:
     (folder / "gunicorn.conf.py").write_text(head + code_with(PAGE, "def post_worker_init"))
     (folder / "asgi").mkdir()
     (folder / "asgi" / "app.py").write_text(head + code_with(PAGE, "def lifespan") + CALLS + ASGI_APP)
+    (folder / "plain").mkdir()
+    (folder / "plain" / "app.py").write_text(head + code_with(PAGE, "class WithShutdown") + CALLS + PLAIN_ASGI_APP)
     (folder / "wsgi").mkdir()
     (folder / "wsgi" / "app.py").write_text(CALLS + WSGI_APP)
 
@@ -111,6 +128,7 @@ def answers(client: httpx.Client) -> bool:
     ("kind", "command"),
     [
         pytest.param("asgi", UVICORN, id="uvicorn"),
+        pytest.param("plain", UVICORN, id="uvicorn, an application without a lifespan"),
         pytest.param("wsgi", (*GUNICORN[:2], "-k", "sync", *GUNICORN[2:]), id="sync"),
         pytest.param("wsgi", (*GUNICORN[:2], "-k", "gthread", "--threads", "2", *GUNICORN[2:]), id="gthread"),
     ],
