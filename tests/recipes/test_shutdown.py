@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -173,12 +174,14 @@ def test_a_signal_drains_and_does_what_it_did_before() -> None:
     page = definitions(PAGE, "def drain_on")
     pipeline = Pipeline(name="drained-by-a-signal")
     page.pipelines = lambda: {"drained-by-a-signal": pipeline}  # not those of other tests
+    slept: list[float] = []
+    page.time = SimpleNamespace(sleep=slept.append)
     numbers: list[int] = []
     before = signal.signal(signal.SIGURG, lambda number, frame: numbers.append(number))
     try:
-        page.drain_on(signal.SIGURG)
+        page.drain_on(signal.SIGURG, grace=2.5)
         signal.raise_signal(signal.SIGURG)
         wait_until(lambda: pipeline.snapshot()["draining"])
     finally:
         signal.signal(signal.SIGURG, before)
-    assert numbers == [signal.SIGURG]
+    assert (numbers, slept) == ([signal.SIGURG], [2.5])
