@@ -10,7 +10,18 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "resilience"
 TESTS = ROOT / "tests"
 
-FREE = {"benchmarks", "composition", "demo", "guards", "mutation", "property", "structure", "support", "typing"}
+FREE = {
+    "benchmarks",
+    "composition",
+    "demo",
+    "guards",
+    "mutation",
+    "property",
+    "recipes",
+    "structure",
+    "support",
+    "typing",
+}
 """Folders whose tests are of no single module."""
 NOT_TESTED_BY_PATH = {"__init__", "__main__"}
 """An `__init__` gathers names: those of public rooms are tested in structure/test_surface.py."""
