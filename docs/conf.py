@@ -41,6 +41,8 @@ python_use_unqualified_type_names = True
 add_module_names = False
 
 html_theme = "furo"
+html_static_path = ["site/static"]
+html_css_files = ["site.css"]
 html_title = f"resilience {version}"
 html_sourcelink_suffix = ""
 html_copy_source = True

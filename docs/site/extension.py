@@ -47,7 +47,8 @@ def _add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
         heading = f"## {section.title}\n"
         before, _, after = source[0].partition(heading)
         source[0] = before + heading + pages.ALSO.sub("\n".join(items) or " ", after, count=1) if items else source[0]
-        trees.append(_toctree(section.title, section.pages))
+        entries = [f"{section.labels[page]} <{page}>" if page in section.labels else page for page in section.pages]
+        trees.append(_toctree(section.title, entries))
     trees.append(_toctree("API", ["api/index"]))
     source[0] = "\n".join([source[0], *trees])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 PAGES = Path(__file__).resolve().parents[1]
 INDEX = "index.md"
 HEADING = re.compile(r"## (?P<title>.+)")
-LISTED = re.compile(r"- \[[^\]]+\]\((?P<page>[\w./-]+\.md)\)")
+LISTED = re.compile(r"- \[(?P<label>[^\]]+)\]\((?P<page>[\w./-]+\.md)\)")
 ALSO = re.compile(r"<!-- also: (?P<patterns>.+) -->")
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
@@ -26,6 +26,8 @@ class Section:
     title: str
     pages: list[str] = field(default_factory=list)
     """The paths of the pages, relative to the folder of index.md."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """The texts of the links to them, which are short; pages that a pattern has added have none."""
 
 
 def sections(folder: Path = PAGES) -> list[Section]:
@@ -46,6 +48,7 @@ def sections(folder: Path = PAGES) -> list[Section]:
             found.append(Section(heading["title"]))
         elif page := LISTED.match(line):
             found[-1].pages.append(page["page"])
+            found[-1].labels[page["page"]] = page["label"]
         elif also := ALSO.fullmatch(line):
             for pattern in also["patterns"].split(", "):
                 more = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"{pattern}.md"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import importlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,7 @@ def public_modules(source: Path = SOURCE) -> list[str]:
     return [name for name in found if name not in WITHOUT_NAMES]
 
 
+@cache
 def public_names() -> dict[str, Any]:
     """Each public name with its module in front, such as `resilience.events.Rejected`, and what it is."""
     found: dict[str, Any] = {}
@@ -62,6 +64,12 @@ GROUPS = ("Policies", "Classes", "Functions", "Exceptions and warnings", "Enumer
 DIRECTIVES = {"Functions": "autofunction", "Constants": "autodata", "Exceptions and warnings": "autoexception"}
 
 
+def public_bases(value: Any) -> list[str]:
+    """Links to the public classes that a class is derived from."""
+    names = {id(value): name for name, value in public_names().items()}
+    return [f":py:obj:`{names[id(base)]}`" for base in value.__mro__[1:] if id(base) in names]
+
+
 def page(module: str) -> str:
     """The page of a module, in reStructuredText, which autodoc fills."""
     return "\n".join(_lines(importlib.import_module(module)))
@@ -83,6 +91,8 @@ def _lines(module: ModuleType) -> Iterator[str]:
         for name in chosen:
             yield f".. {DIRECTIVES.get(group, 'autoclass')}:: {module.__name__}.{name}"
             yield from ("   :members:", "") if group not in ("Functions", "Constants") else ("",)
+            bases = public_bases(names[name]) if group == "Policies" else []
+            yield from (f"   It has the members of {', '.join(bases)}, too.", "") if bases else ()
 
 
 def write(folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_pages_are_written_once_and_old_ones_removed(tmp_path: Path) -> None:
 
 def test_sections_have_listed_pages_and_those_that_match(folder: Path) -> None:
     assert pages.sections(folder) == [
-        pages.Section("First", ["one.md", "more/two.md"]),
+        pages.Section("First", ["one.md", "more/two.md"], {"one.md": "One", "more/two.md": "Two"}),
         pages.Section("Second", ["more/x.md", "five.md", "four.md"]),
     ]
     assert pages.unlisted(folder) == ["six.md"]
