@@ -18,7 +18,6 @@ extensions = [
     "sphinxcontrib.mermaid",
     "docs.site.extension",
 ]
-exclude_patterns = ["conf.py", "site", "plots", "examples/**.py", "examples/bad_minute"]
 nitpicky = True
 # Types of others, type variables and private aliases: only our own public names can be resolved here.
 nitpick_ignore_regex = [(r"py:(class|exc|data|obj)", r"(?!resilience\.)[\w. ]+|resilience\.(\w+\.)*_.*")]
