@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "resilience"
 TESTS = ROOT / "tests"
 
-FREE = {"benchmarks", "composition", "demo", "guards", "mutation", "property", "structure", "support", "typing"}
+FREE = {"benchmarks", "composition", "guards", "mutation", "property", "structure", "support", "typing"}
 """Folders whose tests are of no single module."""
 NOT_TESTED_BY_PATH = {"__init__", "__main__"}
 """An `__init__` gathers names: those of public rooms are tested in structure/test_surface.py."""
@@ -44,6 +44,10 @@ TESTED_WITH = {
     "grpc/aio/_outcomes": "grpc/_outcomes",
     "grpc/aio/_channels": "grpc/_channels",
     "_call/silences": "httpx/_body",
+    "_demo/arms": "_demo/command",
+    "_demo/records": "_demo/load",
+    "_demo/remote": "_demo/command",
+    "_demo/run": "_demo/command",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600
