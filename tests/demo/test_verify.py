@@ -24,8 +24,6 @@ def runs(*, behind: int = 0, doubled: int = 0) -> tuple[bool, list[str]]:
                 CallRecord(call.service, call.arm, call.arrival, call.phase, call.arm is not Arm.STANDARD, call.seconds)
                 for call in result.records.calls
             ]
-            for call in made.result().records.calls:
-                assert call.seconds > 0
         if seed <= doubled:
             for report in result.seen.values():
                 report[Arm.STANDARD]["doubled"] = 1
@@ -46,6 +44,23 @@ def test_good_runs_pass() -> None:
     assert lines[-2:] == [
         "standard served at least as many calls as each other arm in 5 of 5 runs; it needs 4.",
         "Other shortfalls (load, recovery, doubled orders): none.",
+    ]
+
+
+def test_a_run_on_a_busy_machine_is_not_counted_twice_at_most() -> None:
+    lines: list[str] = []
+    runs: list[int] = []
+
+    async def run(seed: int) -> Result:
+        runs.append(seed)
+        result = made.result()
+        result.records.lag = 1.5 if seed == 1 or len(runs) == 4 else 0.9
+        return result
+
+    assert asyncio.run(verify(run, [1, 2], lines.append))
+    assert runs == [1, 1, 1, 2, 2]
+    assert [line for line in lines if "not counted" in line] == [
+        f"seed {seed}: not counted, the machine was busy: calls were made up to 1.5 s late" for seed in (1, 1, 2)
     ]
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from resilience._demo.arms import Target, Timeouts
 from resilience._demo.metrics import metrics
+from resilience._demo.plots import picture
 from resilience._demo.remote import ServiceError
 from resilience._demo.report import report
 from resilience._demo.run import Plan, Result, View, own_day, run
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=1, help="of all random numbers (1); the first one for --verify")
     made.add_argument("--report", metavar="PATH", type=Path, help=f"where the report goes (./{REPORT})")
     made.add_argument("--no-report", action="store_true", help="write no report")
+    made.add_argument("--svg", metavar="PATH", type=Path, help="write the plots as a picture, too")
     made.add_argument("--plain", action="store_true", help="lines in place of the live table, as without a terminal")
     made.add_argument("--metrics-port", metavar="PORT", type=int, default=0, help="of /metrics (one that is free)")
     made.add_argument("--seconds", type=float, help="how long the load lasts; the phases shrink or grow with it")
@@ -171,6 +173,8 @@ def _conclude(result: Result, options: argparse.Namespace) -> None:
         path: Path = options.report or Path(REPORT)
         path.write_text(report(result), "utf-8")
         _say(f"\nThe report, with plots: {path.resolve()}")
+    if options.svg is not None:
+        options.svg.write_text(picture(result), "utf-8")
 
 
 def _say(line: str) -> None:

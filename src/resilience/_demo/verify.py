@@ -9,6 +9,8 @@ from resilience._demo.script import Arm
 from resilience._demo.summary import NEVER, Summary, shortfalls, summaries
 
 SEEDS = 5
+REPEATS = 2
+"""So many runs of a seed are not counted if the machine was busy, whatever has come out; the next one counts."""
 ENOUGH = 4
 """In so many runs `standard` has to serve at least as many calls as each other arm; all else holds in every run."""
 
@@ -23,7 +25,7 @@ async def verify(run: Callable[[int], Awaitable[Result]], seeds: Sequence[int], 
     """
     ahead, wrong = 0, 0
     for seed in seeds:
-        result = await run(seed)
+        result = await _on_time(run, seed, say)
         found = summaries(result)
         behind = shortfalls(found)
         served = [line for line in behind if line.startswith("served")]
@@ -37,6 +39,16 @@ async def verify(run: Callable[[int], Awaitable[Result]], seeds: Sequence[int], 
     say(f"standard served at least as many calls as each other arm in {ahead} of {len(seeds)} runs; it needs {needed}.")
     say(f"Other shortfalls (load, recovery, doubled orders): {wrong or 'none'}.")
     return ahead >= needed and not wrong
+
+
+async def _on_time(run: Callable[[int], Awaitable[Result]], seed: int, say: Callable[[str], object]) -> Result:
+    """Run the demo; again, if the machine was so busy that calls were made late by more than their own timeout."""
+    for _ in range(REPEATS):
+        result = await run(seed)
+        if result.records.lag <= result.plan.timeouts.attempt:
+            return result
+        say(f"seed {seed}: not counted, the machine was busy: calls were made up to {result.records.lag:.1f} s late")
+    return await run(seed)
 
 
 def _words(one: Summary) -> str:
