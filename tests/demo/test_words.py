@@ -10,13 +10,13 @@ from tests.demo import made
 
 def test_five_sentences() -> None:
     assert sentences(made.result()) == [
-        "Of 40 calls that each arm made, standard served 24, tenacity served 22 and bare served 20.",
-        "While the services were sick, they got 12 requests from standard, 56 requests from tenacity and 20 requests "
-        "from bare.",
-        "To hear that a call had failed, its caller waited 0.50 s with standard, 0.50 s with tenacity and 0.50 s with "
-        "bare on average.",
-        "Once the services were healthy again, standard served its callers again at once, tenacity served its callers "
-        "again at once and bare served its callers again at once.",
+        "Of 40 calls each, standard served 24, tenacity served 22 and bare served 20.",
+        "While the services were sick, they counted these requests: 12 from standard, 56 from tenacity and 20 from "
+        "bare.",
+        "To hear that a call had failed, its caller waited on average 0.50 s with standard, 0.50 s with tenacity and "
+        "0.50 s with bare.",
+        "Healthy again, the services served nine of ten calls at once with standard, at once with tenacity and at once "
+        "with bare.",
         "Orders carried out twice: 0 by standard, 6 by tenacity and 0 by bare.",
     ]
 
@@ -25,20 +25,18 @@ def test_of_a_service_of_the_user_only_what_is_known() -> None:
     found = sentences(made.result(own=True))
 
     assert len(found) == 3
-    assert found[1] == "The service got 40 requests from standard, 40 requests from tenacity and 40 requests from bare."
+    assert found[1] == "Requests that the services got: 40 from standard, 40 from tenacity and 40 from bare."
 
 
 def test_what_did_not_fail_and_what_did_not_recover() -> None:
     plan = made.result().plan
     alone = Result(Plan(day=plan.day, arms=[Arm.BARE]))
     alone.records.calls += [call for call in made.result().records.calls if call.arm is Arm.BARE and call.served]
-    assert "waited 0.00 s with bare (none failed)" in sentences(alone)[2]
+    assert "waited on average 0.00 s with bare (none failed)" in sentences(alone)[2]
 
     alone.records.calls += [call for call in made.result().records.calls if call.arm is Arm.BARE and not call.served]
     late = Result(Plan(day=[plan.day[1], plan.day[0]], arms=[Arm.BARE]), alone.records)
-    assert sentences(late)[-1] == (
-        "Once the services were healthy again, bare did not serve its callers again before the end."
-    )
+    assert sentences(late)[-1] == "Healthy again, the services served nine of ten calls never with bare."
 
 
 def test_the_table_adds_up() -> None:

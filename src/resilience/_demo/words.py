@@ -20,25 +20,26 @@ def sentences(result: Result) -> list[str]:
     """Return what a run has shown, in one sentence for each question."""
     found = list(reversed(summaries(result).values()))
     first = found[0]
-    lines = [
-        f"Of {first.calls:,} calls that each arm made, {_each(found, lambda one: f'{one.arm} served {one.served:,}')}."
-    ]
+    lines = [_sentence(found, lambda one: f"{one.arm} served {one.served:,}", f"Of {first.calls:,} calls each,")]
     if first.load is None:
-        lines.append(f"The service got {_each(found, lambda one: f'{one.attempts:,} requests from {one.arm}')}.")
+        lines.append(
+            _sentence(found, lambda one: f"{one.attempts:,} from {one.arm}", "Requests that the services got:")
+        )
     else:
-        loads = _each(found, lambda one: f"{one.load:,} requests from {one.arm}")
-        lines.append(f"While the services were sick, they got {loads}.")
-    lines.append(f"To hear that a call had failed, its caller waited {_each(found, _no_after)} on average.")
+        head = "While the services were sick, they counted these requests:"
+        lines.append(_sentence(found, lambda one: f"{one.load:,} from {one.arm}", head))
+    lines.append(_sentence(found, _no_after, "To hear that a call had failed, its caller waited on average"))
     if first.recovered is not None:
-        lines.append(f"Once the services were healthy again, {_each(found, _recovered)}.")
+        lines.append(_sentence(found, _recovered, "Healthy again, the services served nine of ten calls"))
     if first.doubled is not None:
-        lines.append(f"Orders carried out twice: {_each(found, lambda one: f'{one.doubled} by {one.arm}')}.")
+        lines.append(_sentence(found, lambda one: f"{one.doubled} by {one.arm}", "Orders carried out twice:"))
     return lines
 
 
-def _each(found: Sequence[Summary], tell: Callable[[Summary], str]) -> str:
+def _sentence(found: Sequence[Summary], tell: Callable[[Summary], str], head: str) -> str:
     parts = [tell(one) for one in found]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{head} {listed}."
 
 
 def _no_after(one: Summary) -> str:
@@ -47,8 +48,8 @@ def _no_after(one: Summary) -> str:
 
 def _recovered(one: Summary) -> str:
     if one.recovered == NEVER:
-        return f"{one.arm} did not serve its callers again before the end"
-    return f"{one.arm} served its callers again {f'after {one.recovered:.1f} s' if one.recovered else 'at once'}"
+        return f"never with {one.arm}"
+    return f"{f'after {one.recovered:.1f} s' if one.recovered else 'at once'} with {one.arm}"
 
 
 def rows(result: Result) -> list[tuple[str, ...]]:
