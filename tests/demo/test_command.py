@@ -216,7 +216,6 @@ def demo() -> Generator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
