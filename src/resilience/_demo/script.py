@@ -90,12 +90,12 @@ class Phase:
 
 
 DAY = (
-    Phase(name="healthy", seconds=3.0, quick_seconds=0.5, sick=False),
-    Phase(name="brownout", seconds=14.0, quick_seconds=6.0, workers=4, work=(0.15, 0.25)),
-    Phase(name="503s", seconds=3.0, quick_seconds=0.7, workers=5, work=(0.2, 0.3), queue=0),
-    Phase(name="resets", seconds=3.0, quick_seconds=0.6, resets=0.2),
-    Phase(name="dead", seconds=4.0, quick_seconds=0.7, alive=False),
-    Phase(name="healthy again", seconds=7.0, quick_seconds=1.5, sick=False),
+    Phase(name="healthy", seconds=3.0, quick_seconds=0.4, sick=False),
+    Phase(name="brownout", seconds=14.0, quick_seconds=7.0, workers=2, work=(0.07, 0.13)),
+    Phase(name="503s", seconds=3.0, quick_seconds=0.4, workers=5, work=(0.2, 0.3), queue=0),
+    Phase(name="resets", seconds=3.0, quick_seconds=0.4, resets=0.2),
+    Phase(name="dead", seconds=4.0, quick_seconds=0.4, alive=False),
+    Phase(name="healthy again", seconds=7.0, quick_seconds=1.4, sick=False),
 )
 
 
