@@ -8,8 +8,8 @@ from resilience._demo.script import Arm, Phase, ServiceName, spans
 
 DAY = spans(
     [
-        Phase(name="sick", seconds=1.0, quick_seconds=1.0, workers=1, work=(0.1, 0.1)),
-        Phase(name="healthy again", seconds=1.0, quick_seconds=1.0, sick=False),
+        Phase(name="sick", seconds=1.0, workers=1, work=(0.1, 0.1)),
+        Phase(name="healthy again", seconds=1.0, sick=False),
     ]
 )
 LOAD = {Arm.BARE: 10, Arm.TENACITY: 28, Arm.STANDARD: 6}

@@ -57,7 +57,7 @@ def test_the_plan_of_the_options() -> None:
         return plan_of(parser().parse_args(arguments), parser())
 
     assert (plan().seconds, plan().timeouts.attempt) == (34.0, 1.0)
-    assert (plan("--quick").seconds, plan("--quick").timeouts.attempt) == (10.0, 0.5)
+    assert (round(plan("--quick").seconds, 6), plan("--quick").timeouts.attempt) == (10.0, 0.5)
     assert plan("--seconds", "17", "--seed", "5").day[-1].start == 13.5
     own = plan("--url", "http://a.test", "--grpc-target", "b.test:1", "--rate", "2", "--seconds", "3", "--arm", "bare")
     assert (own.services, own.arms, own.rate, own.seconds) == (list(ServiceName), [Arm.BARE], 2.0, 3.0)

@@ -6,19 +6,20 @@ import itertools
 
 import pytest
 
-from resilience._demo.script import DAY, RATE, Phase, span_at, spans
+from resilience._demo.script import DAY, QUICK_DAY, RATE, Phase, span_at, spans
 
 
-def test_the_day_has_the_phases_that_it_is_about() -> None:
-    assert [phase.name for phase in DAY] == ["healthy", "brownout", "503s", "resets", "dead", "healthy again"]
-    assert [phase.name for phase in DAY if not phase.sick] == ["healthy", "healthy again"]
-    assert [phase.name for phase in DAY if not phase.alive] == ["dead"]
-    assert [phase.name for phase in DAY if phase.capacity < RATE] == ["brownout", "503s"]
+@pytest.mark.parametrize("day", [DAY, QUICK_DAY])
+def test_the_day_has_the_phases_that_it_is_about(day: tuple[Phase, ...]) -> None:
+    assert [phase.name for phase in day] == ["healthy", "brownout", "503s", "resets", "dead", "healthy again"]
+    assert [phase.name for phase in day if not phase.sick] == ["healthy", "healthy again"]
+    assert [phase.name for phase in day if not phase.alive] == ["dead"]
+    assert [phase.name for phase in day if phase.capacity < RATE] == ["brownout", "503s"]
 
 
-@pytest.mark.parametrize(("quick", "longest"), [(False, 38.0), (True, 11.0)])
-def test_the_day_leaves_time_to_start_and_to_end(quick: bool, longest: float) -> None:
-    day = spans(DAY, quick=quick)
+@pytest.mark.parametrize(("phases", "longest"), [(DAY, 38.0), (QUICK_DAY, 11.0)])
+def test_the_day_leaves_time_to_start_and_to_end(phases: tuple[Phase, ...], longest: float) -> None:
+    day = spans(phases)
 
     assert day[-1].end <= longest
     assert day[0].start == 0.0
@@ -35,6 +36,7 @@ def test_a_day_can_be_scaled_and_a_time_lies_in_one_phase() -> None:
 
 
 def test_each_phase_is_described() -> None:
+    assert [phase.words for phase in DAY] == [phase.words for phase in QUICK_DAY]
     assert [phase.words for phase in DAY] == [
         "answers in 10 ms",
         "can do 20 of 25 calls a second, the rest waits",
@@ -43,4 +45,4 @@ def test_each_phase_is_described() -> None:
         "each connection is reset at once",
         "answers in 10 ms",
     ]
-    assert Phase(name="own", seconds=1.0, quick_seconds=1.0, note="as it is").words == "as it is"
+    assert Phase(name="own", seconds=1.0, note="as it is").words == "as it is"

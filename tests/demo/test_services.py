@@ -85,7 +85,7 @@ async def day(service: Service, ask: Ask) -> None:
     service.command(["enter", "4"])
     assert [await ask(f"bare/{number}", True) for number in (40, 41)] == ["broken", "broken"]
 
-    service.workers.enter(Phase(name="full", seconds=1.0, quick_seconds=1.0, workers=1, work=(0.2, 0.2), queue=0))
+    service.workers.enter(Phase(name="full", seconds=1.0, workers=1, work=(0.2, 0.2), queue=0))
     service.gate.revive()
     async with asyncio.timeout(5.0):  # a channel takes a moment to connect again
         found = ["broken"]

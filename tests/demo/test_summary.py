@@ -12,7 +12,7 @@ from resilience._demo.script import Arm, Phase, ServiceName, Span
 from resilience._demo.summary import NEVER, Summary, percentile, recovery, shortfalls, summaries
 from tests.demo import made
 
-AGAIN = Span(Phase(name="healthy again", seconds=3.0, quick_seconds=3.0), 10.0, 13.0)
+AGAIN = Span(Phase(name="healthy again", seconds=3.0), 10.0, 13.0)
 
 
 def call(due: float, *, served: bool) -> CallRecord:

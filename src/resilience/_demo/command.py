@@ -25,6 +25,7 @@ from resilience._demo.script import (
     DAY,
     ORDER_SHARE,
     QUICK_ATTEMPT_TIMEOUT,
+    QUICK_DAY,
     Arm,
     ServiceName,
     Span,
@@ -96,8 +97,9 @@ def plan_of(options: argparse.Namespace, fail: argparse.ArgumentParser) -> Plan:
 
 
 def _day(options: argparse.Namespace) -> list[Span]:
-    day = spans(DAY, quick=options.quick)
-    return day if options.seconds is None else spans(DAY, quick=options.quick, scale=options.seconds / day[-1].end)
+    phases = QUICK_DAY if options.quick else DAY
+    length = spans(phases)[-1].end
+    return spans(phases, scale=1.0 if options.seconds is None else options.seconds / length)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from resilience._demo.gate import HOST
-from resilience._demo.script import DAY, Arm, Phase, ServiceName
+from resilience._demo.script import PHASES, Arm, Phase, ServiceName
 
 COMMAND = (sys.executable, "-m", "resilience._demo.child")
 START_TIMEOUT = 30.0
@@ -51,7 +51,7 @@ class Remote:
 
     async def enter(self, phase: Phase) -> None:
         """Have it enter a phase; returns when it has."""
-        await self._ask(f"enter {DAY.index(phase)}")
+        await self._ask(f"enter {PHASES.index(phase)}")
 
     async def report(self) -> dict[str, Any]:
         """Ask what it has seen and done, by arm."""

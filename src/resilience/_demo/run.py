@@ -56,7 +56,7 @@ class Plan:
 
 def own_day(seconds: float) -> list[Span]:
     """Return the phases for a service of the user, of which there is only one."""
-    return spans([Phase(name="your service", seconds=seconds, quick_seconds=seconds, sick=False, note="as it is")])
+    return spans([Phase(name="your service", seconds=seconds, sick=False, note="as it is")])
 
 
 @dataclass

@@ -11,7 +11,7 @@ import grpc
 import uvicorn
 
 from resilience._demo.gate import HOST, Gate
-from resilience._demo.script import DAY, GRPC_SERVICE, ORDER, QUOTE, Arm, ServiceName
+from resilience._demo.script import GRPC_SERVICE, ORDER, PHASES, QUOTE, Arm, ServiceName
 from resilience._demo.workers import Verdict, Workers
 from resilience._util.clock import clock
 
@@ -57,7 +57,7 @@ class Service(ABC):
             case ["begin"]:
                 self.workers.begin()
             case ["enter", number]:
-                phase = DAY[int(number)]
+                phase = PHASES[int(number)]
                 self.workers.enter(phase)
                 if phase.alive:
                     self.gate.revive()
