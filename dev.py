@@ -26,7 +26,10 @@ LOWEST_FLAGS = [
     *("-W", "ignore::ResourceWarning", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PARALLEL = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
-NOT_LOWEST = {"opentelemetry-api": "FastAPI, which the tests use, needs a newer one"}
+NOT_LOWEST = {
+    "opentelemetry-api": "FastAPI, which the tests use, needs a newer one",
+    "uvicorn": "the tests of the ASGI middleware have a newer one",
+}
 CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "ruff check": ["ruff", "check", "."],
@@ -59,14 +62,19 @@ def main(arguments: Sequence[str]) -> int:
         return script("tests/mutation/run.py", rest, environment(group="mutate"))
     if options.command == "map":
         return script("docs/rooms.py", rest, Path(sys.executable))
-    return script("docs/examples/demo.py", rest, environment())
+    return run([environment(), "-m", "resilience", "demo", *rest])
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into our options and those that are passed on."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    commands.add_parser("demo", help="see the library at work; arguments go to the demo", allow_abbrev=False)
+    commands.add_parser(
+        "demo",
+        help="see the library at work; arguments go to `python -m resilience demo`, whose --help tells more",
+        add_help=False,
+        allow_abbrev=False,
+    )
     commands.add_parser("check", help="formatting, lint, types, and the documentation", allow_abbrev=False)
     commands.add_parser("docs", help="build the documentation site, and say where it is", allow_abbrev=False)
     commands.add_parser("map", help="the rooms, their lines, and their imports", allow_abbrev=False)
@@ -143,7 +151,7 @@ def environment(interpreter: str | None = None, *, group: str = "dev", lowest: b
     stamp.unlink(missing_ok=True)
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # The pip that comes with Python 3.11 is older than dependency groups.
-    packages = ["--group", group, "--editable", "." if group == "bench" else ".[all]"]
+    packages = ["--group", group, "--editable", "." if group == "bench" else ".[all,demo]"]
     if lowest:
         constraints = venv / "lowest.txt"
         constraints.write_text("\n".join(lowest_versions()), "utf-8")

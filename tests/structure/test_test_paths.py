@@ -13,7 +13,6 @@ TESTS = ROOT / "tests"
 FREE = {
     "benchmarks",
     "composition",
-    "demo",
     "guards",
     "mutation",
     "property",
@@ -61,6 +60,10 @@ TESTED_WITH = {
     "_call/silences": "httpx/_body",
     "jobs/_batch_job": "jobs/_retry_failed",
     "jobs/_result": "jobs/_retry_failed",
+    "_demo/arms": "_demo/command",
+    "_demo/records": "_demo/load",
+    "_demo/remote": "_demo/command",
+    "_demo/run": "_demo/command",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600
