@@ -202,6 +202,11 @@ class BaseResilientTransport(Generic[TransportT]):
         call.queued = False
         call.opened.append(response)
 
+    def _is_whole(self, response: Any) -> bool:
+        """Return whether the body of a response is in memory as a whole, or was closed."""
+        whole: bool = response.is_closed or response.stream.__class__ is self._bytes_class
+        return whole
+
     def _receive(self, response: Any, call: HttpCall, timeouts: Timeouts) -> tuple[bool, DeferredSettlement | None]:
         """Take the response of an attempt.
 
@@ -210,7 +215,7 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if call.key is not None:
             response.extensions[KEYED] = True
-        ended: bool = response.is_closed
+        ended = self._is_whole(response)
         if not ended:
             timeouts.set_deadline(call.total_deadline)
         if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):

@@ -115,6 +115,18 @@ def pool_request_of(stream: Any) -> Any:
     return getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
 
 
+def has_arrived(stream: Any) -> bool:
+    """Return whether the body of a response over HTTP/1 is in memory as a whole, so that to read it waits for nothing.
+
+    It has come together with its head then, or there is none. Its length must be known, by Content-Length or since
+    there is no body; False for any other body, and for one that is not read by h11.
+    """
+    of_pool = getattr(stream, "_httpcore_stream", None)
+    state: Any = getattr(getattr(getattr(of_pool, "_stream", None), "_connection", None), "_h11_state", None)
+    left = getattr(getattr(state, "_reader", None), "_remaining", None)
+    return left is not None and left <= len(state._receive_buffer)
+
+
 # Connections of httpcore, and the HTTP/2 state of h2
 
 

@@ -15,9 +15,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from resilience._call.entry import aexecute, execute
+from resilience._call.running_call import UNPHASED
 from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
+from resilience.httpx._arrived import atake_body, take_body
 from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._async_network import AsyncObservingBackend, aclose_unowned, close_broken
 from resilience.httpx._base import BaseResilientTransport
@@ -32,6 +34,7 @@ from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import DeadlineBackend, attempt_timeouts, close_unowned, reset_timeouts
 from resilience.httpx._pool_repair import PoolSlot, repair
+from resilience.httpx._privates import has_arrived
 from resilience.httpx._verdicts import response_for, with_verdict
 
 if TYPE_CHECKING:
@@ -110,6 +113,8 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             self._open(response, call)
             if response.status_code >= 400:
                 read_hints(response, timeouts)
+            elif call.shadow_phases is UNPHASED and has_arrived(response.stream):
+                take_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
             if self._pool is not None:
@@ -120,7 +125,7 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             if token is not None:
                 attempt_timeouts.reset(token)
         bad, deferred = self._receive(response, call, timeouts)
-        if not response.is_closed:
+        if not self._is_whole(response):
             body = self._module.derived(Body, "SyncByteStream")
             response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
@@ -201,6 +206,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 slot.set_stream(response.stream)
             if response.status_code >= 400:
                 await aread_hints(response, call.deadline)
+            elif call.shadow_phases is UNPHASED and has_arrived(response.stream):
+                await atake_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
             if self._is_observed and not isinstance(error, Exception):  # it was cancelled
@@ -220,7 +227,7 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         finally:
             reset_timeouts(token)
         bad, deferred = self._receive(response, call, timeouts)
-        if not response.is_closed:
+        if not self._is_whole(response):
             body = self._module.derived(AsyncBody, "AsyncByteStream")
             alone = self._inner_is_httpx and is_alone(response)
             response.stream = body(response.stream, call, timeouts, started, deferred, alone, slot)
