@@ -245,7 +245,7 @@ def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
     call.opened = Taken()
 
     release_responses(call)
-    assert list(call.pop_others(None)) == []
+    assert list(call.pop_others()) == []
 
     assert list.__len__(call.opened) == 0
 

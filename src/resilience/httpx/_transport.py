@@ -15,6 +15,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from resilience._call.entry import aexecute, execute
+from resilience._call.retry_marks import NOTE
 from resilience._call.running_call import UNPHASED
 from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
@@ -24,7 +25,7 @@ from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._async_network import AsyncObservingBackend, aclose_unowned, close_broken
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
-from resilience.httpx._call import HttpCall, close_quietly, with_trace
+from resilience.httpx._call import HttpCall, close_quietly, copied, with_trace
 from resilience.httpx._deadline import Upload, needs_upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
@@ -85,11 +86,12 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
                 return response_for(error, request)
             problem = httpx_module_of(request).translated(error, request)
         else:
-            return with_verdict(response)
+            return with_verdict(response) if NOTE in response.extensions else response
         finally:
             call.end()
-            for other in call.pop_others(response):
-                close_quietly(other)
+            if call.opened:
+                for other in call.pop_others():
+                    close_quietly(other)
         try:
             raise problem
         finally:
@@ -107,13 +109,15 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             token = attempt_timeouts.set(timeouts)
             if call.deadline != FOREVER and needs_upload(request.stream):
                 upload = self._module.derived(Upload, "SyncByteStream")
+                request = copied(request, request.extensions, None)
                 request.stream = upload(request.stream, timeouts, self._module)
         try:
             response = self._transport.handle_request(request)
-            self._open(response, call)
+            call.queued = False
+            call.opened.append(response)
             if response.status_code >= 400:
                 read_hints(response, timeouts)
-            elif call.shadow_phases is UNPHASED and has_arrived(response.stream):
+            elif not response.is_closed and call.shadow_phases is UNPHASED and has_arrived(response.stream):
                 take_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
@@ -124,8 +128,10 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         finally:
             if token is not None:
                 attempt_timeouts.reset(token)
-        bad, deferred = self._receive(response, call, timeouts)
-        if not self._is_whole(response):
+        bad = self._judge(response, call)
+        if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
+            timeouts.set_deadline(call.total_deadline)
+            deferred = None if bad else self._defer(response, call, timeouts)
             body = self._module.derived(Body, "SyncByteStream")
             response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
@@ -181,11 +187,11 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             call.opened.clear()  # a dropped coroutine cannot wait for anything
             raise
         else:
-            return with_verdict(response)
+            return with_verdict(response) if NOTE in response.extensions else response
         finally:
             call.end()
             if call.opened:
-                for other in call.pop_others(response):
+                for other in call.pop_others():
                     await _discard(other)
         try:
             raise problem
@@ -195,18 +201,18 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
     async def _attempt(self, call: HttpCall) -> Any:
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
-        slot = None if self._pool is None else PoolSlot(self._pool)
+        received: Any = None
         if self._http2_pool is not None:
             request = with_trace(request, AsyncHttp2Trace(timeouts, request.extensions.get("trace")))
         token = attempt_timeouts.set(timeouts)
         try:
             response: Any = await self._transport.handle_async_request(request)
-            self._open(response, call)
-            if slot is not None:
-                slot.set_stream(response.stream)
+            call.queued = False
+            call.opened.append(response)
+            received = response.stream
             if response.status_code >= 400:
                 await aread_hints(response, call.deadline)
-            elif call.shadow_phases is UNPHASED and has_arrived(response.stream):
+            elif not response.is_closed and call.shadow_phases is UNPHASED and has_arrived(response.stream):
                 await atake_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
@@ -216,8 +222,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                     call.set_unsent(True)
             if self._http2_pool is not None and not isinstance(error, GeneratorExit):
                 await close_broken(self._http2_pool)
-            if slot is not None:
-                await slot.repair(error)
+            if self._pool is not None:
+                await PoolSlot(self._pool, received).repair(error)
                 if not isinstance(error, GeneratorExit):
                     await aclose_unowned(self._pool, timeouts)
             translated = read_error(error, call.request)
@@ -226,10 +232,13 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             raise
         finally:
             reset_timeouts(token)
-        bad, deferred = self._receive(response, call, timeouts)
-        if not self._is_whole(response):
+        bad = self._judge(response, call)
+        if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
+            timeouts.set_deadline(call.total_deadline)
+            deferred = None if bad else self._defer(response, call, timeouts)
             body = self._module.derived(AsyncBody, "AsyncByteStream")
             alone = self._inner_is_httpx and is_alone(response)
+            slot = None if self._pool is None else PoolSlot(self._pool, received)
             response.stream = body(response.stream, call, timeouts, started, deferred, alone, slot)
         if bad:
             raise BadResult(response)
