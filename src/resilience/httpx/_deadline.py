@@ -11,7 +11,6 @@ from resilience.httpx._privates import request_content_of
 
 PHASES: Final = ("connect", "read", "write", "pool")
 """The keys of the `timeout` extension."""
-_ALL: Final = frozenset(PHASES)
 SHORTEST: Final = 0.001
 """The shortest timeout, in seconds: sockets take 0 for non-blocking mode."""
 LONGEST: Final = 1_000_000.0
@@ -46,14 +45,16 @@ class Timeouts(dict[str, "float | None"]):
 
     def filled(self) -> Timeouts:
         """Fill the dict, for a transport that reads it, and return it. Where there is a deadline it has all phases."""
-        given = self._given
+        self.update(self._given)
         if self.deadline == FOREVER:
-            self.update(given)
             return self
         left = _limited(self.deadline - clock.monotonic())
-        for phase in PHASES if given.keys() <= _ALL else [*given, *PHASES]:
-            seconds = given.get(phase)
-            self[phase] = left if seconds is None or seconds > left else seconds
+        for phase, seconds in self._given.items():
+            if seconds is None or seconds > left:
+                self[phase] = left
+        for phase in PHASES:
+            if phase not in self:
+                self[phase] = left
         return self
 
     def set_deadline(self, deadline: float) -> None:

@@ -204,7 +204,7 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         received: Any = None
         if self._http2_pool is not None:
             request = with_trace(request, AsyncHttp2Trace(timeouts, request.extensions.get("trace")))
-        token = attempt_timeouts.set(timeouts)
+        token = attempt_timeouts.set(timeouts) if self._own else None
         try:
             response: Any = await self._transport.handle_async_request(request)
             call.queued = False
@@ -231,7 +231,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 raise translated from error
             raise
         finally:
-            reset_timeouts(token)
+            if token is not None:
+                reset_timeouts(token)
         bad = self._judge(response, call)
         if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
             timeouts.set_deadline(call.total_deadline)
