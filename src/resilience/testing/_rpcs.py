@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -199,7 +199,7 @@ class GrpcConnection:
                 thread.join()
 
     @contextlib.contextmanager
-    def sending(self) -> Iterator[Any]:
+    def sending(self) -> Generator[Any]:
         """Enter the state of the connection; what it has to say after that is sent, and those who wait look again."""
         with self.changed:
             try:
