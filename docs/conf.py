@@ -4,7 +4,7 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for docs.site
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for docs.website
 
 project = "resilience"
 author = "The resilience contributors"
@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib.mermaid",
-    "docs.site.extension",
+    "docs.website.extension",
 ]
 nitpicky = True
 # Types of others, type variables and private aliases: only our own public names can be resolved here.
@@ -40,7 +40,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 
 html_theme = "furo"
-html_static_path = ["site/static"]
+html_static_path = ["website/static"]
 html_css_files = ["site.css"]
 html_title = f"resilience {version}"
 html_sourcelink_suffix = ""

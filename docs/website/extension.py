@@ -13,7 +13,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
-from docs.site import pages, reference
+from docs.website import pages, reference
 
 logger = logging.getLogger(__name__)
 SHORT = {name.rpartition(".")[2]: name for name in reversed(reference.documented_names())}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.site import pages, reference
+from docs.website import pages, reference
 
 INDEX = """# Title
 
