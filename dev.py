@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything a developer does, with one command: the demo, the checks, the tests, the benchmarks.
+"""Everything a developer does, with one command: the demo, the checks, the tests, the benchmarks, the documentation.
 
 Needs Python 3.11 with its standard library. The tools are installed at the first start, into a virtual environment
 beside this file, and again only when pyproject.toml changes.
@@ -26,12 +26,16 @@ LOWEST_FLAGS = [
     *("-W", "ignore::ResourceWarning", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PARALLEL = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
-NOT_LOWEST = {"opentelemetry-api": "FastAPI, which the tests use, needs a newer one"}
+NOT_LOWEST = {
+    "opentelemetry-api": "FastAPI, which the tests use, needs a newer one",
+    "uvicorn": "the tests of the ASGI middleware have a newer one",
+}
 CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "ruff check": ["ruff", "check", "."],
     "mypy": ["mypy"],
     "pyright": ["pyright"],
+    "docs": ["sphinx", "--quiet", "--fresh-env", "--fail-on-warning", "--keep-going", "docs", "build/docs"],
 }
 
 
@@ -42,10 +46,12 @@ class DevError(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     options, rest = parse(arguments)
-    if rest and options.command in ("check", "bench"):
+    if rest and options.command in ("check", "docs", "bench"):
         raise DevError(f"dev.py {options.command} does not know {' '.join(rest)}")
     if options.command == "check":
         return check(environment())
+    if options.command == "docs":
+        return docs(environment())
     if options.command == "test":
         python = environment(options.python, lowest=options.lowest)
         return test(python, [*(LOWEST_FLAGS if options.lowest else []), *(rest or PARALLEL)], everything=options.all)
@@ -56,15 +62,21 @@ def main(arguments: Sequence[str]) -> int:
         return script("tests/mutation/run.py", rest, environment(group="mutate"))
     if options.command == "map":
         return script("docs/rooms.py", rest, Path(sys.executable))
-    return script("docs/examples/demo.py", rest, environment())
+    return run([environment(), "-m", "resilience", "demo", *rest])
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into our options and those that are passed on."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    commands.add_parser("demo", help="see the library at work; arguments go to the demo", allow_abbrev=False)
-    commands.add_parser("check", help="formatting, lint and types", allow_abbrev=False)
+    commands.add_parser(
+        "demo",
+        help="see the library at work; arguments go to `python -m resilience demo`, whose --help tells more",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    commands.add_parser("check", help="formatting, lint, types, and the documentation", allow_abbrev=False)
+    commands.add_parser("docs", help="build the documentation site, and say where it is", allow_abbrev=False)
     commands.add_parser("map", help="the rooms, their lines, and their imports", allow_abbrev=False)
     commands.add_parser(
         "mutate",
@@ -92,6 +104,14 @@ def check(python: Path) -> int:
     failed = [name for name, command in CHECKS.items() if run([python, "-m", *command]) != 0]
     print(f"check: {', '.join(failed)} failed" if failed else "check: all passed", flush=True)
     return 1 if failed else 0
+
+
+def docs(python: Path) -> int:
+    """Build the documentation; a warning is an error."""
+    code = run([python, "-m", *CHECKS["docs"]])
+    if code == 0:
+        print(f"docs: {ROOT / CHECKS['docs'][-1] / 'index.html'}", flush=True)
+    return code
 
 
 def test(python: Path, arguments: Sequence[str], *, everything: bool) -> int:
@@ -131,7 +151,7 @@ def environment(interpreter: str | None = None, *, group: str = "dev", lowest: b
     stamp.unlink(missing_ok=True)
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # The pip that comes with Python 3.11 is older than dependency groups.
-    packages = ["--group", group, "--editable", "." if group == "bench" else ".[all]"]
+    packages = ["--group", group, "--editable", "." if group == "bench" else ".[all,demo]"]
     if lowest:
         constraints = venv / "lowest.txt"
         constraints.write_text("\n".join(lowest_versions()), "utf-8")

@@ -75,6 +75,17 @@ def _interlock(function: Any, strategy: str, *arguments: Any) -> Any:
     return interlock.Pipeline(getattr(interlock, strategy)(*arguments))(function)
 
 
+def _nopanic(function: Any, *more: Any) -> Any:
+    nopanic = load("nopanic")
+    budget = nopanic.RetryBudget(ratio=0.2)
+    retry = nopanic.retry(attempts=3, backoff=nopanic.backoff.fixed(0), budget=budget)
+    return nopanic.compose(retry, nopanic.bulkhead(LIMIT), nopanic.circuit_breaker(window=10.0), *more)(function)
+
+
+def _nopanic_timed(function: Any) -> Any:
+    return _nopanic(function, load("nopanic").timeout(SECONDS))
+
+
 def _resilient_circuit(function: Any) -> Any:
     package = load("resilient-circuit")
     retry = package.RetryWithBackoffPolicy(max_retries=2)
@@ -114,6 +125,7 @@ PIPELINES = (
     Peer("grit-toolkit", "pipeline", _grit),
     Peer("pyresilience", "pipeline", _pyresilience_pipeline),
     Peer("interlock-cb", "pipeline", _interlock_pipeline),
+    Peer("nopanic", "pipeline", _nopanic),
     Peer("resilient-circuit", "pipeline", _resilient_circuit),
     Peer("tenacity", "retry and pybreaker", _tenacity_and_pybreaker, ("sync",)),
 )
@@ -121,4 +133,5 @@ TIMED_PIPELINES = (
     Peer("grit-toolkit", "pipeline with timeout", _grit_timed, (ASYNCIO,)),
     Peer("pyresilience", "pipeline with timeout", _pyresilience_timed, (ASYNCIO,)),
     Peer("interlock-cb", "pipeline with timeout", _interlock_timed, (ASYNCIO,)),
+    Peer("nopanic", "pipeline with timeout", _nopanic_timed, (ASYNCIO,)),
 )

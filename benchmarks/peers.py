@@ -17,6 +17,7 @@ MODULES: Final = {
     "circuitbreaker": "circuitbreaker",
     "aiobreaker": "aiobreaker",
     "interlock-cb": "interlock",
+    "nopanic": "nopanic",
     "pyresilience": "pyresilience",
     "grit-toolkit": "grit",
     "httpx-retries": "httpx_retries",

@@ -1,23 +1,47 @@
 """What the documentation shows is run."""
 
+import re
 import traceback
 from pathlib import Path
 
 import pytest
 
-from tests.guards.docs_code import not_run, run_page
+from tests.guards.docs_code import fences, not_run, run_page
 from tests.guards.tree import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOW_OUTPUT = {"docs/start.md"}
+"""The pages whose fences of text are what the code above them prints."""
+SECONDS = re.compile(r"\d+\.\d+ s\b")
+
+
+def comparable(text: str) -> list[str]:
+    """The lines of an output, with seconds, which are random, made equal."""
+    return SECONDS.sub("0.0 s", text).splitlines()
+
+
+def shown(page: Path) -> list[str]:
+    """The lines of output that a page shows."""
+    return comparable("".join(fence.code for fence in fences(page.read_text("utf-8")) if fence.opening == "```text"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_python_of_a_page_runs(page: Path) -> None:
+def test_the_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from resilience.testing import virtual_time
 
     with virtual_time() as clock:
         clock.patience = 0.25  # pages show functions that hang
         run_page(page)
+
+    if page.relative_to(ROOT).as_posix() in SHOW_OUTPUT:
+        assert comparable(capsys.readouterr().out) == shown(page)
+
+
+def test_output_is_compared_but_for_seconds(tmp_path: Path) -> None:
+    page = plant(tmp_path, "```python\n1\n```\n\n```text\nafter 0.53 s, 3 times\n```\n\n```sh\nls\n```\n")
+
+    assert shown(page) == comparable("after 0.7 s, 3 times\n")
+    assert shown(page) != comparable("after 0.53 s, 2 times\n")
 
 
 def test_no_python_of_the_documentation_is_left_out() -> None:

@@ -19,9 +19,9 @@ REQUIRED = [
     "README.md",
     "SECURITY.md",
     "dev.py",
-    "docs/examples/demo.py",
     "pyproject.toml",
     "src/resilience/__init__.py",
+    "src/resilience/__main__.py",
     "src/resilience/py.typed",
     "tests/allowed_skips.txt",
 ]

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from resilience.testing._faults import Connection
+from resilience.testing._connection import Connection
 from resilience.testing._faulty_requests import read_body, read_head
 
 LONGEST = 10.0

@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(self, error: Exception | None = None, *, let_through: bool = False) -> None:
         self.written: list[bytes] = []
-        self.read = None
+        self.read = self.get_extra_info = None
         self.writing = anyio.Event()
         self.open = anyio.Event()
         if let_through:
@@ -152,7 +152,7 @@ def test_a_connection_is_not_closed_that_the_pool_has_with_tls() -> None:
     """Other requests may have it by then, over HTTP/2."""
 
     class Network:
-        read = write = None
+        read = write = get_extra_info = None
         closed = 0
 
         async def connect_tcp(self, *host: object, **settings: object) -> Network:

@@ -134,6 +134,14 @@ def test_a_body_that_was_discarded_for_nothing_is_empty_and_says_so(way: str, co
     assert (body.read, body.closed) == (0, 1)
 
 
+def test_a_body_in_memory_is_kept(ask: Ask) -> None:
+    refusing: Pipeline[Any] = Pipeline(Retry(2, wait=NOW), CircuitBreaker(consecutive_failures=1))
+
+    response = ask(refusing, Script(httpx.Response(503, stream=httpx.ByteStream(b"busy"))))
+
+    assert (response.content, response.extensions.get("resilience_body")) == (b"busy", None)
+
+
 @everywhere
 def test_a_body_that_broke_while_it_was_discarded_is_empty(way: str) -> None:
     body = Stream(b"ten", httpx.ReadError("cut"))
@@ -237,7 +245,7 @@ def test_a_thread_left_behind_may_take_a_response_out_at_any_time() -> None:
     call.opened = Taken()
 
     release_responses(call)
-    assert list(call.pop_others(None)) == []
+    assert list(call.pop_others()) == []
 
     assert list.__len__(call.opened) == 0
 

@@ -95,6 +95,7 @@ class Network:
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
+        self.get_extra_info = None
         self.slept: list[float] = []
 
     def connect_tcp(self, host: str, port: int, timeout: float | None, **more: Any) -> Network:

@@ -14,6 +14,7 @@ import resilience.httpx
 from resilience.httpx import _privates as privates
 from tests.httpx.helpers import both_modules
 from tests.httpx.http2_server import Http2Server
+from tests.httpx.server import Server
 
 ROOM = Path(resilience.httpx.__file__).parent
 OWN = {"self", "cls", "other", "super()"}
@@ -103,6 +104,19 @@ def test_connections_have_it(module: Any) -> None:
         assert list(privates.http2_connections(object())) == []
 
 
+@pytest.mark.slow
+@both_modules
+def test_bodies_over_http1_have_it(module: Any) -> None:
+    with Server() as server, module.HTTPTransport() as transport:
+        found: list[bool] = []
+        for path, method in [("good", "GET"), ("chunked", "GET"), ("big", "GET"), ("big", "HEAD")]:
+            response = transport.handle_request(module.Request(method, f"{server.url}/{path}"))
+            found.append(privates.has_arrived(response.stream))
+            response.close()
+
+    assert found == [True, False, False, True]
+
+
 def test_what_is_missing_is_not_there() -> None:
     other = object()
 
@@ -110,3 +124,4 @@ def test_what_is_missing_is_not_there() -> None:
     assert privates.pool_request_of(other) is privates.request_content_of(other) is privates.was_read(other) is None
     assert not privates.is_repairable(other)
     assert not privates.may_use_http2(other)
+    assert not privates.has_arrived(other)

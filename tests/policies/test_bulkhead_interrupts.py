@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 
@@ -12,7 +10,7 @@ import pytest
 from resilience import Pipeline
 from resilience._policies.bulkhead import Bulkhead
 from tests.policies.helpers import PATIENCE, admitted, give_back, idle, in_thread, joined
-from tests.support.threads import wait_until
+from tests.support.threads import interrupt_while
 
 
 def test_ctrl_c_while_parked_gives_the_place_back() -> None:
@@ -20,11 +18,7 @@ def test_ctrl_c_while_parked_gives_the_place_back() -> None:
     pipeline = Pipeline(bulkhead)
     admitted(bulkhead)
 
-    def interrupt() -> None:
-        wait_until(lambda: bulkhead.queued == 1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = in_thread(interrupt)
+    thread = in_thread(lambda: interrupt_while(lambda: bulkhead.queued == 1))
     with pytest.raises(KeyboardInterrupt):
         pipeline.call(int)
     joined(thread)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
-import signal
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -38,7 +36,7 @@ from tests.support.calls import running_call
 from tests.support.functions import Failing, hang, pages, raising
 from tests.support.garbage import no_collection
 from tests.support.loops import Run, each_loop
-from tests.support.threads import PATIENCE, wait_until
+from tests.support.threads import PATIENCE, interrupt_while, wait_until
 from tests.support.turnstile import Turnstile
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -378,11 +376,7 @@ def test_ctrl_c_while_parked_gives_the_place_back() -> None:
     gate.take()
     pipeline: Pipeline[Any] = Pipeline(gate)
 
-    def interrupt() -> None:
-        wait_until(lambda: len(gate.line) == 1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt_while, args=(lambda: len(gate.line) == 1,))
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         pipeline.call(int)

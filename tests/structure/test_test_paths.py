@@ -10,7 +10,17 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "resilience"
 TESTS = ROOT / "tests"
 
-FREE = {"benchmarks", "composition", "demo", "guards", "mutation", "property", "structure", "support", "typing"}
+FREE = {
+    "benchmarks",
+    "composition",
+    "guards",
+    "mutation",
+    "property",
+    "recipes",
+    "structure",
+    "support",
+    "typing",
+}
 """Folders whose tests are of no single module."""
 NOT_TESTED_BY_PATH = {"__init__", "__main__"}
 """An `__init__` gathers names: those of public rooms are tested in structure/test_surface.py."""
@@ -26,7 +36,11 @@ TESTED_WITH = {
     "_drivers/fault": "_policies/chaos",
     "_runtime/racing": "_runtime/asyncio_race",
     "_drivers/async_keyed": "_drivers/sync_keyed",
+    "testing/_connection": "testing/_faulty_server",
     "testing/_faults": "testing/_faulty_server",
+    "testing/_ports": "testing/_faulty_server",
+    "testing/_rpc_faults": "testing/_faulty_grpc_server",
+    "testing/_rpcs": "testing/_faulty_grpc_server",
     "testing/_faulty_requests": "testing/_faulty_server",
     "httpx/_routed": "httpx/_install",
     "httpx/_lifetime": "httpx/_transport",
@@ -46,6 +60,10 @@ TESTED_WITH = {
     "_call/silences": "httpx/_body",
     "jobs/_batch_job": "jobs/_retry_failed",
     "jobs/_result": "jobs/_retry_failed",
+    "_demo/arms": "_demo/command",
+    "_demo/records": "_demo/load",
+    "_demo/remote": "_demo/command",
+    "_demo/run": "_demo/command",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""
 MOST_LINES = 600

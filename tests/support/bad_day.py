@@ -227,7 +227,7 @@ class Load:
 
 
 @contextmanager
-def _quick() -> Generator[None]:
+def quick() -> Generator[None]:
     """Log nothing, and do not collect garbage in between: a simulation leaves little, and has much that lives."""
     level, collects = logger.level, gc.isenabled()
     logger.setLevel(logging.CRITICAL)
@@ -242,7 +242,7 @@ def _quick() -> Generator[None]:
 
 
 def _simulate(main: Callable[[], Coroutine[Any, Any, Outcome]], seed: int) -> Outcome:
-    with fixed_time(), seeded(seed), _quick(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
+    with fixed_time(), seeded(seed), quick(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
         return runner.run(main())
 
 

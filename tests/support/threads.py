@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -34,6 +35,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until, "nothing has happened for too long"
         os.sched_yield()
+
+
+def interrupt_while(condition: Callable[[], bool]) -> None:
+    """Send this process SIGINT when something is true, and again while it stays so.
+
+    Python can lose one that arrives between its last look at signals and the start of a wait: the wait goes on.
+    """
+    wait_until(condition)
+    acted_upon = threading.Event()
+    while condition():
+        os.kill(os.getpid(), signal.SIGINT)
+        acted_upon.wait(0.1)
 
 
 def in_threads(number: int, work: Callable[[int], T]) -> list[T]:

@@ -21,7 +21,8 @@ from resilience import Pipeline, Retry, backoff
 from resilience._util.clock import clock
 from resilience.httpx import attach
 from resilience.testing import virtual_time
-from resilience.testing._faults import FAULTS, POLL, Parameters, find
+from resilience.testing._connection import POLL
+from resilience.testing._faults import FAULTS, Parameters, find
 from resilience.testing._faulty_requests import FOR_ALL, LIMITS, ReceivedRequest
 from resilience.testing._faulty_server import FAIL_THEN_OK, FaultyServer
 from tests.support.threads import PATIENCE, in_threads, wait_until
@@ -467,7 +468,7 @@ def test_threads_that_have_ended_are_forgotten(server: FaultyServer) -> None:
     for _ in range(50):
         get(server, "/ok")
 
-    assert len(server._threads) < 50
+    assert len(server._ports._threads) < 50
 
 
 def test_it_is_entered_once() -> None:

@@ -117,28 +117,36 @@ def execute(entry: Entry, call: RunningCall) -> Any:
     """Pass a plain call through a pipeline, and return the result."""
     if pending:
         run_pending()
+    in_flight = entry.in_flight
     try:
-        entry.in_flight.calls.add(call)
+        in_flight.calls.add(call)
         return entry.chain(call)
     except CarriedResult as carried:
         return carried.result
     finally:
         call.ending = None
-        entry.in_flight.leave(call)
+        if call.deferred is None:
+            in_flight.calls.discard(call)
+        if call.deferred is not None or in_flight.waiting:  # in this order: a drain checks them in the reverse one
+            in_flight.leave(call)
 
 
 async def aexecute(entry: Entry, call: RunningCall) -> Any:
     """Pass an awaited call through a pipeline, and return the result."""
     if pending:
         run_pending()
+    in_flight = entry.in_flight
     try:
-        entry.in_flight.calls.add(call)
+        in_flight.calls.add(call)
         return await entry.achain(call)
     except CarriedResult as carried:
         return carried.result
     finally:
         call.ending = None
-        entry.in_flight.leave(call)
+        if call.deferred is None:
+            in_flight.calls.discard(call)
+        if call.deferred is not None or in_flight.waiting:  # in this order: a drain checks them in the reverse one
+            in_flight.leave(call)
 
 
 # Decorated functions are called most often. These do the same as the two above, with fewer calls and lookups.

@@ -79,8 +79,12 @@ class DeferredSettlement:
         """
         if self.known and not gate.holds_permit:
             settle_safely(partial(gate.settle, token), ending)
-        else:
-            self.add(partial(gate.settle, _token_at_head(gate, token)))
+            return
+        try:
+            token = gate.on_response_head(token)
+        except Exception as error:
+            hook_failed("on_response_head of a policy", gate, error)
+        self.add(partial(gate.settle, token))
 
     def settle_error(self, gate: Settler, token: Any, ending: Ending) -> None:
         """Settle a gate whose call raised: now, or at the end of the work if it continues and the gate holds a permit.
@@ -138,20 +142,15 @@ class DeferredSettlement:
             settle_pending()
 
 
-def _token_at_head(gate: Settler, token: Any) -> Any:
-    """Return the token to settle at the end. What the hook of a policy raises is logged once."""
-    try:
-        return gate.on_response_head(token)
-    except Exception as error:
-        hook_failed("on_response_head of a policy", gate, error)
-        return token
-
-
 def settle_all(waiting: Unsettled, ending: Ending) -> None:
     """Make each settlement once, also if several threads call this; after a BaseException, make the remaining ones."""
     try:
         while waiting:
-            settle_safely(waiting.popleft(), ending)
+            settle = waiting.popleft()
+            try:
+                settle(ending)
+            except Exception as error:
+                hook_failed("settle of a policy", settle, error)
     except IndexError:  # another thread has taken the last one
         return
     finally:

@@ -17,6 +17,8 @@ _QUOTA_STATUSES: Final = frozenset({429, 503})
 _TEXTS: Final = frozenset({"retry-after", "x-should-retry", *_MILLISECONDS, *NAMES})
 _NAMES: Final[frozenset[str | bytes]] = _TEXTS | {name.encode() for name in _TEXTS}
 """The names of all headers that matter here, as strings and as bytes, so that no other name has to be decoded."""
+QUOTA_NAMES: Final = frozenset(name.encode() for name in NAMES - CONTEXT)
+"""The lower-case names of the headers of which `quota_of` needs one at least."""
 _CONTENT_TYPE: Final[frozenset[str | bytes]] = frozenset({"content-type", b"content-type"})
 
 

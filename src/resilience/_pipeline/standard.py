@@ -65,11 +65,11 @@ def standard(
         name: the name of the dependency, not empty.
         timeout: the seconds for a whole call, retries and waits included, > 0. 30 s is what most callers still wait
             for; give what yours do.
-        attempt_timeout: the seconds for one attempt, > 0 and less than `timeout`; None for `timeout / attempts`, so
-            that all attempts fit.
+        attempt_timeout: the seconds for one attempt, > 0 and less than `timeout`; None for `timeout / attempts`.
         attempts: the greatest number of attempts, >= 1. Three: the first, one for a bad connection, and one more; the
             budget bounds them long before where many fail.
-        limit: the greatest number of concurrent calls, >= 1. By Little's law 100 are 1,000 calls a second of 100 ms.
+        limit: the greatest number of concurrent calls, >= 1. By Little's law, with four standard deviations of room for
+            chance, 100 are enough for about 670 calls a second of 100 ms.
         queue: the greatest number of calls that wait for a permit, >= 0; as many as `limit`, so that a burst of twice
             the limit gets through.
         max_wait: the longest wait for a permit, in seconds, >= 0.

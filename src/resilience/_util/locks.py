@@ -75,6 +75,7 @@ inside_state: Callable[[], bool] = attrgetter("_is_owned")(state_lock)
 
 _locks: set[ReferenceType[Any]] = set()
 """The locks of `new_lock`; a WeakSet would take several times as long to look through."""
+_referent: Callable[[ReferenceType[Any]], Any] = methodcaller("__call__")
 _is_owned: Callable[[Any], bool] = methodcaller("_is_owned")
 _reinitialize: Callable[[Any], object] = methodcaller("_at_fork_reinit")
 
@@ -120,7 +121,7 @@ def holds_any_lock() -> bool:
 
 
 def _living_locks() -> list[Any]:
-    return [lock for lock in [reference() for reference in members(_locks)] if lock is not None]
+    return list(filter(None, map(_referent, members(_locks))))
 
 
 def members(collection: Iterable[T]) -> list[T]:

@@ -3,8 +3,8 @@
     client = resilience.httpx.attach(httpx.Client(base_url=...), pipeline)
 
 Every request, redirects included, is one call of the pipeline. Its operation is the method and its target is the host,
-unless `bind` of the pipeline names others. A streamed body holds its permits until it has been read or closed. Requires
-the extra `httpx` or `httpx2`.
+unless `bind` of the pipeline names others. A streamed body holds its permits until it has been read or closed; one that
+has arrived together with its head holds none. Requires the extra `httpx` or `httpx2`.
 """
 
 from resilience._util.exports import set_public_module as _set_public_module

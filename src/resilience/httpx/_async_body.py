@@ -16,6 +16,7 @@ from resilience.httpx._call import HttpCall
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._failures import read_error
 from resilience.httpx._pool_repair import PoolSlot
+from resilience.httpx._privates import has_arrived
 
 
 class AsyncBody(GuardedBody):
@@ -54,6 +55,8 @@ class AsyncBody(GuardedBody):
         try:
             while True:
                 deadline = self._begin_wait()
+                if deadline != FOREVER and has_arrived(self._stream):  # what is left is in memory
+                    deadline = FOREVER
                 following: Any = anext(iterator)
                 try:
                     chunk: Any = await (following if deadline == FOREVER else _runtime.await_until(deadline, following))

@@ -17,7 +17,7 @@ There is no public way to do that later on; see `_privates`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from resilience import _runtime
@@ -116,17 +116,19 @@ class AsyncObservingStream:
         self._shields = shields
         self.read = stream.read
         """Returns what has arrived, at most so many bytes; nothing if the other side has closed the connection."""
+        self.get_extra_info = stream.get_extra_info
+        """Returns a fact about the connection, such as its socket."""
         self.is_broken = False
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send bytes."""
-        if not buffer:
-            return
-        if self._shields:  # it may be of other requests, too, so that it says nothing about this attempt
-            await self._write_all(buffer, timeout)
-        else:
-            note_writing(attempt_timeouts.get(), buffer)
-            await self._stream.write(buffer, timeout)
+    def write(self, buffer: bytes, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Return a coroutine that sends bytes."""
+        if buffer and self._shields:  # it may be of other requests, too, so that it says nothing about this attempt
+            return self._write_all(buffer, timeout)
+        timeouts = attempt_timeouts.get()
+        if buffer and timeouts is not None and not timeouts.has_sent:
+            note_writing(timeouts, buffer)
+        writing: Coroutine[Any, Any, None] = self._stream.write(buffer, timeout)
+        return writing
 
     async def _write_all(self, buffer: bytes, timeout: float | None) -> None:
         """Send bytes, also after a cancellation. Without a timeout, which would bound it, nothing is shielded."""
@@ -168,7 +170,3 @@ class AsyncObservingStream:
         """Return this connection with TLS."""
         stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
         return note_made(AsyncObservingStream(stream, self._core, shields=self._shields), instead_of=self)
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return a fact about the connection, such as its socket."""
-        return self._stream.get_extra_info(info)

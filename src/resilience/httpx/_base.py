@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from resilience._call.caller import Caller, options_of
 from resilience._call.settlement import DeferredSettlement
 from resilience._outcome.allowlist import is_bad
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._outcome.http_status import KEYED
-from resilience._outcome.server_hints import quota_of
+from resilience._outcome.server_hints import QUOTA_NAMES, quota_of
 from resilience._pipeline.standard import standard_per_target
-from resilience._util.clock import FOREVER
 from resilience.errors import RejectedError, RejectReason
 from resilience.httpx._call import HttpCall, copied, copied_response
 from resilience.httpx._deadline import Timeouts
@@ -23,12 +22,14 @@ from resilience.httpx._modules import httpx_module_of, is_a, is_own, module_name
 from resilience.httpx._network import wrap_network
 from resilience.httpx._options import Settle
 from resilience.httpx._pool_repair import repairable_pool_of
-from resilience.httpx._privates import pool_of
+from resilience.httpx._privates import names_of, pool_of
 from resilience.httpx._request_body import is_bytes, prepare
 from resilience.httpx._settings import RejectWith, TransportSettings
 from resilience.httpx._verdicts import RETRY_COUNT, note_foreign_retry
 
 TransportT = TypeVar("TransportT")
+_BY_STATUS: Final = (HTTP_FAILURES,)
+"""The allowlists of a pipeline in which a response of a status below 400 is never a failure."""
 
 
 class BaseResilientTransport(Generic[TransportT]):
@@ -91,6 +92,7 @@ class BaseResilientTransport(Generic[TransportT]):
         self._pool = repairable_pool_of(transport)
         self._http2_pool = http2_pool_of(transport) if self._own else None
         http2 = self._http2_pool is not None
+        self._clips_attempt = self._own or self.clips_pool_timeout
         self._is_observed = self._own and wrap_network(pool_of(transport), self.network_class, http2=http2)
 
     def note_closing(self) -> None:
@@ -113,9 +115,8 @@ class BaseResilientTransport(Generic[TransportT]):
         """
         if type(request) is not self._request_class:
             self._check_module(request)
-        count = dict(request.headers.raw).get(RETRY_COUNT)
-        if count is not None:
-            note_foreign_retry(count, self._options.pipeline)
+        if RETRY_COUNT in names_of(request.headers):
+            note_foreign_retry(request, self._options.pipeline)
         return HttpCall(self._options, attempt, request, release, self._settings, self._times_closed)
 
     def _check_module(self, request: Any) -> None:
@@ -160,28 +161,34 @@ class BaseResilientTransport(Generic[TransportT]):
             release_left_streams(self._http2_pool)
         extensions: dict[str, Any] = request.extensions
         given: dict[str, float | None] = extensions.get("timeout") or {}
-        timeouts = Timeouts(given, call.deadline if self._own or self.clips_pool_timeout else call.total_deadline)
+        timeouts = Timeouts(given, call.deadline if self._clips_attempt else call.total_deadline)
         if not self._is_observed:
             extensions = {**extensions, "timeout": timeouts.filled()}
-        elif self.clips_pool_timeout and call.deadline != FOREVER:  # the rest is bounded by the network itself
-            extensions = {**extensions, "timeout": {**given, "pool": timeouts.get("pool")}}
+        elif self.clips_pool_timeout:  # the rest is bounded by the network itself
+            pool = timeouts.get("pool")
+            if pool != given.get("pool"):
+                extensions = {**extensions, "timeout": {**given, "pool": pool}}
         headers = call.headers_to_add() if call.key is not None or self._propagates else None
         if extensions is request.extensions and not headers:
             return request, timeouts
         return copied(request, extensions, headers), timeouts
 
     def _checked(self, response: Any, call: HttpCall) -> Any:
-        """Return the result of a pipeline; raise TypeError if it is not a response, such as the value of a fallback.
+        """Return the result of a pipeline, which the caller closes from now on.
 
         A response that no attempt of the call has received, such as one that a Fallback gives to all callers, is
         copied: the client sets attributes of what it gets.
+
+        Raises:
+            TypeError: it is not a response, such as the value of a fallback.
         """
         if response.__class__ is not self._response_class and not is_a(response, "Response"):
             raise TypeError(f"the pipeline of a client must return a Response, not {type(response)!r}")
-        opened = call.opened
-        if (opened and opened[-1] is response) or any(one is response for one in opened):
-            return response
-        return copied_response(response)
+        try:
+            call.opened.remove(response)
+        except ValueError:
+            return copied_response(response)
+        return response
 
     def _note_unsent(self, error: BaseException, call: HttpCall, request: Any, timeouts: Timeouts) -> None:
         """Note on the call whether an attempt that raised has certainly sent nothing, where that is known.
@@ -197,32 +204,25 @@ class BaseResilientTransport(Generic[TransportT]):
         if is_unsent and is_a(error, "PoolTimeout"):
             call.queued = True
 
-    def _open(self, response: Any, call: HttpCall) -> None:
-        """Note that a response has arrived, so that it will be closed."""
-        call.queued = False
-        call.opened.append(response)
-
-    def _receive(self, response: Any, call: HttpCall, timeouts: Timeouts) -> tuple[bool, DeferredSettlement | None]:
-        """Take the response of an attempt.
-
-        Returns:
-            Whether it is a failure, and the settlement that ends with its body; None if it has none.
-        """
+    def _judge(self, response: Any, call: HttpCall) -> bool:
+        """Return whether the response of an attempt is a failure; otherwise note on the call that it is not."""
         if call.key is not None:
             response.extensions[KEYED] = True
-        ended: bool = response.is_closed
-        if not ended:
-            timeouts.set_deadline(call.total_deadline)
-        if is_bad(response, self._entry.result_lists(HTTP_FAILURES)):
-            return True, None
+        lists = self._entry.result_lists(HTTP_FAILURES)
+        if (response.status_code >= 400 or lists != _BY_STATUS) and is_bad(response, lists):
+            return True
         call.is_judged = True
-        if self._options.pipeline.reads_hints and (hint := quota_of(response.headers.raw)) is not None:
-            call.good = Ending(EndingKind.OK, hint=hint)
-        if ended:
-            return False, None
+        if self._options.pipeline.reads_hints and not QUOTA_NAMES.isdisjoint(names_of(response.headers)):
+            hint = quota_of(response.headers.raw)
+            if hint is not None:
+                call.good = Ending(EndingKind.OK, hint=hint)
+        return False
+
+    def _defer(self, response: Any, call: HttpCall, timeouts: Timeouts) -> DeferredSettlement | None:
+        """Return the settlement that ends with the body of a good response; None if the call ends with its head."""
         if call.settles_at_head(response):
             call.release_body()
             timeouts.set_deadline(call.total_deadline)
-            return False, None
+            return None
         call.deferred = DeferredSettlement()
-        return False, call.deferred
+        return call.deferred

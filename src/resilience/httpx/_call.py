@@ -203,19 +203,17 @@ class HttpCall(PhasedCall):
         with contextlib.suppress(Exception):
             await result.aclose()
 
-    def pop_others(self, result: Any) -> Iterator[Any]:
-        """Remove all responses from `opened`, and yield those that are not the result of the call.
+    def pop_others(self) -> Iterator[Any]:
+        """Remove all responses from `opened`, and yield them.
 
         An abandoned thread may do so at the same time.
         """
         opened = self.opened
         while opened:
             try:
-                response = opened.pop()
+                yield opened.pop()
             except IndexError:
                 return
-            if response is not result:
-                yield response
 
 
 def _ended(call: HttpCall) -> NoReturn:

@@ -29,37 +29,46 @@ class Timeouts(dict[str, "float | None"]):
         deadline: the deadline; that of the attempt for the response head, that of the whole call for the body.
 
     Attributes:
+        deadline: the present deadline; `set_deadline` sets another one.
         has_connection: whether the attempt has a connection, or makes one, so that it does not wait in the pool.
         has_sent: whether something was sent to the server.
         made: the connections that the network has made for the attempt.
     """
 
-    __slots__ = ("_deadline", "_given", "has_connection", "has_sent", "made")
+    __slots__ = ("_given", "deadline", "has_connection", "has_sent", "made")
 
     def __init__(self, given: Mapping[str, float | None], deadline: float) -> None:
         self._given = given
-        self._deadline = deadline
+        self.deadline = deadline
         self.has_connection = self.has_sent = False
         self.made: tuple[Any, ...] = ()
 
     def filled(self) -> Timeouts:
         """Fill the dict, for a transport that reads it, and return it. Where there is a deadline it has all phases."""
-        phases = self._given if self._deadline == FOREVER else [*self._given, *PHASES]
-        self.update({phase: self.get(phase) for phase in phases})
+        self.update(self._given)
+        if self.deadline == FOREVER:
+            return self
+        left = _limited(self.deadline - clock.monotonic())
+        for phase, seconds in self._given.items():
+            if seconds is None or seconds > left:
+                self[phase] = left
+        for phase in PHASES:
+            if phase not in self:
+                self[phase] = left
         return self
 
     def set_deadline(self, deadline: float) -> None:
         """Set another deadline, such as that of the body after the head."""
-        self._deadline = deadline
+        self.deadline = deadline
         if self:
             self.filled()
 
     def get(self, phase: str, default: Any = None, /) -> Any:
         """Return the timeout of a phase: the time left, or the given timeout if that is less."""
-        given = self._given.get(phase)
-        if self._deadline == FOREVER:
+        if self.deadline == FOREVER:
             return self._given.get(phase, default)
-        left = _limited(self.left)
+        given = self._given.get(phase)
+        left = _limited(self.deadline - clock.monotonic())
         return left if given is None or given > left else given
 
     def __getitem__(self, phase: str) -> float | None:
@@ -71,7 +80,7 @@ class Timeouts(dict[str, "float | None"]):
     @property
     def left(self) -> float:
         """The seconds until the deadline; negative when it has passed."""
-        return self._deadline - clock.monotonic()
+        return self.deadline - clock.monotonic()
 
 
 def _limited(left: float) -> float:

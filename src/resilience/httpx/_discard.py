@@ -10,18 +10,19 @@ from resilience.httpx._async_body import AsyncBody
 from resilience.httpx._body import DRAIN_BYTES, DRAIN_SECONDS, Body
 from resilience.httpx._call import HttpCall
 from resilience.httpx._modules import httpx_module_of
+from resilience.httpx._request_body import is_bytes
 
 DISCARDED: Final = "resilience_body"
 """The extension of a response whose body was discarded; its value is "discarded"."""
 
 
 def release_responses(call: HttpCall) -> None:
-    """Discard the open responses of a call.
+    """Discard the open responses of a call, those aside whose body is in memory.
 
     A small body is read within bounds of size and time, so that its connection can be used again. Others are closed.
     """
     for response in list(call.opened):
-        if not response.is_closed:
+        if not (response.is_closed or is_bytes(response.stream)):
             body = response.stream
             if isinstance(body, Body) and _may_be_small(response, call) and not _is_shared(response):
                 _set_body(response, body.drain(_drain_deadline(call)))
@@ -33,12 +34,12 @@ def release_responses(call: HttpCall) -> None:
 
 
 async def arelease_responses(call: HttpCall) -> None:
-    """Discard the open responses of a call.
+    """Discard the open responses of a call, those aside whose body is in memory.
 
     A small body is read within bounds of size and time, so that its connection can be used again. Others are closed.
     """
     for response in list(call.opened):
-        if not response.is_closed:
+        if not (response.is_closed or is_bytes(response.stream)):
             body = response.stream
             if isinstance(body, AsyncBody) and _may_be_small(response, call):
                 _set_body(response, await body.drain(_drain_deadline(call)))

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
+from resilience._util.clock import clock
 from resilience.httpx._deadline import LONGEST, SHORTEST, Timeouts
 from resilience.httpx._privates import backend_of, connections_in, network_stream_of, set_backend
 
@@ -53,8 +54,10 @@ def wrap_network(pool: Any, wrapper: Any, *, http2: bool) -> bool:
 
 def reset_timeouts(token: Token[Timeouts | None]) -> None:
     """Reset `attempt_timeouts`; a coroutine may be dropped, and end in another context."""
-    with contextlib.suppress(ValueError):
+    try:
         attempt_timeouts.reset(token)
+    except ValueError:
+        return
 
 
 def note_connecting() -> None:
@@ -90,26 +93,26 @@ def close_unowned(pool: Any, timeouts: Timeouts) -> None:
             stream.close()
 
 
-def note_writing(timeouts: Timeouts | None, buffer: bytes) -> None:
+def note_writing(timeouts: Timeouts, buffer: bytes) -> None:
     """Note that the attempt sends something, unless it is for a proxy that is to open a tunnel."""
-    if timeouts is not None and not timeouts.has_sent:
-        timeouts.has_connection = True
-        timeouts.has_sent = not buffer.startswith(_HANDSHAKES)
+    timeouts.has_connection = True
+    timeouts.has_sent = not buffer.startswith(_HANDSHAKES)
 
 
-def _left(timeout: float | None, error: type[Exception]) -> float | None:
+def _left(timeouts: Timeouts | None, timeout: float | None, error: type[Exception], when: str = "") -> float | None:
     """Return the timeout of one step: the time left, or the given one if that is less.
 
     Args:
+        timeouts: those of the attempt; None if there is no attempt.
         timeout: the given timeout, in seconds; None for none.
         error: what is raised if no time is left.
+        when: the end of its message.
     """
-    timeouts = attempt_timeouts.get()
-    left = LONGEST if timeouts is None else timeouts.left
+    left = LONGEST if timeouts is None else timeouts.deadline - clock.monotonic()
     if left >= LONGEST:
         return timeout
     if left <= 0:
-        raise error("the deadline passed")
+        raise error(f"the deadline passed{when}")
     if left < SHORTEST:
         left = SHORTEST
     return left if timeout is None or left < timeout else timeout
@@ -140,7 +143,7 @@ class DeadlineBackend:
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
         """Return a connection to a host."""
-        timeout = _left(timeout, self._core.ConnectTimeout)
+        timeout = _left(attempt_timeouts.get(), timeout, self._core.ConnectTimeout)
         stream = self._backend.connect_tcp(
             host, port, timeout=timeout, local_address=local_address, socket_options=socket_options
         )
@@ -150,7 +153,7 @@ class DeadlineBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Return a connection to a socket in the file system."""
-        timeout = _left(timeout, self._core.ConnectTimeout)
+        timeout = _left(attempt_timeouts.get(), timeout, self._core.ConnectTimeout)
         stream = self._backend.connect_unix_socket(path, timeout=timeout, socket_options=socket_options)
         return note_made(DeadlineStream(stream, self._core, notes=self._notes))
 
@@ -175,23 +178,28 @@ class DeadlineStream:
         self._stream = stream
         self._core = core
         self._notes = notes
+        self.get_extra_info = stream.get_extra_info
+        """Returns a fact about the connection, such as its socket."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has arrived, at most so many bytes; nothing if the other side has closed the connection."""
-        found: bytes = self._stream.read(max_bytes, timeout=_left(timeout, self._core.ReadTimeout))
+        found: bytes = self._stream.read(
+            max_bytes, timeout=_left(attempt_timeouts.get(), timeout, self._core.ReadTimeout)
+        )
         return found
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send bytes."""
         if not buffer:
             return
-        timeouts = attempt_timeouts.get() if self._notes else None
-        if timeouts is not None and not timeouts.has_sent:
-            if timeouts.left <= 0:
-                raise self._core.ConnectTimeout("the deadline passed before the request was sent")
+        timeouts = attempt_timeouts.get()
+        if timeouts is None or timeouts.has_sent or not self._notes:
+            timeout = _left(timeouts, timeout, self._core.WriteTimeout)
+        else:
+            timeout = _left(timeouts, timeout, self._core.ConnectTimeout, " before the request was sent")
             note_writing(timeouts, buffer)
         try:
-            self._stream.write(buffer, timeout=_left(timeout, self._core.WriteTimeout))
+            self._stream.write(buffer, timeout=timeout)
         except Exception:
             raise
         except BaseException:
@@ -204,10 +212,6 @@ class DeadlineStream:
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
         """Return this connection with TLS."""
-        timeout = _left(timeout, self._core.ConnectTimeout)
+        timeout = _left(attempt_timeouts.get(), timeout, self._core.ConnectTimeout)
         stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
         return note_made(DeadlineStream(stream, self._core, notes=self._notes), instead_of=self)
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return a fact about the connection, such as its socket."""
-        return self._stream.get_extra_info(info)

@@ -72,21 +72,15 @@ class PoolSlot:
 
     Args:
         pool: the pool.
+        stream: the body of the response, whose clean-up releases the slot unless it is interrupted; None before there
+            is a response.
     """
 
-    __slots__ = ("_pool", "_request")
+    __slots__ = ("_pool", "_stream")
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, stream: Any) -> None:
         self._pool = pool
-        self._request: Any = None
-
-    def set_stream(self, stream: Any) -> None:
-        """Set the body of the response, whose clean-up releases the slot unless it is interrupted.
-
-        That of httpcore2 is not interrupted, and fails if the request is not in the list any more.
-        """
-        if is_first_generation(self._pool):
-            self._request = pool_request_of(stream)
+        self._stream = stream
 
     async def repair(self, error: BaseException) -> None:
         """Release the slots that are lost, after an exception that httpcore has raised, and close their connections.
@@ -94,8 +88,10 @@ class PoolSlot:
         No other task runs before the first await.
         """
         pool = self._pool
-        if self._request is not None and self._request in requests_in(pool):
-            requests_in(pool).remove(self._request)
+        # The clean-up of httpcore2 is not interrupted, and fails if the request is not in the list any more.
+        request = pool_request_of(self._stream) if is_first_generation(pool) else None
+        if request is not None and request in requests_in(pool):
+            requests_in(pool).remove(request)
         closing = remove_lost(pool)
         if not isinstance(error, GeneratorExit):  # a dropped coroutine cannot wait for anything
             for connection in closing:

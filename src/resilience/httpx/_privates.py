@@ -6,12 +6,14 @@ known pool is not repaired, for instance. A test holds for the installed version
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 POOL: Final = ("_connections", "_requests", "_assign_requests_to_connections", "_optional_thread_lock")
 """The attributes of a pool that are needed to repair it."""
 _NOTHING: Final[Mapping[str, Any]] = {}
+_SECOND: Final = itemgetter(1)
 _DEPTH: Final = 3
 """How many objects are between a connection of a pool and that of its protocol at most: proxies wrap it."""
 
@@ -46,6 +48,12 @@ def was_read(stream: Any) -> bool | None:
     """Return whether a body that wraps an iterable or a file was read; None for bodies of another kind."""
     found: bool | None = getattr(stream, "__dict__", _NOTHING).get("_is_stream_consumed")
     return found
+
+
+def names_of(headers: Any) -> Iterable[bytes]:
+    """Return the names of the headers of a message, in lower case."""
+    found = getattr(headers, "_list", None)
+    return [name.lower() for name, _ in headers.raw] if found is None else map(_SECOND, found)
 
 
 def request_of(error: BaseException) -> Any:
@@ -113,6 +121,18 @@ def lock_of(pool: Any) -> Any:
 def pool_request_of(stream: Any) -> Any:
     """Return the request of a pool to which the body of a response belongs; None if that is not known."""
     return getattr(getattr(stream, "_httpcore_stream", None), "_pool_request", None)
+
+
+def has_arrived(stream: Any) -> bool:
+    """Return whether the body of a response over HTTP/1 is in memory as a whole, so that to read it waits for nothing.
+
+    It has come together with its head then, or there is none. Its length must be known, by Content-Length or since
+    there is no body; False for any other body, and for one that is not read by h11.
+    """
+    of_pool = getattr(stream, "_httpcore_stream", None)
+    state: Any = getattr(getattr(getattr(of_pool, "_stream", None), "_connection", None), "_h11_state", None)
+    left = getattr(getattr(state, "_reader", None), "_remaining", None)
+    return left is not None and left <= len(state._receive_buffer)
 
 
 # Connections of httpcore, and the HTTP/2 state of h2

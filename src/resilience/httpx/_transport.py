@@ -15,14 +15,17 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from resilience._call.entry import aexecute, execute
+from resilience._call.retry_marks import NOTE
+from resilience._call.running_call import UNPHASED
 from resilience._util.clock import FOREVER, clock
 from resilience._util.extras import import_first
 from resilience.errors import BadResult, DeadlineExceededError, RejectedError
+from resilience.httpx._arrived import atake_body, take_body
 from resilience.httpx._async_body import AsyncBody, is_alone
 from resilience.httpx._async_network import AsyncObservingBackend, aclose_unowned, close_broken
 from resilience.httpx._base import BaseResilientTransport
 from resilience.httpx._body import Body
-from resilience.httpx._call import HttpCall, close_quietly, with_trace
+from resilience.httpx._call import HttpCall, close_quietly, copied, with_trace
 from resilience.httpx._deadline import Upload, needs_upload
 from resilience.httpx._discard import arelease_responses, release_responses
 from resilience.httpx._error_body import aread_hints, read_hints
@@ -32,6 +35,7 @@ from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
 from resilience.httpx._network import DeadlineBackend, attempt_timeouts, close_unowned, reset_timeouts
 from resilience.httpx._pool_repair import PoolSlot, repair
+from resilience.httpx._privates import has_arrived
 from resilience.httpx._verdicts import response_for, with_verdict
 
 if TYPE_CHECKING:
@@ -82,11 +86,12 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
                 return response_for(error, request)
             problem = httpx_module_of(request).translated(error, request)
         else:
-            return with_verdict(response)
+            return with_verdict(response) if NOTE in response.extensions else response
         finally:
             call.end()
-            for other in call.pop_others(response):
-                close_quietly(other)
+            if call.opened:
+                for other in call.pop_others():
+                    close_quietly(other)
         try:
             raise problem
         finally:
@@ -104,12 +109,16 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
             token = attempt_timeouts.set(timeouts)
             if call.deadline != FOREVER and needs_upload(request.stream):
                 upload = self._module.derived(Upload, "SyncByteStream")
+                request = copied(request, request.extensions, None)
                 request.stream = upload(request.stream, timeouts, self._module)
         try:
             response = self._transport.handle_request(request)
-            self._open(response, call)
+            call.queued = False
+            call.opened.append(response)
             if response.status_code >= 400:
                 read_hints(response, timeouts)
+            elif not response.is_closed and call.shadow_phases is UNPHASED and has_arrived(response.stream):
+                take_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
             if self._pool is not None:
@@ -119,8 +128,10 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
         finally:
             if token is not None:
                 attempt_timeouts.reset(token)
-        bad, deferred = self._receive(response, call, timeouts)
-        if not response.is_closed:
+        bad = self._judge(response, call)
+        if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
+            timeouts.set_deadline(call.total_deadline)
+            deferred = None if bad else self._defer(response, call, timeouts)
             body = self._module.derived(Body, "SyncByteStream")
             response.stream = body(response.stream, call, timeouts, started, deferred)
         if bad:
@@ -176,11 +187,11 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
             call.opened.clear()  # a dropped coroutine cannot wait for anything
             raise
         else:
-            return with_verdict(response)
+            return with_verdict(response) if NOTE in response.extensions else response
         finally:
             call.end()
             if call.opened:
-                for other in call.pop_others(response):
+                for other in call.pop_others():
                     await _discard(other)
         try:
             raise problem
@@ -190,17 +201,19 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
     async def _attempt(self, call: HttpCall) -> Any:
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
-        slot = None if self._pool is None else PoolSlot(self._pool)
+        received: Any = None
         if self._http2_pool is not None:
             request = with_trace(request, AsyncHttp2Trace(timeouts, request.extensions.get("trace")))
-        token = attempt_timeouts.set(timeouts)
+        token = attempt_timeouts.set(timeouts) if self._own else None
         try:
             response: Any = await self._transport.handle_async_request(request)
-            self._open(response, call)
-            if slot is not None:
-                slot.set_stream(response.stream)
+            call.queued = False
+            call.opened.append(response)
+            received = response.stream
             if response.status_code >= 400:
                 await aread_hints(response, call.deadline)
+            elif not response.is_closed and call.shadow_phases is UNPHASED and has_arrived(response.stream):
+                await atake_body(response, self._bytes_class)
         except BaseException as error:
             self._note_unsent(error, call, request, timeouts)
             if self._is_observed and not isinstance(error, Exception):  # it was cancelled
@@ -209,8 +222,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                     call.set_unsent(True)
             if self._http2_pool is not None and not isinstance(error, GeneratorExit):
                 await close_broken(self._http2_pool)
-            if slot is not None:
-                await slot.repair(error)
+            if self._pool is not None:
+                await PoolSlot(self._pool, received).repair(error)
                 if not isinstance(error, GeneratorExit):
                     await aclose_unowned(self._pool, timeouts)
             translated = read_error(error, call.request)
@@ -218,11 +231,15 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 raise translated from error
             raise
         finally:
-            reset_timeouts(token)
-        bad, deferred = self._receive(response, call, timeouts)
-        if not response.is_closed:
+            if token is not None:
+                reset_timeouts(token)
+        bad = self._judge(response, call)
+        if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
+            timeouts.set_deadline(call.total_deadline)
+            deferred = None if bad else self._defer(response, call, timeouts)
             body = self._module.derived(AsyncBody, "AsyncByteStream")
             alone = self._inner_is_httpx and is_alone(response)
+            slot = None if self._pool is None else PoolSlot(self._pool, received)
             response.stream = body(response.stream, call, timeouts, started, deferred, alone, slot)
         if bad:
             raise BadResult(response)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from resilience._call import retry_marks
 from resilience._call.call import PipelineInfo
 from resilience._call.propagation import retry_after_header
 from resilience._outcome import http_status
@@ -19,16 +18,13 @@ from resilience.httpx._modules import httpx_module_of
 
 SHOULD_RETRY: Final = "x-should-retry"
 RETRY_COUNT: Final = b"x-stainless-retry-count"
+"""The name of the header in which such SDKs count."""
 
 
-def note_foreign_retry(count: bytes, info: PipelineInfo) -> None:
-    """Count a request if an SDK around the client repeats it, and warn of the first one.
-
-    Args:
-        count: the value of the header RETRY_COUNT.
-        info: the pipeline.
-    """
-    if not (count.isdigit() and count.strip(b"0")):
+def note_foreign_retry(request: Any, info: PipelineInfo) -> None:
+    """Count a request with the header RETRY_COUNT if an SDK around the client repeats it, and warn of the first one."""
+    count: str = request.headers.get(RETRY_COUNT.decode(), "")
+    if not (count.isascii() and count.isdigit() and count.strip("0")):
         return
     info.count_foreign_retry()
     if first_time("foreign retries", info.name):
@@ -40,8 +36,8 @@ def note_foreign_retry(count: bytes, info: PipelineInfo) -> None:
 
 
 def with_verdict(response: Any) -> Any:
-    """Return a response; if a Retry has given up on it, with `x-should-retry: false`, unless the server has said it."""
-    if retry_marks.NOTE in response.extensions and SHOULD_RETRY not in response.headers:
+    """Return a response that a Retry has given up on, with `x-should-retry: false`, unless the server has said it."""
+    if SHOULD_RETRY not in response.headers:
         response.headers[SHOULD_RETRY] = "false"
         response.extensions[http_status.OUR_VERDICT] = True  # so that it is not taken for the server's
     return response

@@ -9,14 +9,17 @@ Virtual time is for code without sockets: it advances to the next timer whenever
 
 from resilience._util.exports import set_public_module as _set_public_module
 from resilience.testing._asyncio import VirtualLoop, virtual_loop
+from resilience.testing._faulty_grpc_server import FaultyGrpcServer, ReceivedRpc
 from resilience.testing._faulty_requests import ReceivedRequest
 from resilience.testing._faulty_server import FaultyServer
 from resilience.testing._recorder import Recorder
 from resilience.testing._virtual_time import VirtualClock, reset, seeded, virtual_time
 
 __all__ = [
+    "FaultyGrpcServer",
     "FaultyServer",
     "ReceivedRequest",
+    "ReceivedRpc",
     "Recorder",
     "VirtualClock",
     "VirtualLoop",

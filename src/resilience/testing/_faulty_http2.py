@@ -6,7 +6,8 @@ import contextlib
 import re
 from typing import Any, Final, Protocol
 
-from resilience.testing._faults import Connection, Parameters
+from resilience.testing._connection import Connection
+from resilience.testing._faults import Parameters
 from resilience.testing._faulty_requests import ReceivedRequest, parse
 
 FAULTS: Final = ("goaway", "refuse-stream", "reset-stream")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from resilience.testing._faults import Connection, Header, Parameters
+from resilience.testing._connection import Connection
+from resilience.testing._faults import Header, Parameters
 
 FOR_ALL: Final = frozenset({"header", "key", "retry-after"})
 """The parameters that every fault takes."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import selectors
-import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from resilience.testing._faults import FAULTS, Connection, Exchange, Fault, Parameters, find, refusal
+from resilience.testing._connection import Connection
+from resilience.testing._faults import FAULTS, Exchange, Fault, Parameters, find, refusal
 from resilience.testing._faulty_http2 import converse_http2
 from resilience.testing._faulty_requests import ReceivedRequest, parse, read_body, read_head
+from resilience.testing._ports import Ports
 
 FAIL_THEN_OK: Final = "fail-then-ok"
 """The path that has another fault for the first requests of each key."""
-LONGEST_STOP: Final = 5.0
-"""The most seconds that the end of a block waits for one of the server's threads."""
 
 
 class FaultyServer:
@@ -45,48 +41,23 @@ class FaultyServer:
     """
 
     def __init__(self) -> None:
+        http2 = partial(converse_http2, record=self._record_http2)
+        self._ports = Ports(
+            type(self).__name__, self._converse, Connection.reset_on_close, Connection.linger, Connection.hold, http2
+        )
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._running: contextlib.ExitStack | None = None
-        self._threads: list[threading.Thread] = []
-        self._open: set[socket.socket] = set()
         self._requests: list[ReceivedRequest] = []
         self._fail_then_ok = Counter[str]()
-        self._connections = 0
 
     def __enter__(self) -> FaultyServer:
-        if self._running is not None:
-            raise RuntimeError("a FaultyServer can be entered only once; make another one")
-        with contextlib.ExitStack() as starting:
-            selector = starting.enter_context(selectors.DefaultSelector())
-            self.url = self._listen(selector, self._converse, starting)
-            self.accept_reset_url = self._listen(selector, Connection.reset_on_close, starting)
-            self.accept_close_url = self._listen(selector, Connection.linger, starting)
-            self.silent_url = self._listen(selector, Connection.hold, starting)
-            self._http2_url = self._listen(selector, partial(converse_http2, record=self._record_http2), starting)
-            # Bound, so that the system gives the port to nothing else, but not listening.
-            refusing = starting.enter_context(socket.socket())
-            refusing.bind(("127.0.0.1", 0))
-            self.refused_url = _url_of(refusing)
-            waker, woken = map(starting.enter_context, socket.socketpair())
-            selector.register(woken, selectors.EVENT_READ)
-            thread = threading.Thread(target=self._accept, args=(selector,), daemon=True, name="FaultyServer accept")
-            thread.start()
-            starting.callback(thread.join, LONGEST_STOP)
-            starting.callback(waker.close)
-            self._running = starting.pop_all()
+        self._ports.__enter__()
+        served = [f"http://127.0.0.1:{port}" for port in self._ports.served]
+        self.url, self.accept_reset_url, self.accept_close_url, self.silent_url, self._http2_url = served
+        self.refused_url = f"http://127.0.0.1:{self._ports.refused}"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stopping.set()
-        if self._running is not None:
-            self._running.close()
-        with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):  # the client may have left
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(LONGEST_STOP)
+        self._ports.__exit__(*exc_info)
 
     @property
     def http2_url(self) -> str:
@@ -102,14 +73,12 @@ class FaultyServer:
     @property
     def connections(self) -> int:
         """How many connections have been accepted, on all ports."""
-        with self._lock:
-            return self._connections
+        return self._ports.connections
 
     @property
     def open_connections(self) -> int:
         """How many of them this side has not closed yet."""
-        with self._lock:
-            return len(self._open)
+        return self._ports.open_connections
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -123,45 +92,10 @@ class FaultyServer:
 
     def clear(self) -> None:
         """Forget connections and requests, and let `/fail-then-ok` start over."""
+        self._ports.clear()
         with self._lock:
-            self._connections = 0
             self._requests.clear()
             self._fail_then_ok.clear()
-
-    def _listen(
-        self, selector: selectors.BaseSelector, serve: Callable[[Connection], object], sockets: contextlib.ExitStack
-    ) -> str:
-        """Serve a port of its own; return its URL."""
-        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=256))
-        listener.setblocking(False)
-        selector.register(listener, selectors.EVENT_READ, (listener, serve))
-        return _url_of(listener)
-
-    def _accept(self, selector: selectors.BaseSelector) -> None:
-        while not self._stopping.is_set():
-            for key, _ in selector.select():
-                if key.data is not None:
-                    with contextlib.suppress(OSError):  # the client may have left
-                        self._start(*key.data)
-
-    def _start(self, listener: socket.socket, serve: Callable[[Connection], object]) -> None:
-        accepted, _ = listener.accept()
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._lock:
-            self._connections += 1
-            self._open.add(accepted)
-        thread = threading.Thread(target=self._serve, args=(accepted, serve), daemon=True, name="FaultyServer")
-        thread.start()
-        self._threads = [*[one for one in self._threads if one.is_alive()], thread]
-
-    def _serve(self, accepted: socket.socket, serve: Callable[[Connection], object]) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                serve(Connection(accepted, self._stopping.wait))
-        finally:
-            with self._lock:
-                self._open.discard(accepted)
-                accepted.close()
 
     def _record_http2(self, request: ReceivedRequest, key: str) -> int:
         """Record a request over HTTP/2, and return how many there were of its path and key."""
@@ -214,7 +148,3 @@ class FaultyServer:
             self._fail_then_ok[asked.key] += 1
             fails = self._fail_then_ok[asked.key] <= asked.failures
         return (fault, asked) if fails else (FAULTS["ok"], Parameters())
-
-
-def _url_of(bound: socket.socket) -> str:
-    return f"http://127.0.0.1:{bound.getsockname()[1]}"

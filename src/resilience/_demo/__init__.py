@@ -1,0 +1,1 @@
+"""The demo, `python -m resilience demo`: two services with a bad day, and three ways to call them."""
