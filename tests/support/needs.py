@@ -23,8 +23,9 @@ NEEDED_BY = {
     "resilience.prometheus": "prometheus_client",
 }
 """What the modules of the library need. That of httpx needs one of two, which its tests import by themselves."""
-PARTS_OF = {"google": "grpc_status"}
-"""Namespace packages that are there without being of use, and what is there only with the part that is needed."""
+
+
+OURS = ("resilience", "tests", "docs", "benchmarks")
 
 
 def main(folders: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ def main(folders: Sequence[str]) -> None:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("test_*.py")):
             lacking = [package for package in sorted(needs(path)) if is_missing(package)]
-            missing.update(lacking)
+            missing.update({name.partition(".")[0] for name in lacking})
             if lacking:
                 left_out += 1
             else:
@@ -44,7 +45,7 @@ def main(folders: Sequence[str]) -> None:
 
 
 def needs(path: Path) -> set[str]:
-    """Return the packages that a test file needs."""
+    """Return the modules of other packages that a test file needs."""
     conftests = [folder / "conftest.py" for folder in path.parents if folder.is_relative_to(ROOT)]
     pending = [path, *(one for one in conftests if one.is_file())]
     seen = set(pending)
@@ -52,14 +53,14 @@ def needs(path: Path) -> set[str]:
     while pending:
         for name in imported(pending.pop()):
             first = name.partition(".")[0]
-            if first in ("tests", "docs", "benchmarks"):
+            if first in OURS[1:]:
                 own = [one for one in files_of(name) if one not in seen]
                 pending += own
                 seen.update(own)
             elif first == "resilience":
                 found |= {package for module, package in NEEDED_BY.items() if f"{name}.".startswith(f"{module}.")}
             elif first not in sys.stdlib_module_names:
-                found.add(PARTS_OF.get(first, first))
+                found.add(name)
     return found
 
 
@@ -72,7 +73,7 @@ def files_of(name: str) -> list[Path]:
 
 @functools.cache
 def imported(path: Path) -> list[str]:
-    """Return the names of all modules that a file imports; `from` imports as `module.name`."""
+    """Return the names of all modules that a file imports; those of this repository as `module.name`."""
     return list(_imported(ast.parse(path.read_text("utf-8"))))
 
 
@@ -82,19 +83,26 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
             case ast.ImportFrom(module=str(module), names=names):
-                yield from (f"{module}.{alias.name}" for alias in names)
+                ours = module.partition(".")[0] in OURS  # where a name may be that of a module
+                yield from (f"{module}.{alias.name}" for alias in names) if ours else [module]
             case ast.Attribute(value=ast.Name(id="resilience"), attr=attribute):
                 yield f"resilience.{attribute}"
-            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(str(name)), *_]):
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+                args=[ast.Constant(str(name)), *_],
+            ):
                 yield name
             case _:
                 pass
 
 
 @functools.cache
-def is_missing(package: str) -> bool:
-    """Return whether a package is not installed."""
-    return importlib.util.find_spec(package) is None
+def is_missing(module: str) -> bool:
+    """Return whether a module of another package is not installed."""
+    try:
+        return importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:
+        return True
 
 
 if __name__ == "__main__":
