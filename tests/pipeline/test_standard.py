@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -79,6 +79,14 @@ def test_bad_settings_are_refused(settings: dict[str, Any], words: str) -> None:
 
 def test_a_function_is_retried(virtual_clock: VirtualClock) -> None:
     assert standard("functions").call(Failing(2)) == "fine"
+
+
+def test_a_function_fails_by_the_given_allowlist(virtual_clock: VirtualClock) -> None:
+    dependency = Failing(2, error=KeyError)
+
+    assert standard("by allowlist", failures=KeyError).call(dependency) == "fine"
+    with pytest.raises(TypeError, match="not 503"):
+        standard("by nothing", failures=cast(Any, 503))
 
 
 @pytest.mark.parametrize(("idempotent", "calls"), [(None, 3), (True, 3), (False, 1)])

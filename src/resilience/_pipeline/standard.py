@@ -8,7 +8,7 @@ from typing import Any, Never, TypeAlias
 from resilience._call.budget import RetryBudget
 from resilience._call.call import CallOptions
 from resilience._call.entry import Entry
-from resilience._outcome.allowlist import Allowlist
+from resilience._outcome.allowlist import Allowlist, Failures
 from resilience._pipeline.pipeline import Pipeline
 from resilience._policies.breaker.breaker import CircuitBreaker
 from resilience._policies.bulkhead import Bulkhead
@@ -31,8 +31,10 @@ class StandardPipeline(Pipeline[Never]):
         idempotent: what was given as `idempotent`.
     """
 
-    def __init__(self, *policies: Any, name: str, idempotent: Idempotent, mode: ModeName) -> None:
-        super().__init__(*policies, name=name, mode=mode)
+    def __init__(
+        self, *policies: Any, name: str, idempotent: Idempotent, failures: Failures | None, mode: ModeName
+    ) -> None:
+        super().__init__(*policies, name=name, failures=failures, mode=mode)
         self.idempotent = idempotent
         known = idempotent if isinstance(idempotent, bool) else None
         self._standard_options = CallOptions(self.engine.info, idempotent=known)
@@ -52,6 +54,7 @@ def standard(
     queue: int = 100,
     max_wait: float = 1.0,
     idempotent: Idempotent = None,
+    failures: Failures | None = None,
     mode: ModeName = Mode.ENFORCE,
 ) -> StandardPipeline:
     """Return the recommended pipeline for calls to one dependency: functions, an httpx client, or a gRPC channel.
@@ -75,6 +78,8 @@ def standard(
         max_wait: the longest wait for a permit, in seconds, >= 0.
         idempotent: whether calls may safely be repeated; for gRPC also the names or patterns of the methods that may.
             None: a plain function counts as idempotent, HTTP and gRPC have their rules.
+        failures: which outcomes are failures of the dependency, such as HTTP_FAILURES for a function that calls a service
+            over HTTP; None for those of an integration, or NETWORK_ERRORS.
         mode: "enforce"; "shadow" to see first what it would do; or "off".
 
     Raises:
@@ -106,6 +111,7 @@ def standard(
         *inner,
         name=name,
         idempotent=idempotent,
+        failures=failures,
         mode=mode,
     )
 
