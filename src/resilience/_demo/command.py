@@ -132,7 +132,7 @@ async def _main(options: argparse.Namespace, plan: Plan) -> int:
     console = Console(soft_wrap=True, highlight=False)
     live = console.is_terminal and not options.plain
     with contextlib.ExitStack() as stack:
-        view: View = stack.enter_context(LiveView(console)) if live else PlainView(_say)
+        view: View = stack.enter_context(LiveView(console)) if live else PlainView(_quiet if options.verify else _say)
         if not options.verify:
             _introduce(plan)
         view = stack.enter_context(metrics(view, options.metrics_port, _say))
@@ -177,6 +177,10 @@ def _conclude(result: Result, options: argparse.Namespace) -> None:
         _say(f"\nThe report, with plots: {path.resolve()}")
     if options.svg is not None:
         options.svg.write_text(picture(result), "utf-8")
+
+
+def _quiet(line: str) -> None:
+    """Print nothing: of several days only their numbers are shown."""
 
 
 def _say(line: str) -> None:
