@@ -47,7 +47,7 @@ def test_a_body_that_is_read_keeps_the_policy_of_its_host_in_use(backend: str) -
         bulkheads = Partition(lambda: Bulkhead(1), idle=1e-9)
         pipeline: Pipeline[Any] = Pipeline(bulkheads)
         async with attach(httpx.AsyncClient(), pipeline) as client:
-            async with client.stream("GET", f"{server.url}/good") as response:
+            async with client.stream("GET", f"{server.url}/big") as response:
                 own = bulkheads.of("127.0.0.1")
                 assert (own.in_flight, len(bulkheads)) == (1, 1)
                 await response.aread()

@@ -121,13 +121,14 @@ class Body(GuardedBody):
                     raise self._end_late(late)
                 if silences is not None:
                     self._timeouts.set_deadline(self._begin_wait())
-                token = attempt_timeouts.set(self._timeouts)
+                before = attempt_timeouts.get()
+                attempt_timeouts.set(self._timeouts)
                 try:
                     chunk: bytes = next(iterator)
                 except StopIteration:
                     break
                 finally:
-                    attempt_timeouts.reset(token)
+                    attempt_timeouts.set(before)
                 if silences is not None:
                     silences.end()
                 yield chunk
@@ -156,7 +157,8 @@ class Body(GuardedBody):
             What was read, if it is the whole body; None if the body was too large or too slow.
         """
         self._over = True
-        token = attempt_timeouts.set(self._timeouts)
+        before = attempt_timeouts.get()
+        attempt_timeouts.set(self._timeouts)
         try:
             self._timeouts.set_deadline(until)
             read = bytearray()
@@ -168,7 +170,7 @@ class Body(GuardedBody):
         except Exception:
             return None
         finally:
-            attempt_timeouts.reset(token)
+            attempt_timeouts.set(before)
             with contextlib.suppress(Exception):
                 self._stream.close()
 

@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Iterable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, Final
 
 from resilience._util.clock import clock
@@ -20,8 +20,11 @@ from resilience.httpx._deadline import LONGEST, SHORTEST, Timeouts
 from resilience.httpx._privates import backend_of, connections_in, network_stream_of, set_backend
 
 attempt_timeouts: ContextVar[Timeouts | None] = ContextVar("resilience_httpx_timeouts", default=None)
-"""The timeouts of the attempt that the network works for in this context. Set and reset by hand: it is done for each
-request, and in plain code for each chunk of a body."""
+"""The timeouts of the attempt that the network works for in this context.
+
+It is set by hand, since that is done for each request, and in plain code for each chunk of a body. And it is set back
+to what it was: `reset` of a variable that had no value in the context removes it, which takes several times as long.
+"""
 
 
 _HANDSHAKES: Final = (b"CONNECT ", b"\x05", b"\x01")
@@ -50,14 +53,6 @@ def wrap_network(pool: Any, wrapper: Any, *, http2: bool) -> bool:
         set_backend(pool, backend)
     wrapped: bool = backend.is_complete
     return wrapped
-
-
-def reset_timeouts(token: Token[Timeouts | None]) -> None:
-    """Reset `attempt_timeouts`; a coroutine may be dropped, and end in another context."""
-    try:
-        attempt_timeouts.reset(token)
-    except ValueError:
-        return
 
 
 def note_connecting() -> None:

@@ -129,10 +129,12 @@ def has_arrived(stream: Any) -> bool:
     It has come together with its head then, or there is none. Its length must be known, by Content-Length or since
     there is no body; False for any other body, and for one that is not read by h11.
     """
-    of_pool = getattr(stream, "_httpcore_stream", None)
-    state: Any = getattr(getattr(getattr(of_pool, "_stream", None), "_connection", None), "_h11_state", None)
-    left = getattr(getattr(state, "_reader", None), "_remaining", None)
-    return left is not None and left <= len(state._receive_buffer)
+    try:
+        state = stream._httpcore_stream._stream._connection._h11_state
+        left: int = state._reader._remaining
+        return left <= len(state._receive_buffer)
+    except AttributeError:
+        return False
 
 
 # Connections of httpcore, and the HTTP/2 state of h2

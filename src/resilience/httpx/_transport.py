@@ -33,7 +33,7 @@ from resilience.httpx._failures import read_error
 from resilience.httpx._http2_trace import AsyncHttp2Trace, Http2Trace
 from resilience.httpx._lifetime import AsyncLifetime, Lifetime
 from resilience.httpx._modules import MODULES, httpx_module_of, is_a
-from resilience.httpx._network import DeadlineBackend, attempt_timeouts, close_unowned, reset_timeouts
+from resilience.httpx._network import DeadlineBackend, attempt_timeouts, close_unowned
 from resilience.httpx._pool_repair import PoolSlot, repair
 from resilience.httpx._privates import has_arrived
 from resilience.httpx._verdicts import response_for, with_verdict
@@ -100,13 +100,13 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
     def _attempt(self, call: HttpCall) -> Any:
         started = clock.monotonic()
         request, timeouts = self._outgoing(call)
-        token = None
+        before = attempt_timeouts.get()
         if self._http2_pool is not None:
             repair(self._http2_pool)  # of a connection that failed while a body was read
             trace = Http2Trace(timeouts, self._module.module, request.extensions.get("trace"))
             request = with_trace(request, trace)
         if self._own:
-            token = attempt_timeouts.set(timeouts)
+            attempt_timeouts.set(timeouts)
             if call.deadline != FOREVER and needs_upload(request.stream):
                 upload = self._module.derived(Upload, "SyncByteStream")
                 request = copied(request, request.extensions, None)
@@ -126,8 +126,8 @@ class ResilientTransport(BaseResilientTransport["BaseTransport"], Lifetime, Base
                 close_unowned(self._pool, timeouts)
             raise
         finally:
-            if token is not None:
-                attempt_timeouts.reset(token)
+            if self._own:
+                attempt_timeouts.set(before)
         bad = self._judge(response, call)
         if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
             timeouts.set_deadline(call.total_deadline)
@@ -204,7 +204,9 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
         received: Any = None
         if self._http2_pool is not None:
             request = with_trace(request, AsyncHttp2Trace(timeouts, request.extensions.get("trace")))
-        token = attempt_timeouts.set(timeouts) if self._own else None
+        before = attempt_timeouts.get()
+        if self._own:
+            attempt_timeouts.set(timeouts)
         try:
             response: Any = await self._transport.handle_async_request(request)
             call.queued = False
@@ -231,8 +233,8 @@ class AsyncResilientTransport(BaseResilientTransport["AsyncBaseTransport"], Asyn
                 raise translated from error
             raise
         finally:
-            if token is not None:
-                reset_timeouts(token)
+            if attempt_timeouts.get() is timeouts:  # a coroutine that was dropped may end in another context
+                attempt_timeouts.set(before)
         bad = self._judge(response, call)
         if not (response.is_closed or response.stream.__class__ is self._bytes_class):  # the body is still to come
             timeouts.set_deadline(call.total_deadline)
