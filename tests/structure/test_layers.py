@@ -91,8 +91,10 @@ DOORS = {
         "_util.exports",
         "_util.extras",
         "_util.finalizers",
+        "_util.label_values",
         "_util.locks",
         "_util.log_once",
+        "_util.named_counts",
         "_util.quantile",
     },
     "prometheus": {
@@ -103,6 +105,7 @@ DOORS = {
         "_util.exports",
         "_util.extras",
         "_util.finalizers",
+        "_util.label_values",
         "_util.locks",
         "_util.log_once",
         "_util.quantile",
