@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
 import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from resilience import Pipeline
+from resilience import CircuitBreaker, Pipeline, Retry, backoff
 from resilience._pipeline.observers import installed
+from resilience._util import log_once
+from resilience.events import Event
 from resilience.events._bus import everywhere
 from resilience.opentelemetry import instrument, uninstrument
+from resilience.opentelemetry._tracing import CallSpan
 from tests.opentelemetry.telemetry import Telemetry
+from tests.support.functions import Failing, down
 from tests.support.interpreter import run_python
+from tests.support.policies import Instead
 
 
 def in_force() -> tuple[int, int, int]:
@@ -117,6 +126,64 @@ resilience.opentelemetry.uninstrument()
 
 def test_the_api_alone_is_enough() -> None:
     assert run_python(ALONE) == "0\n"
+
+
+@pytest.mark.parametrize(
+    "given", [(), (trace.NoOpTracerProvider(), metrics.NoOpMeterProvider())], ids=["none", "no-op"]
+)
+def test_without_a_provider_no_event_and_no_span_is_made(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = watched(monkeypatch)
+    before = in_force()
+    instrument(*given)
+    try:
+        busy(f"nothing is made for {len(given)}")
+        assert in_force() != before
+    finally:
+        uninstrument()
+
+    assert made == []
+
+
+def test_no_event_is_made_for_a_span_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsampled = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
+    made = watched(monkeypatch)
+    instrument(unsampled, metrics.NoOpMeterProvider())
+    try:
+        busy("not sampled")
+    finally:
+        uninstrument()
+
+    assert set(made) == {"CallSpan", "NonRecordingSpan"}
+
+
+def busy(name: str) -> None:
+    """Make calls that are retried, rejected, and replaced, also below a span of another library."""
+    pipeline = Pipeline[Any](
+        Instead(1), Retry(2, wait=backoff.none()), CircuitBreaker(consecutive_failures=3), name=name
+    )
+    outer = Pipeline[Any](pipeline)
+    for function in (int, Failing(1), down, down, int):
+        outer.call(function)
+        asyncio.run(outer.acall(function))
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the type of each event and span that is made."""
+    made: list[str] = []
+    monkeypatch.setattr(log_once.logger, "disabled", True)  # a log line is written from an event, too
+
+    def watch(kind: Any) -> None:
+        begin = kind.__init__
+
+        def init(self: Any, *args: Any, **more: Any) -> None:
+            made.append(kind.__name__)
+            begin(self, *args, **more)
+
+        monkeypatch.setattr(kind, "__init__", init)
+
+    for kind in (*Event.__subclasses__(), trace.NonRecordingSpan, CallSpan):
+        watch(kind)
+    return made
 
 
 def test_the_package_is_imported_on_first_use_only() -> None:

@@ -23,6 +23,7 @@ from resilience import (
     Timeout,
     backoff,
 )
+from resilience._util import log_once
 from resilience.events import Event, Rejected, RejectReason, RetryScheduled
 from resilience.opentelemetry._span_events import EVENTS, attributes_of
 from resilience.testing import virtual_time
@@ -209,6 +210,20 @@ def test_the_key_of_a_partition_is_not_told(telemetry: Telemetry) -> None:
     rejection = told(telemetry, "inner", "resilience.rejection")
     assert rejection["resilience.policy"] == "bulkhead"
     assert "tenant-secret" not in repr([(span.attributes, events(span)) for span in telemetry.spans()])
+
+
+def test_names_that_cannot_be_encoded_do_not_spoil_an_export(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_once.logger, "disabled", True)
+    pipeline = Pipeline[Any](Retry(2, wait=backoff.none(), name="\ud800"), name="\udc80")
+    with suppress(ConnectionError):
+        pipeline.bind(operation="\udfff" * 10_000).call(down)
+
+    (span,) = telemetry.spans()
+    assert span.name == "?" * 200
+    assert span.to_json(indent=None).encode()
+    assert "\\ud" not in span.to_json()
 
 
 def test_attributes_without_a_value_are_left_out() -> None:

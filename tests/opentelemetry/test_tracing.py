@@ -468,7 +468,7 @@ class TestWithoutAProvider:
         assert len(span.events) == 1
 
     def test_after_uninstrument_the_chain_is_what_it_was(self, providers: Telemetry) -> None:
-        pipeline = Pipeline[Any](CircuitBreaker(), Bulkhead(1))
+        pipeline = Pipeline[Any](CircuitBreaker(), Bulkhead(1), name="restored")
 
         def depth() -> list[str]:
             pipeline.call(int)

@@ -1,4 +1,4 @@
-"""Whether there are global providers: those of OpenTelemetry may be set after `instrument`."""
+"""Whether there are providers that make anything: the global ones may be set after `instrument`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ class Awaited:
     and the functions that return it, take longer than a call should while there is nothing to do.
 
     Args:
-        is_given: whether the provider was given, so that it is there.
+        given: the provider; None for the global one.
+        nothing: the type of providers that make nothing, such as the API has it.
         names: the namespace that has the global provider.
         name: its name there. If there is no such name, as in an API of the future, the provider counts as set.
     """
 
-    __slots__ = ("_name", "_names", "is_missing")
+    __slots__ = ("_is_given", "_name", "_names", "_nothing", "is_missing")
 
-    def __init__(self, *, is_given: bool, names: Mapping[str, Any], name: str) -> None:
+    def __init__(self, *, given: object, nothing: type[Any], names: Mapping[str, Any], name: str) -> None:
         self._names = names
         self._name = name
-        self.is_missing = not is_given
+        self._nothing = nothing
+        self._is_given = given is not None
+        self.is_missing = given is None or isinstance(given, nothing)
 
     def look(self) -> bool:
-        """Return whether the provider is there; to be asked while `is_missing` is true."""
-        if self.is_missing and self._names.get(self._name, _NOT_SET) is not None:
-            self.is_missing = False
+        """Return whether there is a provider that makes something; to be asked while `is_missing` is true."""
+        if self.is_missing and not self._is_given:
+            found = self._names.get(self._name, _NOT_SET)
+            self.is_missing = found is None or isinstance(found, self._nothing)
         return not self.is_missing
 
 
@@ -40,7 +44,7 @@ def tracer_provider(given: trace.TracerProvider | None) -> Awaited:
     """Return that of spans; `given` is None for the global one."""
     if given is None:
         trace.get_tracer_provider()  # sets the one that the environment names, if it does
-    return Awaited(is_given=given is not None, names=vars(trace), name="_TRACER_PROVIDER")
+    return Awaited(given=given, nothing=trace.NoOpTracerProvider, names=vars(trace), name="_TRACER_PROVIDER")
 
 
 def meter_provider(given: metrics.MeterProvider | None) -> Awaited:
@@ -48,4 +52,4 @@ def meter_provider(given: metrics.MeterProvider | None) -> Awaited:
     if given is None:
         metrics.get_meter_provider()
     inside: Mapping[str, Any] = vars(getattr(metrics, "_internal", metrics))
-    return Awaited(is_given=given is not None, names=inside, name="_METER_PROVIDER")
+    return Awaited(given=given, nothing=metrics.NoOpMeterProvider, names=inside, name="_METER_PROVIDER")

@@ -13,6 +13,7 @@ from resilience._call.call import PipelineInfo
 from resilience._call.generator_call import AnyGeneratorCall, Head
 from resilience._call.running_call import RunningCall
 from resilience._pipeline.observers import ContextGate, Contexts
+from resilience._util.label_values import label_text
 from resilience.errors import LateResult
 from resilience.events import Event, Outcome
 from resilience.events._types import type_name
@@ -99,8 +100,13 @@ class Tracing:
         return self._tracer
 
     def is_active(self) -> bool:
-        """Return whether there is a TracerProvider."""
-        return self.provider.look()
+        """Return whether a span of a call around is recorded, so that events are built for it."""
+        one = context.get_value(_CALL)
+        while isinstance(one, CallSpan):
+            if one.span.is_recording():
+                return True
+            one = one.outer
+        return False
 
     def contexts_of(self, info: PipelineInfo) -> Contexts:
         """Return the contexts of a pipeline."""
@@ -134,8 +140,8 @@ class _Calls(ContextGate):
             before = context.get_current()
             if before.get(_SUPPRESSED):
                 return None
-            operation = call.operation
-            attributes = {"resilience.pipeline": info.name, "resilience.operation": operation}
+            operation = label_text(call.operation)
+            attributes = {"resilience.pipeline": label_text(info.name), "resilience.operation": operation}
             span = self._tracing.tracer.start_span(operation, before, attributes=attributes)
             own = CallSpan(span, info, before, call)
             context.attach(context.set_value(_CALL, own, trace.set_span_in_context(span, before)))
@@ -162,7 +168,7 @@ class _Calls(ContextGate):
         """End the span."""
         attributes: dict[str, Any] = {"resilience.outcome": outcome.value, "resilience.attempts": token.attempts}
         if outcome in _ERRORS and isinstance(error, Exception):
-            attributes["error.type"] = "timeout" if isinstance(error, LateResult) else type_name(error)
+            attributes["error.type"] = "timeout" if isinstance(error, LateResult) else label_text(type_name(error))
         token.forget_call()
         outside_finalizers(functools.partial(self._end, token, attributes))
 
