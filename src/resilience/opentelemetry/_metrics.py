@@ -110,16 +110,16 @@ class Metrics:
         return self._policies.of(name)
 
     def meters_of(self, info: PipelineInfo) -> Meters | None:
-        """Return what counts the calls and attempts of the pipelines of a name; None for a pipeline without one.
+        """Return what counts the calls and attempts of the pipelines of a name; None for one without a name.
 
         It does not refer to a pipeline, so that it keeps none alive.
         """
-        if not info.name:
+        if not info.name or self.provider.never:
             return None
         pipeline = self.pipeline(info.name)
         self._rate_limits.update((pipeline, self.policy(name)) for name in rate_limits(info))
         return self._meters.get(pipeline) or self._meters.setdefault(
-            pipeline, Meters(CallMeter(self, pipeline), AttemptMeter(self, pipeline))
+            pipeline, Meters(CallMeter(self, pipeline), AttemptMeter(self, pipeline), self.provider)
         )
 
     def slowest_attempts(self, pipeline: str) -> float | None:
@@ -188,7 +188,6 @@ class _Meter(MeterGate):
         self, counter: Counter, seconds: Histogram, metrics: Metrics, pipeline: str, *, is_of_calls: bool
     ) -> None:
         super().__init__(is_of_calls=is_of_calls)
-        self._provider = metrics.provider
         self._counter = counter
         self._seconds = seconds
         self._pipeline = {"pipeline": pipeline}
@@ -196,13 +195,11 @@ class _Meter(MeterGate):
 
     def ok(self, seconds: float) -> None:
         """Write a good ending."""
-        if not self._provider.is_missing or self._provider.look():
-            outside_finalizers(functools.partial(self._write, Outcome.OK, seconds, 1))
+        outside_finalizers(functools.partial(self._write, Outcome.OK, seconds, 1))
 
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
         """Write an ending."""
-        if not self._provider.is_missing or self._provider.look():
-            outside_finalizers(functools.partial(self._write, outcome, seconds, attempts))
+        outside_finalizers(functools.partial(self._write, outcome, seconds, attempts))
 
     def _write(self, outcome: Outcome, seconds: float, attempts: int) -> None:
         """Write an ending to the instruments."""

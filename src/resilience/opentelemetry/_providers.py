@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from opentelemetry import metrics, trace
 
+from resilience._pipeline.observers import recompose_all
+
 _NOT_SET: Final = object()
 
 
 class Awaited:
-    """A provider that calls look for until it is there.
+    """A provider that calls look for until it is there; until then they pass by what makes spans or counts.
 
     The API hands out stand-ins until then, which pass on what they get from the moment that the provider is set. They,
     and the functions that return it, take longer than a call should while there is nothing to do.
@@ -32,11 +34,18 @@ class Awaited:
         self._is_given = given is not None
         self.is_missing = given is None or isinstance(given, nothing)
 
+    @property
+    def never(self) -> bool:
+        """Whether it is a given one that makes nothing."""
+        return self._is_given and self.is_missing
+
     def look(self) -> bool:
         """Return whether there is a provider that makes something; to be asked while `is_missing` is true."""
         if self.is_missing and not self._is_given:
             found = self._names.get(self._name, _NOT_SET)
-            self.is_missing = found is None or isinstance(found, self._nothing)
+            if found is not None and not isinstance(found, self._nothing):
+                self.is_missing = False
+                recompose_all()  # so that calls do not look for it any more
         return not self.is_missing
 
 

@@ -108,9 +108,10 @@ class Tracing:
             one = one.outer
         return False
 
-    def contexts_of(self, info: PipelineInfo) -> Contexts:
-        """Return the contexts of a pipeline."""
-        return Contexts(_Calls(self, info), _Attempts(info))
+    def contexts_of(self, info: PipelineInfo) -> Contexts | None:
+        """Return the contexts of a pipeline; None if there will be no spans."""
+        provider = self.provider
+        return None if provider.never else Contexts(_Calls(self, info), _Attempts(info), provider)
 
     def listen(self, event: Event) -> None:
         """Add an event to the span of the call that it happened in."""
@@ -128,13 +129,10 @@ class _Calls(ContextGate):
     def __init__(self, tracing: Tracing, info: PipelineInfo) -> None:
         super().__init__()
         self._tracing = tracing
-        self._provider = tracing.provider
         self._info = info
 
     def enter(self, call: RunningCall) -> CallSpan | None:
         """Start the span, and make it the current one; return None where nothing is traced."""
-        if self._provider.is_missing and not self._provider.look():
-            return None
         info = self._info
         try:
             before = context.get_current()
