@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from resilience import CircuitBreaker, Pipeline, Retry, backoff
@@ -22,6 +23,7 @@ from tests.opentelemetry.telemetry import Telemetry
 from tests.support.functions import Failing, down
 from tests.support.interpreter import run_python
 from tests.support.policies import Instead
+from tests.support.threads import in_threads
 
 
 def in_force() -> tuple[int, int, int]:
@@ -74,11 +76,62 @@ def test_pipelines_made_before_and_after(providers: Telemetry) -> None:
     assert found == ["before", "after"]
 
 
+def test_providers_in_turn(providers: Telemetry) -> None:
+    pipeline = Pipeline[Any](name="in turn")
+    others = Telemetry()
+    for telemetry in (providers, others, providers):
+        instrument(telemetry.tracer_provider, telemetry.meter_provider)
+        pipeline.call(int)
+        uninstrument()
+
+    counts = [
+        telemetry.value("resilience_calls", pipeline="in turn", outcome="ok") for telemetry in (providers, others)
+    ]
+    assert (len(providers.spans()), len(others.spans())) == (2, 1)
+    assert counts == [2, 1]
+    others.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("frequent_switches")
+def test_instrument_and_uninstrument_while_calls_run(providers: Telemetry) -> None:
+    pipeline, over = Pipeline[Any](Retry(2, wait=backoff.none()), name="switched", budget=None), threading.Event()
+    started: list[int] = []
+
+    class Counting(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            started.append(1)
+
+    providers.tracer_provider.add_span_processor(Counting())
+
+    def work() -> int:
+        made = 0
+        while not over.is_set():
+            assert pipeline.call(Failing(1)) == "fine"
+            made += 1
+        return made
+
+    def switch() -> int:
+        try:
+            for _ in range(30):
+                instrument(providers.tracer_provider, providers.meter_provider)
+                pipeline.call(int)
+                uninstrument()
+        finally:
+            over.set()
+        return 30
+
+    made = sum(in_threads(4, lambda index: work() if index else switch()))
+
+    assert 30 <= len(started) == len(providers.spans()) <= made
+    uninstrument()
+
+
 GLOBAL = """
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 import resilience
