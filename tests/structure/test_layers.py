@@ -88,6 +88,7 @@ DOORS = {
         "_call.running_call",
         "_pipeline.engine",
         "_pipeline.observers",
+        "_util.clock",
         "_util.exports",
         "_util.extras",
         "_util.finalizers",

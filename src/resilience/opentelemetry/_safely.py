@@ -23,17 +23,21 @@ def failed(what: str, hook: object, error: Exception, pipeline: str) -> None:
     hook_failed(what, hook, error)
 
 
+def has_interrupted() -> bool:
+    """Return whether what runs may have interrupted code of this thread that holds locks of OpenTelemetry."""
+    return thread_state.finalizing or is_owned(thread_state.exporting) or inside_state()
+
+
 def outside_finalizers(function: Callable[[], object]) -> None:
     """Call a function that writes to OpenTelemetry, whose SDK takes locks that are not ours, and not reentrant.
 
     A finalizer or a signal handler may have interrupted code of this thread that holds them. So inside a finalizer, and
     inside another such function, it is left to the next call or to the end of that function.
     """
-    exporting = thread_state.exporting
-    if thread_state.finalizing or is_owned(exporting) or inside_state():
+    if has_interrupted():
         run_later(function)
         return
-    with exporting:
+    with thread_state.exporting:
         function()
     if pending:
         run_pending()

@@ -13,6 +13,7 @@ from resilience._call.call import PipelineInfo
 from resilience._call.generator_call import AnyGeneratorCall, Head
 from resilience._call.running_call import RunningCall
 from resilience._pipeline.observers import ContextGate, Contexts
+from resilience._util.clock import clock
 from resilience._util.label_values import label_text
 from resilience.errors import LateResult
 from resilience.events import Event, Outcome
@@ -20,7 +21,7 @@ from resilience.events._types import type_name
 from resilience.opentelemetry._generators import guard_items
 from resilience.opentelemetry._providers import tracer_provider
 from resilience.opentelemetry._resend_count import ATTEMPT, Attempt, resends_in
-from resilience.opentelemetry._safely import failed, outside_finalizers
+from resilience.opentelemetry._safely import failed, has_interrupted, outside_finalizers
 from resilience.opentelemetry._span_events import EVENTS, attributes_of
 
 _CALL: Final = context.create_key("resilience-call")
@@ -46,7 +47,18 @@ class CallSpan:
         has_ended: whether the span has ended.
     """
 
-    __slots__ = ("_attempts", "_call", "_calls_made", "before", "has_ended", "info", "outer", "resends", "span")
+    __slots__ = (
+        "_attempts",
+        "_call",
+        "_calls_made",
+        "_started",
+        "before",
+        "has_ended",
+        "info",
+        "outer",
+        "resends",
+        "span",
+    )
 
     def __init__(self, span: Span, info: PipelineInfo, before: Context, call: RunningCall) -> None:
         self.span = span
@@ -59,6 +71,15 @@ class CallSpan:
         self._call: RunningCall | None = call
         self._calls_made = call.calls_made
         self._attempts = 0
+        self._started = clock.monotonic()
+
+    def time_of_end(self) -> int | None:
+        """Return the present time in nanoseconds since the epoch, by the time when the span was started.
+
+        None where the span does not tell that; those of the SDK do.
+        """
+        started: int | None = getattr(self.span, "start_time", None)
+        return None if started is None else started + round((clock.monotonic() - self._started) * 1e9)
 
     @property
     def attempts(self) -> int:
@@ -168,17 +189,18 @@ class _Calls(ContextGate):
         if outcome in _ERRORS and isinstance(error, Exception):
             attributes["error.type"] = "timeout" if isinstance(error, LateResult) else label_text(type_name(error))
         token.forget_call()
-        outside_finalizers(functools.partial(self._end, token, attributes))
+        at = token.time_of_end() if has_interrupted() else None  # it is written later
+        outside_finalizers(functools.partial(self._end, token, attributes, at))
 
-    def _end(self, token: CallSpan, attributes: dict[str, Any]) -> None:
-        """End the span with these attributes."""
+    def _end(self, token: CallSpan, attributes: dict[str, Any], at: int | None) -> None:
+        """End the span with these attributes, at a time in nanoseconds since the epoch; None for now."""
         token.has_ended = True
         try:
             if token.span.is_recording():
                 token.span.set_attributes(attributes)
                 if "error.type" in attributes:
                     token.span.set_status(Status(StatusCode.ERROR))
-            token.span.end()
+            token.span.end(at)
         except Exception as error:
             failed("tracing", self.ended, error, self._info.name)
 
