@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from resilience._util.finalizers import pending, run_later, run_pending
@@ -35,7 +36,7 @@ def outside_finalizers(function: Callable[[], object]) -> None:
     inside another such function, it is left to the next call or to the end of that function.
     """
     if has_interrupted():
-        run_later(function)
+        run_later(functools.partial(outside_finalizers, function))  # it may be too early then, too
         return
     with thread_state.exporting:
         function()
