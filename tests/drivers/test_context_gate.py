@@ -51,7 +51,8 @@ class Tracer:
         self.enters = enters
 
     def contexts_of(self, info: PipelineInfo) -> Contexts:
-        return Contexts(*(Entering(place, self.notes, enters=self.enters) for place in ("call", "attempt")))
+        call, attempt = (Entering(place, self.notes, enters=self.enters) for place in ("call", "attempt"))
+        return Contexts(call, attempt)
 
 
 @pytest.fixture

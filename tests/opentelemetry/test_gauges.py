@@ -109,7 +109,10 @@ def test_a_partition_is_added_up(telemetry: Telemetry) -> None:
 def test_the_slowest_attempts_as_a_share_of_their_timeout(telemetry: Telemetry) -> None:
     pipeline = Pipeline[Any](Timeout(10), Retry(2), Timeout(2), name="slow")
     with virtual_time() as clock:
-        for seconds in [0.1] * 9 + [1.5]:
+        for seconds in [0.1] * 98 + [1.5]:
+            pipeline.call(clock.advance, seconds)
+        assert telemetry.value("resilience_attempt_timeout_ratio", pipeline="slow") is None
+        for seconds in [0.1] * 50 + [1.5]:
             pipeline.call(clock.advance, seconds)
         ratio = telemetry.value("resilience_attempt_timeout_ratio", pipeline="slow")
 
@@ -120,7 +123,8 @@ def test_errors_of_listeners_repetitions_by_sdks_and_the_version(
     telemetry: Telemetry, nothing_logged_yet: None
 ) -> None:
     pipeline = Pipeline[Any](name="heard")
-    pipeline.engine.info.foreign_retries += 2
+    for _ in range(2):
+        pipeline.engine.info.count_foreign_retry()
 
     def broken(event: object) -> None:
         raise AppError
@@ -128,8 +132,12 @@ def test_errors_of_listeners_repetitions_by_sdks_and_the_version(
     before = telemetry.value("resilience_listener_errors", pipeline="heard") or 0
     with subscribe(broken, events=(CallEnded,)):
         pipeline.call(int)
+        Pipeline[Any]().call(int)
+    del pipeline
+    gc.collect()  # counters stay
 
     assert telemetry.value("resilience_listener_errors", pipeline="heard") == before + 1
+    assert telemetry.value("resilience_listener_errors", pipeline="") is None
     assert telemetry.value("resilience_foreign_retries", pipeline="heard") == 2
     assert telemetry.value("resilience_build_info", version=version("resilience-client")) == 1
 
@@ -176,6 +184,18 @@ def test_policies_that_are_off_and_nested_ones(telemetry: Telemetry) -> None:
     assert outer.name
     assert found[frozenset({"pipeline": "inside", "policy": "bulkhead"}.items())] == 5
     assert frozenset({"pipeline": "outside", "policy": "bulkhead"}.items()) not in found
+
+
+def test_a_state_that_cannot_be_read_is_left_out(telemetry: Telemetry, nothing_logged_yet: None) -> None:
+    class Broken(Bulkhead):
+        def snapshot(self) -> dict[str, Any]:
+            raise AppError
+
+    pipeline = Pipeline[Any](Broken(3), Bulkhead(2, name="other"), name="half_broken")
+    found = telemetry.metrics()["resilience_bulkhead_limit"]
+
+    assert pipeline.name
+    assert _of("half_broken", found) == {_key("half_broken", "other"): 2}
 
 
 def test_there_are_none_after_uninstrument_and_again_after_instrument(telemetry: Telemetry) -> None:

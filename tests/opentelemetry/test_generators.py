@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from opentelemetry import trace
 
@@ -142,6 +144,52 @@ def test_a_step_that_is_dropped_in_another_context(telemetry: Telemetry, pipelin
 
     (whole,) = [span for span in telemetry.spans() if "items" in span.name]
     assert attributes(whole)["resilience.outcome"] == "abandoned"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(("ending", "outcome"), [("exhausted", "ok"), ("closed", "ok"), ("failed", "failed")])
+def test_the_end_of_an_async_generator(
+    telemetry: Telemetry, pipeline: Pipeline[Any], backend: str, ending: str, outcome: str
+) -> None:
+    @pipeline
+    async def items() -> AsyncGenerator[int]:
+        yield 1
+        await anyio.lowlevel.checkpoint()
+        if ending == "failed":
+            raise ConnectionError
+        yield 2
+
+    async def main() -> None:
+        async with aclosing(items()) as generator:
+            with suppress(ConnectionError):
+                async for _ in generator:
+                    assert nothing_is_current()
+                    assert telemetry.spans() == []
+                    if ending == "closed":
+                        break
+
+    anyio.run(main, backend=backend)
+
+    (whole,) = telemetry.spans()
+    assert attributes(whole)["resilience.outcome"] == outcome
+    assert telemetry.value("resilience_calls", pipeline=pipeline.name, outcome=outcome) == 1
+    assert telemetry.value("resilience_attempts", pipeline=pipeline.name, outcome=outcome) == 1
+
+
+def test_a_plain_generator_that_is_dropped(telemetry: Telemetry, pipeline: Pipeline[Any]) -> None:
+    @pipeline
+    def items() -> Generator[int]:
+        yield 1
+        yield 2
+
+    generator = items()
+    next(generator)
+    del generator
+    gc.collect()
+    Pipeline[Any]().call(int)
+
+    assert len(telemetry.spans()) == 2
+    assert nothing_is_current()
 
 
 def test_a_generator_without_items(telemetry: Telemetry, pipeline: Pipeline[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resilience import Bulkhead, CombinedRateLimit, Partition, Pipeline, RateLimit, Retry, Timeout
-from resilience.opentelemetry._live_policies import attempt_timeout, members_of, waits_for_rate
+from resilience.opentelemetry._live_policies import attempt_timeout, members_of, rate_limits
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from resilience.opentelemetry._live_policies import attempt_timeout, members_of,
         ([Retry()], None),
         ([Timeout(2)], 2.0),
         ([Timeout(2), Timeout(1)], 1.0),
-        ([Timeout(2), Retry()], None),
+        ([Timeout(2), Retry()], 2.0),
         ([Timeout(2), Retry(), Timeout(1)], 1.0),
         ([Timeout(2), Pipeline[Any](Retry(), Timeout(1))], 1.0),
         ([Retry(), Timeout(1, mode="off")], None),
@@ -30,21 +30,21 @@ def test_the_timeout_of_attempts(policies: list[Any], seconds: float | None) -> 
     assert attempt_timeout(Pipeline[Any](*policies).engine.info) == seconds
 
 
-def test_which_waits_are_for_a_rate_limit() -> None:
+def test_which_policies_are_rate_limits() -> None:
     combined: CombinedRateLimit = RateLimit.all_of(RateLimit(5, name="second"), RateLimit(100, per=60, name="minute"))
-    pipelines = [
-        Pipeline[Any](RateLimit(5), Bulkhead(1, queue=1, max_wait=1.0), name="rates of one"),
-        Pipeline[Any](combined, name="rates of two"),
-        Pipeline[Any](Partition(lambda: RateLimit(5)), name="rates of many"),
-    ]
+    pipeline = Pipeline[Any](
+        RateLimit(5),
+        Bulkhead(1, queue=1, max_wait=1.0),
+        combined,
+        Partition(lambda: RateLimit(5), name="by target"),
+        Partition(lambda: Bulkhead(5), name="others by target"),
+    )
 
-    assert len(pipelines) == 3
-    assert waits_for_rate("rates of one", "rate_limit")
-    assert not waits_for_rate("rates of one", "bulkhead")
-    assert not waits_for_rate("rates of none", "rate_limit")
-    assert waits_for_rate("rates of two", "second")
-    assert waits_for_rate("rates of two", "minute")
-    assert waits_for_rate("rates of many", "rate_limit")
+    assert list(rate_limits(pipeline.engine.info)) == ["rate_limit", *combined_names(pipeline, combined), "by target"]
+
+
+def combined_names(pipeline: Pipeline[Any], policy: object) -> list[str]:
+    return [pipeline.engine.info.name_of(policy)]
 
 
 def test_the_members_of_a_partition() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import Counter, MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from resilience import (
     Allowlist,
@@ -24,7 +27,9 @@ from resilience import (
     Timeout,
     backoff,
 )
+from resilience._util.label_values import LONGEST, OVERFLOW
 from resilience.events._delivery import listener_errors
+from resilience.opentelemetry import instrument, uninstrument
 from resilience.testing import virtual_time
 from tests.opentelemetry.telemetry import Telemetry
 from tests.support.functions import Failing, down, hang, raising
@@ -221,3 +226,60 @@ def test_an_instrument_that_raises_changes_no_outcome_and_is_counted(
     assert asyncio.run(Pipeline[Any](Retry(2, wait=NOW), name="fragile").acall(int)) == 0
 
     assert listener_errors.totals()["fragile"] >= before + 4
+
+
+def test_no_pipeline_is_kept_alive(telemetry: Telemetry) -> None:
+    pipeline = Pipeline[Any](Retry(2, wait=NOW), Bulkhead(3), name="short")
+    pipeline.call(Failing(1))
+    kept = weakref.ref(pipeline.engine.info)
+    del pipeline
+    gc.collect()
+
+    assert kept() is None
+    assert telemetry.value("resilience_calls", pipeline="short", outcome="ok") == 1
+
+
+def test_names_are_bounded_in_number_and_length(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resilience.opentelemetry._metrics.MOST_NAMES", 2)
+    uninstrument()
+    provider = MeterProvider([reader := InMemoryMetricReader()], shutdown_on_exit=False)
+    instrument(telemetry.tracer_provider, provider)
+    for name in ("first", "cut" * 4000, "third", "\ud800"):
+        Pipeline[Any](name=name).call(int)
+
+    data: Any = reader.get_metrics_data()
+    provider.shutdown()
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    (calls,) = [one.data.data_points for one in metrics if one.name == "resilience_calls"]
+    assert {point.attributes["pipeline"]: point.value for point in calls} == {
+        "first": 1,
+        ("cut" * 4000)[:LONGEST]: 1,
+        OVERFLOW: 2,
+    }
+
+
+def test_calls_in_a_signal_handler_that_interrupts_a_write(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, handled, lock = Pipeline[Any](Retry(1), name="signalled"), list[int](), threading.Lock()
+    add = Counter.add
+
+    def interrupted(*args: Any, **more: Any) -> None:
+        assert lock.acquire(blocking=False), "the lock of the SDK is not reentrant: this would block for ever"
+        try:
+            if not handled:
+                handled.append(1)
+                with suppress(ConnectionError):
+                    pipeline.call(down)  # as the handler
+                pipeline.call(int)  # finds what was deferred
+            add(*args, **more)
+        finally:
+            lock.release()
+
+    monkeypatch.setattr(Counter, "add", interrupted)
+    pipeline.call(int)
+
+    assert telemetry.value("resilience_calls", pipeline="signalled", outcome="ok") == 2
+    assert telemetry.value("resilience_calls", pipeline="signalled", outcome="failed") == 1
+    assert telemetry.value("resilience_retries_refused", pipeline="signalled", reason="attempts") == 1
+    assert len(telemetry.spans()) == 3

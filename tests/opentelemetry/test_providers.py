@@ -33,8 +33,17 @@ def test_the_global_one_is_there_once_it_is_set(find: Any, module: Any, monkeypa
     assert provider.look()  # it can be set only once
 
 
+def test_providers_that_make_nothing_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = trace.NoOpTracerProvider()
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", nothing)
+
+    assert not tracer_provider(nothing).look()
+    assert not tracer_provider(None).look()
+    assert not meter_provider(metrics.NoOpMeterProvider()).look()
+
+
 def test_an_api_that_keeps_it_elsewhere() -> None:
-    assert Awaited(is_given=False, names={}, name="_TRACER_PROVIDER").look()
+    assert Awaited(given=None, nothing=trace.NoOpTracerProvider, names={}, name="_TRACER_PROVIDER").look()
 
 
 def test_one_that_the_environment_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import Any
 
 import pytest
@@ -63,11 +64,15 @@ def test_spans_and_numbers_of_what_was_dropped_come_outside_of_its_finalizer(
     gate.left.clear()
     gc.collect()
     assert watching.ended == []
+    dropped = time.time_ns()
 
     Pipeline[Any](name="next").call(str)
 
     assert watching.ended == [("dropped", False), ("str", False)]
     assert counted == [False] * 4
+    (ending, *_) = [span.end_time for span in telemetry.spans()]
+    assert ending is not None
+    assert ending <= dropped  # although it is written later
 
 
 def test_what_is_raised_is_counted_each_time_and_logged_once(

@@ -23,6 +23,7 @@ from resilience import (
     Timeout,
     backoff,
 )
+from resilience._util import log_once
 from resilience.events import Event, Rejected, RejectReason, RetryScheduled
 from resilience.opentelemetry._span_events import EVENTS, attributes_of
 from resilience.testing import virtual_time
@@ -108,6 +109,28 @@ def test_a_breaker_that_is_changed_elsewhere_is_not_told(telemetry: Telemetry) -
     assert events(telemetry.span("call")) == []
 
 
+def test_a_breaker_that_a_call_isolates_and_closes_by_hand(telemetry: Telemetry) -> None:
+    pipeline = Pipeline[Any](CircuitBreaker(), name="by_hand")
+    breaker = pipeline.get(CircuitBreaker)
+
+    def switch() -> None:
+        breaker.isolate()
+        breaker.close()
+
+    breaker.isolate()  # outside of a call: in no span, and counted
+    breaker.close()
+    pipeline.call(switch)
+
+    changes = [told for name, told in events(telemetry.span("switch")) if name == "resilience.breaker_change"]
+    assert [(told["resilience.state"], told["resilience.manual"]) for told in changes] == [
+        ("isolated", True),
+        ("closed", True),
+    ]
+    labels = {"pipeline": "by_hand", "policy": "breaker"}
+    assert telemetry.value("resilience_circuit_breaker_transitions", to="isolated", **labels) == 2
+    assert telemetry.value("resilience_circuit_breaker_transitions", to="closed", **labels) == 2
+
+
 def test_what_a_call_has_left_running_belongs_to_the_call_around_it(telemetry: Telemetry) -> None:
     pipeline = Pipeline[Any](CircuitBreaker(), name="quotes")
 
@@ -178,6 +201,24 @@ def test_a_hedge_in_tasks(telemetry: Telemetry) -> None:
     assert told(telemetry, "work", "resilience.hedge_end")["resilience.result"] == "won"
 
 
+def test_a_hedge_that_has_lost(telemetry: Telemetry) -> None:
+    calls: list[int] = []
+
+    async def work() -> int:
+        number = len(calls)
+        calls.append(number)
+        await asyncio.sleep(3 if number else 2)
+        return number
+
+    pipeline = Pipeline[Any](Hedge(after=1.0), name="lost").bind(idempotent=True)
+    with virtual_time():
+        assert asyncio.run(pipeline.acall(work)) == 0
+
+    assert calls == [0, 1]
+    assert told(telemetry, "work", "resilience.hedge_end")["resilience.result"] == "lost"
+    assert telemetry.value("resilience_attempts", pipeline="lost", outcome="abandoned") == 1
+
+
 @pytest.mark.slow
 def test_a_hedge_in_threads(telemetry: Telemetry) -> None:
     first = threading.Event()
@@ -209,6 +250,20 @@ def test_the_key_of_a_partition_is_not_told(telemetry: Telemetry) -> None:
     rejection = told(telemetry, "inner", "resilience.rejection")
     assert rejection["resilience.policy"] == "bulkhead"
     assert "tenant-secret" not in repr([(span.attributes, events(span)) for span in telemetry.spans()])
+
+
+def test_names_that_cannot_be_encoded_do_not_spoil_an_export(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_once.logger, "disabled", True)
+    pipeline = Pipeline[Any](Retry(2, wait=backoff.none(), name="\ud800"), name="\udc80")
+    with suppress(ConnectionError):
+        pipeline.bind(operation="\udfff" * 10_000).call(down)
+
+    (span,) = telemetry.spans()
+    assert span.name == "?" * 200
+    assert span.to_json(indent=None).encode()
+    assert "\\ud" not in span.to_json()
 
 
 def test_attributes_without_a_value_are_left_out() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from opentelemetry import context, trace
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -468,7 +469,7 @@ class TestWithoutAProvider:
         assert len(span.events) == 1
 
     def test_after_uninstrument_the_chain_is_what_it_was(self, providers: Telemetry) -> None:
-        pipeline = Pipeline[Any](CircuitBreaker(), Bulkhead(1))
+        pipeline = Pipeline[Any](CircuitBreaker(), Bulkhead(1), name="restored")
 
         def depth() -> list[str]:
             pipeline.call(int)
@@ -481,6 +482,11 @@ class TestWithoutAProvider:
             return found
 
         before = depth()
+        instrument(trace.NoOpTracerProvider(), NoOpMeterProvider())
+        try:
+            assert depth() == before
+        finally:
+            uninstrument()
         instrument(providers.tracer_provider, providers.meter_provider)
         try:
             during = depth()

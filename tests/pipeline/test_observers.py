@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from resilience import Pipeline, Retry, backoff
-from resilience._pipeline.observers import install, installed, uninstall
+from resilience._call.call import PipelineInfo
+from resilience._pipeline.observers import Meters, install, installed, uninstall
 from resilience.events import AttemptEnded, CallEnded
 from resilience.testing import Recorder
 from tests.support.functions import Flaky
@@ -50,6 +51,41 @@ def test_uninstalling_twice_or_what_was_not_installed_changes_nothing() -> None:
         uninstall(tally)
 
     assert tally.outcomes == ["ok"]
+
+
+class Late:
+    """Is there after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.is_missing = True
+        self.looks = looks
+
+    def look(self) -> bool:
+        self.looks -= 1
+        self.is_missing = self.looks > 0
+        return not self.is_missing
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_calls_pass_by_meters_until_what_they_need_is_there(is_async: bool) -> None:
+    late, tally = Late(looks=3), Tally()
+
+    class Needing(Tally):
+        def meters_of(self, info: PipelineInfo) -> Meters | None:
+            meters = tally.meters_of(info)
+            return None if meters is None else meters._replace(needs=late)
+
+    pipeline = Pipeline(Retry(2, wait=backoff.none()))
+    with measured():
+        needing = Needing()
+        install(needing)
+        for _ in range(4):
+            asyncio.run(pipeline.acall(Flaky())) if is_async else pipeline.call(Flaky())
+        uninstall(needing)
+
+    assert tally.outcomes == ["ok", "ok"]
+    assert sorted(tally.outcomes_of_attempts) == ["failed", "failed", "ok", "ok"]
+    assert late.looks == 0
 
 
 def test_metrics_may_leave_a_pipeline_out() -> None:

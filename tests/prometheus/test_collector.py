@@ -103,6 +103,16 @@ class TestNames:
 
             assert found.all("resilience_calls_total", outcome="ok") == {(name,): 1}
 
+    def test_names_that_cannot_be_encoded_or_are_long_do_not_spoil_the_page(self) -> None:
+        key = "tenant \udc80"
+        pipeline = Pipeline(Partition(CircuitBreaker), CircuitBreaker(name="\ud800"), name="cut" * 4000)
+        with exposed(pipelines=[pipeline], key_labels=True) as found:
+            pipeline.bind(target=key).call(int)
+
+            assert len(found.text()) < 60_000
+            (value,) = found.all("resilience_calls_total", outcome="ok").values()
+            assert value == 1
+
 
 class TestVersion:
     def test_is_that_of_the_distribution(self) -> None:

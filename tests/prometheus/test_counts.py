@@ -300,6 +300,23 @@ def test_an_event_that_a_finalizer_publishes_is_counted_by_the_next_scrape() -> 
 
 
 @pytest.mark.usefixtures("frequent_switches")
+def test_a_signal_handler_that_counts_in_the_middle_of_a_count() -> None:
+    counts, handled = OwnCounts(), list[Any]()
+
+    class Interrupted(dict[Any, float]):
+        def get(self, values: Any, default: Any = None) -> Any:
+            found = super().get(values, default)
+            if values not in handled:
+                handled.append(values)
+                counts.add(FALLBACKS, ("one",))  # as a handler that makes a call
+            return found
+
+    counts._values[FALLBACKS] = Interrupted()
+    counts.add(FALLBACKS, ("one",))
+
+    assert counts.read()[FALLBACKS] == {("one",): 2.0}
+
+
 def test_threads_lose_no_event() -> None:
     counts = OwnCounts()
 

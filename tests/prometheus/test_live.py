@@ -135,6 +135,18 @@ class TestNames:
             assert found.all(LIMIT, pipeline=name) == {}
             assert found.value("resilience_calls_total", pipeline=name, outcome="ok") == 1
 
+    def test_policies_that_are_off_have_none(self) -> None:
+        policies = Bulkhead(3), CircuitBreaker(), Retry()
+        pipeline = Pipeline(*policies, name="switched_off")
+        with exposed() as found:
+            assert found.all(LIMIT, pipeline="switched_off") == {("bulkhead",): 3}
+            for one in policies:
+                one.update(mode="off")
+            pipeline.call(int)
+            assert found.all(LIMIT, pipeline="switched_off") == {}
+            assert found.all(STATE, pipeline="switched_off") == {}
+            assert found.all("resilience_retry_budget_tokens", pipeline="switched_off") == {}
+
     def test_a_nested_pipeline_is_there_by_its_own_name(self) -> None:
         outer = Pipeline(Retry(), Pipeline(Bulkhead(3), name="nested_limit"), name="around_it")
         with exposed() as found:

@@ -238,11 +238,12 @@ shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 def work(index):
     print(pipeline.call(int), pipeline.call(Failing(1)))
+    print(Pipeline(name="made after it").call(int))
 
 wait_for(in_children(1, work))
 """,
     )
-    assert printed == ["0 fine"]
+    assert printed == ["0 fine", "0"]
 
 
 def test_a_stream_that_the_collector_ends_while_a_count_is_written_waits(tmp_path: Path) -> None:
@@ -310,3 +311,80 @@ print(value("resilience_calls_total", outcome="ok", pipeline="busy_fork") > 20)
 """,
     )
     assert printed == ["True"]
+
+
+def test_a_fork_waits_until_the_counts_of_a_pipeline_are_made(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path,
+        """
+import signal
+from prometheus_client import Counter
+
+pipeline = Pipeline(name="made_while_forking")
+metrics = PrometheusMetrics()
+forked, may_fork, make = threading.Event(), threading.Event(), Counter._metric_init
+
+def slow(self):  # prometheus_client holds a lock meanwhile
+    make(self)
+    if not forked.is_set() and threading.current_thread() is not threading.main_thread():
+        may_fork.set()
+        forked.wait(0.2)
+
+def work(index):
+    signal.alarm(10)
+    pipeline.call(int)
+    print("called")
+
+Counter._metric_init = slow
+thread = threading.Thread(target=pipeline.call, args=(int,))
+thread.start()
+may_fork.wait()
+children = in_children(1, work)
+forked.set()
+thread.join()
+wait_for(children)
+print(value("resilience_calls_total", outcome="ok", pipeline="made_while_forking"))
+""",
+    )
+    assert printed == ["called", "2.0"]
+
+
+def test_calls_in_a_signal_handler_that_interrupts_a_write(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path,
+        """
+import signal
+from prometheus_client import values
+
+pipeline = Pipeline(Retry(2, wait=backoff.none()), name="signalled")
+other = Pipeline(name="first called by the handler")
+metrics = PrometheusMetrics()
+pipeline.call(int)
+inc = values.ValueClass.inc
+(lock,) = [cell.cell_contents for cell in inc.__closure__ if hasattr(cell.cell_contents, "acquire")]
+
+def interrupted(self, amount):
+    values.ValueClass.inc = inc
+    with lock:
+        signal.raise_signal(signal.SIGUSR1)
+    inc(self, amount)
+
+def handle(number, frame):
+    pipeline.call(int)
+    with suppress(ConnectionError):
+        pipeline.call(down)
+    other.call(int)
+
+signal.signal(signal.SIGUSR1, handle)
+signal.alarm(20)
+values.ValueClass.inc = interrupted
+pipeline.call(int)
+pipeline.call(int)
+print(value("resilience_calls_total", outcome="ok", pipeline="signalled"))
+print(value("resilience_calls_total", outcome="failed", pipeline="signalled"))
+print(value("resilience_retries_refused_total", reason="attempts", pipeline="signalled"))
+print(value("resilience_call_duration_seconds_count", pipeline="signalled"))
+print(value("resilience_calls_total", outcome="ok", pipeline="first called by the handler"))
+""",
+    )
+    assert printed == ["4.0", "1.0", "1.0", "5.0", "1.0"]

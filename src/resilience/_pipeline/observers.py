@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from resilience._call.call import PipelineInfo
+from resilience._call.running_call import RunningCall
 from resilience._drivers.context_gate import ContextGate as ContextGate
 from resilience._drivers.drivers import Drivers, Step
 from resilience._drivers.event_gate import EventGate
@@ -17,11 +18,26 @@ from resilience.events._bus import everywhere
 from resilience.events._types import AttemptEnded, Event
 
 
+class Awaited(Protocol):
+    """What is not there yet: until it is, calls pass by the gates that need it.
+
+    Attributes:
+        is_missing: whether it was not there when it was looked for the last time.
+    """
+
+    is_missing: bool
+
+    def look(self) -> bool:
+        """Return whether it is there; asked once for each call while it is missing."""
+        ...
+
+
 class Meters(NamedTuple):
-    """The gates that count the calls and the attempts of one pipeline."""
+    """The gates that count the calls and the attempts of one pipeline; `needs` is None if they need nothing."""
 
     calls: MeterGate
     attempts: MeterGate
+    needs: Awaited | None = None
 
 
 class Metrics(Protocol):
@@ -33,17 +49,18 @@ class Metrics(Protocol):
 
 
 class Contexts(NamedTuple):
-    """The gates that make the calls and the attempts of one pipeline in contexts."""
+    """The gates that make the calls and attempts of one pipeline in contexts; `needs` is None if they need nothing."""
 
     calls: ContextGate
     attempts: ContextGate
+    needs: Awaited | None = None
 
 
 class Tracing(Protocol):
     """What follows calls through contexts."""
 
-    def contexts_of(self, info: PipelineInfo) -> Contexts:
-        """Return the contexts of a pipeline."""
+    def contexts_of(self, info: PipelineInfo) -> Contexts | None:
+        """Return the contexts of a pipeline; None if its calls are not followed."""
         ...
 
 
@@ -79,23 +96,23 @@ def _change(change: Callable[[tuple[Metrics, ...]], tuple[Metrics, ...]]) -> Non
                 changed = True
         if pending:
             run_pending()
-    _recompose()
+    recompose_all()
 
 
 def install_tracing(tracing: Tracing) -> None:
     """Follow the calls of all pipelines, also of those that are made later."""
     installed.tracing = (*installed.tracing, tracing)
-    _recompose()
+    recompose_all()
 
 
 def uninstall_tracing(tracing: Tracing) -> None:
     """End what `install_tracing` has begun; calls in flight are followed to their end."""
     installed.tracing = tuple(one for one in installed.tracing if one is not tracing)
-    _recompose()
+    recompose_all()
 
 
-def _recompose() -> None:
-    """Have all chains composed again."""
+def recompose_all() -> None:
+    """Have the chains of all pipelines composed again."""
     for bus in members(everywhere.buses):
         bus.owner.recompose()
 
@@ -116,10 +133,35 @@ def observed(info: PipelineInfo, drivers: Drivers, event: type[Event], step: Ste
         if meters is None:
             continue
         if event is AttemptEnded:
-            step = drivers.meter_attempts(meters.attempts, step)
+            step = _once_there(meters.needs, event, step, drivers.meter_attempts(meters.attempts, step))
         else:
-            step = drivers.meter_calls(meters.calls, step)
+            step = _once_there(meters.needs, event, step, drivers.meter_calls(meters.calls, step))
     for tracing in installed.tracing:
         contexts = tracing.contexts_of(info)
-        step = drivers.in_context(contexts.attempts if event is AttemptEnded else contexts.calls, step)
+        if contexts is not None:
+            gate = contexts.attempts if event is AttemptEnded else contexts.calls
+            step = _once_there(contexts.needs, event, step, drivers.in_context(gate, step))
     return step
+
+
+def _once_there(needs: Awaited | None, event: type[Event], without: Step, step: Step) -> Step:
+    """Return a step, or one that takes it once what it needs is there, and another one until then.
+
+    That serves both families of drivers: it returns what the step returns, which may be an awaitable.
+
+    Args:
+        needs: what the step needs; None for nothing.
+        event: AttemptEnded or CallEnded. The attempts of a call look for nothing again.
+        without: the step without the gate.
+        step: the step with the gate.
+    """
+    if needs is None or not needs.is_missing:
+        return step
+
+    def either_call(call: RunningCall) -> Any:
+        return (without if needs.is_missing and not needs.look() else step)(call)
+
+    def either_attempt(call: RunningCall) -> Any:
+        return (without if needs.is_missing else step)(call)
+
+    return either_attempt if event is AttemptEnded else either_call

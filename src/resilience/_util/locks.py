@@ -76,7 +76,8 @@ inside_state: Callable[[], bool] = attrgetter("_is_owned")(state_lock)
 _locks: set[ReferenceType[Any]] = set()
 """The locks of `new_lock`; a WeakSet would take several times as long to look through."""
 _referent: Callable[[ReferenceType[Any]], Any] = methodcaller("__call__")
-_is_owned: Callable[[Any], bool] = methodcaller("_is_owned")
+is_owned: Callable[[Any], bool] = methodcaller("_is_owned")
+"""Return whether this thread holds a lock of `make_lock` or `new_lock`."""
 _reinitialize: Callable[[Any], object] = methodcaller("_at_fork_reinit")
 
 
@@ -100,10 +101,14 @@ class _ThreadState(threading.local):
         finalizing: whether a finalizer of the library runs. It may have interrupted any code, so no callback of the
             user may be called.
         settling: whether `run_pending` runs in this thread.
+        exporting: held while code of a telemetry library runs in this thread, which may hold locks of its own.
     """
 
     finalizing = False
     settling = False
+
+    def __init__(self) -> None:
+        self.exporting = make_lock()
 
 
 thread_state = _ThreadState()
@@ -117,7 +122,7 @@ def run_in_thread(function: Callable[[], object]) -> None:
 
 def holds_any_lock() -> bool:
     """Return whether this thread holds a lock of the library or of a policy."""
-    return inside_state() or any(map(_is_owned, _living_locks()))
+    return inside_state() or any(map(is_owned, _living_locks()))
 
 
 def _living_locks() -> list[Any]:
@@ -136,7 +141,7 @@ def members(collection: Iterable[T]) -> list[T]:
 def _release_in_child() -> None:
     """Release the locks that other threads of the parent held; those of the forking thread stay held."""
     for lock in (state_lock, *_living_locks()):
-        if not _is_owned(lock):
+        if not is_owned(lock):
             _reinitialize(lock)
 
 

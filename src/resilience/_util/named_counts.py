@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from resilience._util.finalizers import pending, run_pending
-from resilience._util.locks import new_lock
+from functools import partial
+
+from resilience._util.finalizers import pending, run_later, run_pending
+from resilience._util.locks import is_owned, new_lock
 
 
 class NamedCounts:
@@ -15,6 +17,9 @@ class NamedCounts:
 
     def add(self, name: str) -> None:
         """Count one."""
+        if is_owned(self._lock):  # a signal handler has interrupted it
+            run_later(partial(self.add, name))
+            return
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + 1
         if pending:

@@ -69,7 +69,9 @@ def instrument(
         instruments = _instruments(meter_provider)
         subscriptions = (
             subscribe(tracing.listen, events=tuple(EVENTS), when=tracing.is_active),
-            subscribe(instruments.metrics.listen, events=instruments.metrics.events),
+            subscribe(
+                instruments.metrics.listen, events=instruments.metrics.events, when=instruments.metrics.is_active
+            ),
         )
         instruments.gauges.is_on = True
         install(instruments.metrics)

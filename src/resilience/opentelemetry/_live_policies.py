@@ -51,24 +51,23 @@ def members_of(policy: object) -> list[Any]:
     return list(partition.policies()) if isinstance(policy, Partition) else [policy]
 
 
-def waits_for_rate(pipeline: str, policy: str) -> bool:
-    """Return whether a policy of that name, in a pipeline of that name, is a rate limit or a part of one."""
-    for engine in engines():
-        for name, one in engine.info.policies.items() if engine.info.name == pipeline else ():
-            first = members_of(one)[0]
-            limits = first.limits if isinstance(first, CombinedRateLimit) else ()
-            if isinstance(first, RateLimit | CombinedRateLimit) and policy in (name, *(one.name for one in limits)):
-                return True
-    return False
+def rate_limits(info: PipelineInfo) -> Iterator[str]:
+    """Yield the names of the rate limits of a pipeline, those in a Partition included."""
+    for name, policy in info.policies.items():
+        if isinstance(_sample_of(policy), RateLimit | CombinedRateLimit):
+            yield name
+
+
+def _sample_of(policy: Any) -> object:
+    """Return a policy; for a Partition, one of its policies, which are all made alike."""
+    return policy.overflow if issubclass(type(policy), Partition) else policy
 
 
 def attempt_timeout(info: PipelineInfo) -> float | None:
-    """Return the seconds of the Timeout of attempts: the innermost, inside of a Retry if there is one; else None."""
+    """Return the seconds of the innermost Timeout of a pipeline that is not off; None if there is none."""
     found: float | None = None
     for policy in flattened(info):
-        if isinstance(policy, Retry):
-            found = None
-        elif isinstance(policy, Timeout) and policy.seconds is not None and policy.mode is not Mode.OFF:
+        if isinstance(policy, Timeout) and policy.seconds is not None and policy.mode is not Mode.OFF:
             found = policy.seconds
     return found
 

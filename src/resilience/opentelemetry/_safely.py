@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
-from resilience._util.finalizers import run_later
-from resilience._util.locks import inside_state, thread_state
+from resilience._util.finalizers import pending, run_later, run_pending
+from resilience._util.locks import inside_state, is_owned, thread_state
 from resilience._util.log_once import hook_failed
 from resilience.events._delivery import listener_errors
 
@@ -23,12 +24,29 @@ def failed(what: str, hook: object, error: Exception, pipeline: str) -> None:
     hook_failed(what, hook, error)
 
 
-def outside_finalizers(function: Callable[[], object]) -> None:
-    """Call a function; inside a finalizer leave that to the next call, since the SDK takes locks that are not ours.
+def has_interrupted() -> bool:
+    """Return whether what runs may have interrupted code of this thread that holds locks of OpenTelemetry."""
+    return thread_state.finalizing or is_owned(thread_state.exporting) or inside_state()
 
-    The finalizer may have interrupted code of this thread that holds them.
+
+def outside_finalizers(function: Callable[[], object]) -> None:
+    """Call a function that writes to OpenTelemetry, whose SDK takes locks that are not ours, and not reentrant.
+
+    A finalizer or a signal handler may have interrupted code of this thread that holds them. So inside a finalizer, and
+    inside another such function, it is left to the next call or to the end of that function.
     """
-    if thread_state.finalizing or inside_state():
-        run_later(function)
-    else:
+    if has_interrupted():
+        run_later(functools.partial(outside_finalizers, function))  # it may be too early then, too
+        return
+    with thread_state.exporting:
         function()
+    if pending:
+        run_pending()
+
+
+def safely(what: str, hook: object, pipeline: str, function: Callable[[], object]) -> None:
+    """Call a function; count and log what it raises, as `failed` does, of which these are the parameters."""
+    try:
+        function()
+    except Exception as error:
+        failed(what, hook, error, pipeline)

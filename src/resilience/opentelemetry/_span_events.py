@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from resilience._util.label_values import label_text
 from resilience.events import (
     BreakerChanged,
     Event,
@@ -47,5 +48,5 @@ def attributes_of(event: Event) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Return a value without its enumeration."""
-    return str(value) if isinstance(value, str) else value
+    """Return a value without its enumeration; of a string, one that can be encoded."""
+    return label_text(str(value)) if isinstance(value, str) else value

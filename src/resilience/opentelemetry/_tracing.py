@@ -13,13 +13,15 @@ from resilience._call.call import PipelineInfo
 from resilience._call.generator_call import AnyGeneratorCall, Head
 from resilience._call.running_call import RunningCall
 from resilience._pipeline.observers import ContextGate, Contexts
+from resilience._util.clock import clock
+from resilience._util.label_values import label_text
 from resilience.errors import LateResult
 from resilience.events import Event, Outcome
 from resilience.events._types import type_name
 from resilience.opentelemetry._generators import guard_items
 from resilience.opentelemetry._providers import tracer_provider
 from resilience.opentelemetry._resend_count import ATTEMPT, Attempt, resends_in
-from resilience.opentelemetry._safely import failed, outside_finalizers
+from resilience.opentelemetry._safely import failed, has_interrupted, outside_finalizers
 from resilience.opentelemetry._span_events import EVENTS, attributes_of
 
 _CALL: Final = context.create_key("resilience-call")
@@ -45,7 +47,18 @@ class CallSpan:
         has_ended: whether the span has ended.
     """
 
-    __slots__ = ("_attempts", "_call", "_calls_made", "before", "has_ended", "info", "outer", "resends", "span")
+    __slots__ = (
+        "_attempts",
+        "_call",
+        "_calls_made",
+        "_started",
+        "before",
+        "has_ended",
+        "info",
+        "outer",
+        "resends",
+        "span",
+    )
 
     def __init__(self, span: Span, info: PipelineInfo, before: Context, call: RunningCall) -> None:
         self.span = span
@@ -58,6 +71,15 @@ class CallSpan:
         self._call: RunningCall | None = call
         self._calls_made = call.calls_made
         self._attempts = 0
+        self._started = clock.monotonic()
+
+    def time_of_end(self) -> int | None:
+        """Return the present time in nanoseconds since the epoch, by the time when the span was started.
+
+        None where the span does not tell that; those of the SDK do.
+        """
+        started: int | None = getattr(self.span, "start_time", None)
+        return None if started is None else started + round((clock.monotonic() - self._started) * 1e9)
 
     @property
     def attempts(self) -> int:
@@ -99,12 +121,18 @@ class Tracing:
         return self._tracer
 
     def is_active(self) -> bool:
-        """Return whether there is a TracerProvider."""
-        return self.provider.look()
+        """Return whether a span of a call around is recorded, so that events are built for it."""
+        one = context.get_value(_CALL)
+        while isinstance(one, CallSpan):
+            if one.span.is_recording():
+                return True
+            one = one.outer
+        return False
 
-    def contexts_of(self, info: PipelineInfo) -> Contexts:
-        """Return the contexts of a pipeline."""
-        return Contexts(_Calls(self, info), _Attempts(info))
+    def contexts_of(self, info: PipelineInfo) -> Contexts | None:
+        """Return the contexts of a pipeline; None if there will be no spans."""
+        provider = self.provider
+        return None if provider.never else Contexts(_Calls(self, info), _Attempts(info), provider)
 
     def listen(self, event: Event) -> None:
         """Add an event to the span of the call that it happened in."""
@@ -122,20 +150,17 @@ class _Calls(ContextGate):
     def __init__(self, tracing: Tracing, info: PipelineInfo) -> None:
         super().__init__()
         self._tracing = tracing
-        self._provider = tracing.provider
         self._info = info
 
     def enter(self, call: RunningCall) -> CallSpan | None:
         """Start the span, and make it the current one; return None where nothing is traced."""
-        if self._provider.is_missing and not self._provider.look():
-            return None
         info = self._info
         try:
             before = context.get_current()
             if before.get(_SUPPRESSED):
                 return None
-            operation = call.operation
-            attributes = {"resilience.pipeline": info.name, "resilience.operation": operation}
+            operation = label_text(call.operation)
+            attributes = {"resilience.pipeline": label_text(info.name), "resilience.operation": operation}
             span = self._tracing.tracer.start_span(operation, before, attributes=attributes)
             own = CallSpan(span, info, before, call)
             context.attach(context.set_value(_CALL, own, trace.set_span_in_context(span, before)))
@@ -162,19 +187,20 @@ class _Calls(ContextGate):
         """End the span."""
         attributes: dict[str, Any] = {"resilience.outcome": outcome.value, "resilience.attempts": token.attempts}
         if outcome in _ERRORS and isinstance(error, Exception):
-            attributes["error.type"] = "timeout" if isinstance(error, LateResult) else type_name(error)
+            attributes["error.type"] = "timeout" if isinstance(error, LateResult) else label_text(type_name(error))
         token.forget_call()
-        outside_finalizers(functools.partial(self._end, token, attributes))
+        at = token.time_of_end() if has_interrupted() else None  # it is written later
+        outside_finalizers(functools.partial(self._end, token, attributes, at))
 
-    def _end(self, token: CallSpan, attributes: dict[str, Any]) -> None:
-        """End the span with these attributes."""
+    def _end(self, token: CallSpan, attributes: dict[str, Any], at: int | None) -> None:
+        """End the span with these attributes, at a time in nanoseconds since the epoch; None for now."""
         token.has_ended = True
         try:
             if token.span.is_recording():
                 token.span.set_attributes(attributes)
                 if "error.type" in attributes:
                     token.span.set_status(Status(StatusCode.ERROR))
-            token.span.end()
+            token.span.end(at)
         except Exception as error:
             failed("tracing", self.ended, error, self._info.name)
 

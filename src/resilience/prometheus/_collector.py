@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +14,7 @@ from resilience._call.call import PipelineInfo, foreign_retries
 from resilience._pipeline.observers import Meters
 from resilience._util.clock import FOREVER
 from resilience._util.finalizers import pending, run_pending
+from resilience._util.label_values import OVERFLOW, label_text
 from resilience._util.locks import new_lock
 from resilience.events import TimeoutScope
 from resilience.events._delivery import listener_errors
@@ -36,7 +37,8 @@ from resilience.prometheus._families import (
     RETRY_WAIT,
     Family,
 )
-from resilience.prometheus._labels import OVERFLOW, Labels
+from resilience.prometheus._fork import forget, hold_while_forking
+from resilience.prometheus._labels import Labels
 from resilience.prometheus._live import Gauges, attempt_timeout
 from resilience.prometheus._meters import LEAST_ATTEMPTS, Histogram, NamedMeters
 from resilience.prometheus._selection import Selection
@@ -51,13 +53,16 @@ class OwnMetrics(Collector):
         selection: the pipelines that are measured.
         labels: gives the values of labels.
         bounds: the buckets of the histograms of durations.
+
+    Attributes:
+        lock: held while durations are added up.
     """
 
     def __init__(self, selection: Selection, labels: Labels, bounds: Sequence[float]) -> None:
         self._selection = selection
         self._labels = labels
         self._bounds = bounds
-        self._lock = new_lock()
+        self.lock = new_lock()
         self._meters: dict[str, NamedMeters] = {}
         self._counts = OwnCounts()
 
@@ -68,11 +73,16 @@ class OwnMetrics(Collector):
             ValueError: the registry has metrics of these names.
         """
         registry.register(self)
+        hold_while_forking(self)
 
     def close(self, registry: CollectorRegistry) -> None:
         """Undo `open` and `listen`."""
         self._selection.unsubscribe()
         registry.unregister(self)
+        forget(self)
+
+    def forget(self) -> None:
+        """Take note of a fork: the child goes on counting from what was counted before."""
 
     def listen(self) -> None:
         """Subscribe to the events that are counted."""
@@ -94,7 +104,7 @@ class OwnMetrics(Collector):
         live = self._selection.live()
         for info in live:
             self._named(info)
-        with self._lock:
+        with self.lock:
             named = dict(self._meters)
         if pending:
             run_pending()
@@ -110,8 +120,8 @@ class OwnMetrics(Collector):
         name = self._labels.pipeline(info.name)
         found = self._meters.get(name)
         if found is None:
-            made = NamedMeters(self._lock, self._bounds)
-            with self._lock:
+            made = NamedMeters(self.lock, self._bounds)
+            with self.lock:
                 found = self._meters.setdefault(name, made)
             if pending:
                 run_pending()
@@ -155,7 +165,7 @@ def library_version() -> str:
         return "unknown"
 
 
-def by_label(totals: dict[str, int], known: Iterable[str]) -> Values:
+def by_label(totals: dict[str, int], known: Collection[str]) -> Values:
     """Return counts by the name of pipelines as those by the value of the label; 0 for a known one without a count.
 
     Args:
@@ -164,10 +174,22 @@ def by_label(totals: dict[str, int], known: Iterable[str]) -> Values:
     """
     values: Values = {(name,): 0.0 for name in known}
     for name, count in totals.items():
-        label = (name if (name,) in values else OVERFLOW,)
-        if label in values:
-            values[label] += count
+        label = label_of(name, known)
+        if label is not None:
+            values[label,] += count
     return values
+
+
+def label_of(name: str, known: Collection[str]) -> str | None:
+    """Return the value of the label of a pipeline with a name; None if it is not measured, or has no name.
+
+    Args:
+        name: the name.
+        known: the values of the label.
+    """
+    label = label_text(name)
+    label = label if label in known else OVERFLOW
+    return label if name and label in known else None
 
 
 def timeout_ratios(estimates: dict[str, float | None], live: Iterable[PipelineInfo], labels: Labels) -> Values:

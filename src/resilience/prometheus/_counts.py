@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from resilience._util.finalizers import pending, run_pending
-from resilience._util.locks import new_lock
+from resilience._util.finalizers import pending, run_later, run_pending
+from resilience._util.locks import is_owned, new_lock
 from resilience.events import (
     BreakerChanged,
     CooldownEnded,
@@ -74,6 +75,9 @@ class OwnCounts(Counts):
 
     def add(self, family: Family, values: tuple[str, ...], by: float = 1.0) -> None:
         """Increase a counter."""
+        if is_owned(self._lock):  # a signal handler has interrupted it
+            run_later(partial(self.add, family, values, by))
+            return
         with self._lock:
             found = self._values[family]
             found[values] = found.get(values, 0.0) + by

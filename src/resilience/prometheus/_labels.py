@@ -8,42 +8,15 @@ from typing import Any, Final
 
 from resilience import CombinedRateLimit, Partition, RateLimit
 from resilience._call.call import PipelineInfo
-from resilience._util.finalizers import pending, run_pending
-from resilience._util.locks import new_lock
+from resilience._util.label_values import OVERFLOW, Bounded, label_text
 from resilience._util.redaction import without_credentials
 from resilience.prometheus._families import Family
 
-OVERFLOW: Final = "_overflow"
-"""The value that stands for all values beyond the greatest number, and for the overflow policy of a Partition."""
 MOST_PIPELINES: Final = 1000
 MOST_POLICIES: Final = 1000
 MOST_KEYS: Final = 100
 LONGEST: Final = 100
 """The greatest length of the text of a key."""
-
-
-class Bounded:
-    """Admits the first values, up to a number; all others become OVERFLOW.
-
-    Args:
-        most: the number.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = new_lock()
-        self._admitted = {OVERFLOW, ""}
-
-    def of(self, value: str) -> str:
-        """Return the value, or OVERFLOW."""
-        if value in self._admitted:
-            return value
-        with self._lock:
-            if len(self._admitted) < self._most + 2:
-                self._admitted.add(value)
-        if pending:
-            run_pending()
-        return value if value in self._admitted else OVERFLOW
 
 
 class Labels:
@@ -109,7 +82,7 @@ def key_text(key: object) -> str:
 
     Of other objects it is the name of the type, since their `repr` may contain anything.
     """
-    return _text(key)[:LONGEST]
+    return label_text(_text(key)[:LONGEST])
 
 
 def _text(key: Any) -> str:

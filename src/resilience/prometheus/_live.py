@@ -59,9 +59,11 @@ class Gauges:
         self.values: dict[Family, dict[tuple[str, ...], float]] = {}
 
     def read(self, infos: Iterable[PipelineInfo]) -> None:
-        """Read the policies of pipelines."""
+        """Read the policies of pipelines that are not off."""
         for info in infos:
             for name, policy in info.policies.items():
+                if getattr(policy, "mode", None) is Mode.OFF:
+                    continue
                 place = self._labels.pipeline(info.name), self._labels.policy(name)
                 try:
                     self._read_all(info, place, policy)

@@ -7,11 +7,9 @@ written with each call, and the gauges by a thread once a second, so that those 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
-from weakref import WeakSet
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -19,12 +17,12 @@ from resilience import EndingKind
 from resilience._call.call import PipelineInfo, foreign_retries
 from resilience._pipeline.observers import MeterGate, Meters
 from resilience._util.finalizers import pending, run_later, run_pending
-from resilience._util.locks import members, new_lock, thread_state
+from resilience._util.locks import is_owned, new_lock, thread_state
 from resilience._util.log_once import hook_failed
 from resilience._util.quantile import QuantileEstimator
 from resilience.events import Outcome, TimeoutScope
 from resilience.events._delivery import listener_errors
-from resilience.prometheus._collector import by_label, library_version, timeout_ratios
+from resilience.prometheus._collector import label_of, library_version, timeout_ratios
 from resilience.prometheus._counts import COUNTED, STATE_CHANGES, Listener
 from resilience.prometheus._families import (
     ATTEMPT_DURATION,
@@ -43,6 +41,7 @@ from resilience.prometheus._families import (
     RETRY_WAIT,
     Family,
 )
+from resilience.prometheus._fork import forget, hold_while_forking
 from resilience.prometheus._labels import Labels
 from resilience.prometheus._live import Gauges
 from resilience.prometheus._meters import LEAST_ATTEMPTS, P
@@ -62,37 +61,54 @@ class SharedCell(MeterGate):
     def __init__(self, owner: SharedMetrics, name: str, estimator: QuantileEstimator | None = None) -> None:
         super().__init__(is_of_calls=estimator is None)
         self._owner = owner
+        self._label = name
         self._estimator = estimator
-        counted, timed = (CALLS, CALL_DURATION) if estimator is None else (ATTEMPTS, ATTEMPT_DURATION)
-        outcomes = Outcome if estimator is None else map(Outcome, EndingKind)
-        self._outcomes = {outcome: owner.metrics[counted].labels(name, outcome.value) for outcome in outcomes}
-        self._durations = owner.metrics[timed].labels(name)
-        self._retries = owner.metrics[CALL_RETRIES].labels(name)
+        self._outcomes: dict[Outcome, Any] = {}
+        self._durations: Any = None
+        self._retries: Any = None
         self.ok = partial(self._count, Outcome.OK, 1)
+
+    def begin(self) -> None:
+        """Make the counts, which begin at zero. Lock of the owner held."""
+        counted, timed = (CALLS, CALL_DURATION) if self._estimator is None else (ATTEMPTS, ATTEMPT_DURATION)
+        metrics, name = self._owner.metrics, self._label
+        self._durations = metrics[timed].labels(name)
+        self._retries = metrics[CALL_RETRIES].labels(name)
+        outcomes = Outcome if self._estimator is None else map(Outcome, EndingKind)
+        self._outcomes = {outcome: metrics[counted].labels(name, outcome.value) for outcome in outcomes}
 
     def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
         """Count a call or an attempt."""
-        if thread_state.finalizing:  # it may have interrupted a write, while the lock of `prometheus_client` is held
-            run_later(partial(self._count, outcome, attempts, seconds))
-        else:
-            self._count(outcome, attempts, seconds)
+        self._count(outcome, attempts, seconds)
 
     def _count(self, outcome: Outcome, attempts: int, seconds: float) -> None:
         owner = self._owner
+        if owner.is_interrupted():
+            run_later(partial(self._count, outcome, attempts, seconds))
+            return
         if not owner.refresher.running:
             owner.refresher.start()
         try:
             with owner.lock:
+                if not self._outcomes:
+                    self.begin()
                 self._outcomes[outcome].inc()
                 self._durations.observe(seconds)
                 if self._estimator is None and attempts > 1:
                     self._retries.observe(attempts - 1)
-        except Exception as error:  # such as a directory that does not exist
-            hook_failed("metrics in a multiprocess directory", self._durations, error)
+        except Exception as error:
+            _failed(self._label, self._count, error)
         if self._estimator is not None:
             self._estimator.add(seconds)
         if pending:
             run_pending()
+
+
+class _Cells(NamedTuple):
+    """The counts of all pipelines of one name."""
+
+    calls: SharedCell
+    attempts: SharedCell
 
 
 class SharedMetrics:
@@ -104,7 +120,8 @@ class SharedMetrics:
         bounds: the buckets of the histograms of durations.
 
     Attributes:
-        lock: held while values are written: what a finalizer has to count meanwhile waits until that is done.
+        lock: held while values are written: what a finalizer or a signal handler has to count meanwhile waits until
+            that is done, since `prometheus_client` holds a lock of its own that is not reentrant.
         metrics: the metrics of `prometheus_client`.
         refresher: keeps the gauges up to date.
     """
@@ -116,7 +133,7 @@ class SharedMetrics:
         self._selection = selection
         self._labels = labels
         self._bounds = bounds
-        self._meters: dict[str, Meters] = {}
+        self._meters: dict[str, _Cells] = {}
         self._estimators: dict[str, QuantileEstimator] = {}
         self._written: set[tuple[Family, tuple[str, ...]]] = set()
         self._told: dict[Family, dict[str, int]] = {LISTENER_ERRORS: {}, FOREIGN_RETRIES: {}}
@@ -127,19 +144,20 @@ class SharedMetrics:
         Raises:
             ValueError: the registry has metrics of these names.
         """
+        hold_while_forking(self)
         try:
-            for family in FAMILIES:
-                self.metrics[family] = _make(family, self._labels, self._bounds, registry)
+            with self.lock:
+                for family in FAMILIES:
+                    self.metrics[family] = _make(family, self._labels, self._bounds, registry)
         except ValueError:
             self.close(registry)
             raise
-        _open.add(self)
 
     def close(self, registry: CollectorRegistry) -> None:
         """Undo `open` and `listen`. What was written stays in the directory."""
         self._selection.unsubscribe()
         self.refresher.stop()
-        _open.discard(self)
+        forget(self)
         for metric in self.metrics.values():
             with contextlib.suppress(KeyError):  # it was unregistered by someone else
                 registry.unregister(metric)
@@ -155,12 +173,16 @@ class SharedMetrics:
         listener = Listener(self, self._labels, self.refresher.changed)
         self._selection.subscribe(listener, (*COUNTED, *STATE_CHANGES))
 
+    def is_interrupted(self) -> bool:
+        """Return whether what runs may have interrupted a write of this thread, as finalizers and signal handlers do.
+
+        The write may hold the lock of `prometheus_client`, so nothing may be written before it is done.
+        """
+        return thread_state.finalizing or is_owned(self.lock)
+
     def add(self, family: Family, values: tuple[str, ...], by: float = 1.0) -> None:
         """Increase a counter."""
-        with self.lock:
-            self.metrics[family].labels(*values).inc(by)
-        if pending:
-            run_pending()
+        self._write(lambda: self.metrics[family].labels(*values).inc(by))
 
     def meters_of(self, info: PipelineInfo) -> Meters | None:
         """Return the meters of a pipeline: those of all pipelines of its name."""
@@ -170,18 +192,29 @@ class SharedMetrics:
         name = self._labels.pipeline(info.name)
         found = self._meters.get(name)
         if found is None:
-            estimator = QuantileEstimator(P)
-            made = Meters(SharedCell(self, name), SharedCell(self, name, estimator))
-            with self.lock:
-                found = self._meters.setdefault(name, made)
-                self._estimators.setdefault(name, estimator)
-                self._begin_at_zero(name)
-            if pending:
-                run_pending()
-        return found
+            estimator = self._estimators.setdefault(name, QuantileEstimator(P))
+            made = _Cells(SharedCell(self, name), SharedCell(self, name, estimator))
+            found = self._meters.setdefault(name, made)
+            try:
+                self._write(partial(self._begin_at_zero, name))
+            except Exception as error:
+                _failed(name, self._begin_at_zero, error)
+        return Meters(*found)
+
+    def _write(self, function: Callable[[], object]) -> None:
+        """Call a function that writes values with the lock held; once the write that this interrupts is done."""
+        if self.is_interrupted():
+            run_later(partial(self._write, function))
+            return
+        with self.lock:
+            function()
+        if pending:
+            run_pending()
 
     def _begin_at_zero(self, name: str) -> None:
         """Make the counters of a pipeline that exist from the start. Lock held."""
+        for cell in self._meters[name]:
+            cell.begin()
         for family in (RETRY_WAIT, FALLBACKS, LISTENER_ERRORS, FOREIGN_RETRIES):
             self.metrics[family].labels(name)
         for scope in TimeoutScope:
@@ -208,17 +241,22 @@ class SharedMetrics:
             run_pending()
 
     def _count_new(self, family: Family, totals: dict[str, int]) -> None:
-        """Add what has been counted since the last time. Lock held."""
+        """Add what has been counted since the last time, by pipelines that are known. Lock held."""
         told = self._told[family]
-        new = by_label({name: total - told.get(name, 0) for name, total in totals.items()}, self._meters)
-        for labels, count in new.items():
-            self.metrics[family].labels(*labels).inc(count)
-        self._told[family] = totals
+        for name, total in totals.items():
+            label = label_of(name, self._meters)
+            if label is not None and total > told.get(name, 0):
+                self.metrics[family].labels(label).inc(total - told.get(name, 0))
+                told[name] = total
+
+
+def _failed(name: str, hook: object, error: Exception) -> None:
+    """Count and log an error of a write, such as that of a directory that does not exist."""
+    listener_errors.add(name)
+    hook_failed("metrics in a multiprocess directory", hook, error)
 
 
 _COUNTS = {LISTENER_ERRORS: listener_errors, FOREIGN_RETRIES: foreign_retries}
-_open: WeakSet[SharedMetrics] = WeakSet()
-"""All that are in use."""
 
 
 def _make(family: Family, labels: Labels, bounds: Sequence[float], registry: CollectorRegistry) -> Any:
@@ -230,29 +268,3 @@ def _make(family: Family, labels: Labels, bounds: Sequence[float], registry: Col
         return Gauge(family.name, family.help, names, registry=registry, multiprocess_mode=family.workers)
     buckets = RETRY_BUCKETS if family is CALL_RETRIES else bounds
     return Histogram(family.name, family.help, names, registry=registry, buckets=buckets)
-
-
-# A fork waits until no thread writes, since the child would find the lock of `prometheus_client` held for ever.
-
-
-def _before_fork() -> None:
-    for metrics in members(_open):
-        metrics.lock.acquire()
-        _held.append(metrics)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().lock.release()
-
-
-def _after_fork_in_child() -> None:
-    forked = list(_held)
-    _after_fork()
-    for metrics in forked:
-        metrics.forget()
-
-
-_held: list[SharedMetrics] = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
