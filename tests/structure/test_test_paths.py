@@ -43,6 +43,7 @@ TESTED_WITH = {
     "grpc/aio/_attempts": "grpc/_attempts",
     "grpc/aio/_outcomes": "grpc/_outcomes",
     "grpc/aio/_channels": "grpc/_channels",
+    "grpc/aio/_callables": "grpc/aio/_unary",
     "_call/silences": "httpx/_body",
 }
 """Modules whose tests are those of another one: each test of the drivers makes plain calls, and awaited ones."""

@@ -42,10 +42,12 @@ async def invoke(call: RunningCall) -> Any:
     return result
 
 
-async def invoke_attempt(call: RunningCall) -> Any:
+def invoke_attempt(call: RunningCall) -> Awaitable[Any]:
     """Call the user's function as `invoke` does, for calls with a Loop: the code inside can ask for its attempt."""
-    if call.deadline != FOREVER:
-        return await runtime.call_with_deadline(call)
+    return _invoke_attempt(call) if call.deadline == FOREVER else runtime.call_with_deadline(call)
+
+
+async def _invoke_attempt(call: RunningCall) -> Any:
     own = call.inside = Ambient.make(FOREVER, call.ambient)
     call.cancellations = runtime.cancellations()
     try:

@@ -14,6 +14,7 @@ from resilience.grpc._errors import AioResilienceRpcError
 from resilience.grpc._guard import Guard
 from resilience.grpc._methods import HEALTH_CHECKS, Idempotent
 from resilience.grpc._options import channel_options
+from resilience.grpc.aio._channel import AioGuardedChannel
 from resilience.grpc.aio._interceptors import aio_interceptors
 
 
@@ -81,13 +82,14 @@ def insecure_channel(
             `options` is not the JSON of an object.
     """
     guard = _guard(target, pipeline, idempotent, propagate, unguarded, interceptors)
+    ours = aio_interceptors(guard)
     channel = grpc.aio.insecure_channel(
         target,
         options=channel_options(options),
         compression=compression,
-        interceptors=[*aio_interceptors(guard), *(interceptors or ())],
+        interceptors=[*ours, *(interceptors or ())],
     )
-    return _watched(guard, channel)
+    return _guarded(channel, guard, ours)
 
 
 def secure_channel(
@@ -121,14 +123,15 @@ def secure_channel(
             `options` is not the JSON of an object.
     """
     guard = _guard(target, pipeline, idempotent, propagate, unguarded, interceptors)
+    ours = aio_interceptors(guard)
     channel = grpc.aio.secure_channel(
         target,
         credentials,
         options=channel_options(options),
         compression=compression,
-        interceptors=[*aio_interceptors(guard), *(interceptors or ())],
+        interceptors=[*ours, *(interceptors or ())],
     )
-    return _watched(guard, channel)
+    return _guarded(channel, guard, ours)
 
 
 def _guard(
@@ -143,6 +146,6 @@ def _guard(
     return guard_of(target, pipeline, idempotent, AioResilienceRpcError, propagate, unguarded, single_attempt=single)
 
 
-def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
+def _guarded(channel: grpc.aio.Channel, guard: Guard, ours: Sequence[Any]) -> grpc.aio.Channel:
     guard.connectivity.watch(aio_connectivity_of(channel))
-    return channel
+    return AioGuardedChannel(channel, guard, ours[0])
