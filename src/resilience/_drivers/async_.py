@@ -42,12 +42,10 @@ async def invoke(call: RunningCall) -> Any:
     return result
 
 
-def invoke_attempt(call: RunningCall) -> Awaitable[Any]:
+async def invoke_attempt(call: RunningCall) -> Any:
     """Call the user's function as `invoke` does, for calls with a Loop: the code inside can ask for its attempt."""
-    return _invoke_attempt(call) if call.deadline == FOREVER else runtime.call_with_deadline(call)
-
-
-async def _invoke_attempt(call: RunningCall) -> Any:
+    if call.deadline != FOREVER:
+        return await runtime.call_with_deadline(call)
     own = call.inside = Ambient.make(FOREVER, call.ambient)
     call.cancellations = runtime.cancellations()
     try:
