@@ -100,7 +100,7 @@ def test_rpcs_have_the_grace_to_end(server: Shop, make: Make, grace: float | Non
             assert await was_cancelled(server)
             assert await was_cancelled(server, 2)
         with pytest.raises(grpc.aio.UsageError):
-            await stub(b"x")
+            stub(b"x")
         await channel.close()
 
     run_clean(make, server, body)

@@ -14,7 +14,7 @@ import grpc
 from resilience.grpc._call import RpcCall
 from resilience.grpc._guard import Guard
 from resilience.grpc.aio._attempts import ANY_MESSAGE, UnaryAttempts
-from resilience.grpc.aio._unary import AioUnaryUnaryCall
+from resilience.grpc.aio._unary import AioUnaryUnaryCall, RunningCalls
 
 if TYPE_CHECKING:  # generic in the stubs only
     UnaryUnaryBase: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
@@ -34,7 +34,7 @@ class UnaryUnary(UnaryUnaryBase):
     """
 
     def __init__(
-        self, guard: Guard, method: str, inner: Any, loop: asyncio.AbstractEventLoop, calls: set[AioUnaryUnaryCall]
+        self, guard: Guard, method: str, inner: Any, loop: asyncio.AbstractEventLoop, calls: RunningCalls
     ) -> None:
         self._guard = guard
         self._method = method
@@ -55,7 +55,7 @@ class UnaryUnary(UnaryUnaryBase):
         """Start an RPC and return its call; the arguments are those of gRPC's own multi-callables."""
         guard = self._guard
         options = guard.options(self._method)
-        if options.bypasses:
+        if options.bypasses or self._calls.closed:
             return self._inner(
                 request,
                 timeout=timeout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +11,7 @@ import grpc
 
 from resilience.grpc._guard import Guard
 from resilience.grpc.aio._callables import UnaryUnary
-from resilience.grpc.aio._unary import AioUnaryUnaryCall
+from resilience.grpc.aio._unary import AioUnaryUnaryCall, RunningCalls
 
 
 class AioGuardedChannel(grpc.aio.Channel):
@@ -31,7 +31,7 @@ class AioGuardedChannel(grpc.aio.Channel):
         self._guarded = channel
         self._guard = guard
         self._interceptor = interceptor
-        self._calls: set[AioUnaryUnaryCall] = set()
+        self._calls = RunningCalls()
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the channel of gRPC: some SDKs add interceptors to its private lists."""
@@ -54,14 +54,16 @@ class AioGuardedChannel(grpc.aio.Channel):
         No further attempts are made. RPCs have `grace` seconds to end; then they are cancelled, and so are their waits,
         in a queue or for another attempt.
         """
-        calls = set(self._calls)
-        if grace and grace > 0 and calls:
-            await asyncio.gather(self._guarded.close(grace), _cancel_after(grace, calls))
+        calls = [*self._calls]
+        if not grace:
+            self._calls.closed = True
+            _cancel(calls)
+        if grace is None or grace <= 0 or not calls:
+            await self._guarded.close(grace)
+            self._calls.closed = True
         else:
-            closing: Coroutine[Any, Any, None] = self._guarded.close(grace)
-            if not grace:
-                _cancel(calls)
-            await closing
+            self._calls.closed = True
+            await asyncio.gather(self._guarded.close(grace), _cancel_after(grace, calls))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the state of the connection; see `grpc.aio.Channel`."""
@@ -99,7 +101,7 @@ class AioGuardedChannel(grpc.aio.Channel):
         return self._guarded.stream_stream(method, *args, **kwargs)
 
 
-async def _cancel_after(grace: float, calls: set[AioUnaryUnaryCall]) -> None:
+async def _cancel_after(grace: float, calls: Iterable[AioUnaryUnaryCall]) -> None:
     """Wait for the end of calls, for so many seconds at most, and cancel those that go on."""
     waits = [asyncio.ensure_future(call.ended()) for call in calls]
     try:
@@ -110,6 +112,6 @@ async def _cancel_after(grace: float, calls: set[AioUnaryUnaryCall]) -> None:
     _cancel(calls)
 
 
-def _cancel(calls: set[AioUnaryUnaryCall]) -> None:
+def _cancel(calls: Iterable[AioUnaryUnaryCall]) -> None:
     for call in calls:
         call.cancel()

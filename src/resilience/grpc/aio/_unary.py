@@ -21,6 +21,16 @@ from resilience.grpc._guard import Guard
 from resilience.grpc.aio._attempts import UnaryAttempts
 
 
+class RunningCalls(set["AioUnaryUnaryCall"]):
+    """The calls of a channel that have not ended.
+
+    Attributes:
+        closed: whether the channel is closed, or is being closed.
+    """
+
+    closed = False
+
+
 class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
     """An RPC with one request and one response.
 
@@ -52,7 +62,7 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
         attempts: UnaryAttempts,
         call: BaseRpcCall,
         loop: asyncio.AbstractEventLoop,
-        calls: set[AioUnaryUnaryCall],
+        calls: RunningCalls,
     ) -> None:
         self._guard = guard
         self._attempts = attempts
