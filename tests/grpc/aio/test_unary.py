@@ -107,7 +107,7 @@ def test_a_call_has_the_classes_of_grpc(server: Shop, make: Make) -> None:
         assert isinstance(stub, grpc.aio.UnaryUnaryMultiCallable)
         assert isinstance(call, grpc.aio.UnaryUnaryCall)
         assert await asyncio.wait_for(call, 5.0) == b"x"
-        assert await asyncio.gather(stub(b"0"), stub(b"1")) == [b"0", b"1"]
+        assert [*await asyncio.gather(stub(b"0"), stub(b"1"))] == [b"0", b"1"]
 
     run_clean(make, server, body)
 
@@ -149,17 +149,22 @@ def test_a_call_tells_how_it_has_failed(server: Shop, make: Make) -> None:
 @both
 def test_callbacks_are_called_once_with_the_call(server: Shop, make: Make) -> None:
     async def body(channel: Any) -> None:
+        told: list[Any] = []
+
+        def tell(given: Any) -> None:
+            told.append((given, given.done()))
+
         for way in ("await", "code", "cancel"):
-            told: list[Any] = []
+            told.clear()
             call = stub_of(channel)(b"x")
-            call.add_done_callback(lambda given, told=told: told.append((given, given.done())))
+            call.add_done_callback(tell)
             if way == "await":
                 await call
             elif way == "cancel":
                 call.cancel()
             await call.code()
-            assert await until(lambda told=told: len(told) == 1)
-            call.add_done_callback(lambda given, told=told: told.append((given, given.done())))
+            assert await until(lambda: len(told) == 1)
+            call.add_done_callback(tell)
             assert told == [(call, True)] * 2
 
     run_clean(make, server, body)
@@ -309,7 +314,7 @@ def test_a_second_wait_gets_the_response_too(server: Shop, make: Make) -> None:
                 calls.append(stub_of(channel)(b"slow"))
             return bytes(await calls[0])
 
-        assert await asyncio.gather(use(), use(), use()) == [b"slow"] * 3
+        assert [*await asyncio.gather(use(), use(), use())] == [b"slow"] * 3
 
     run_clean(make, server, body)
 

@@ -35,7 +35,7 @@ class AioAttempts(BaseAttempts):
     """The attempts of one RPC of `grpc.aio`.
 
     Only responses are awaited, never `code()` or metadata, through which a cancellation would not reach the server.
-    Cancel scopes of anyio have no effect on RPCs, since grpc runs interceptors in a separate task.
+    The deadlines of cancel scopes of anyio are not known where grpc runs interceptors in a separate task.
     """
 
     local_response = AioLocalResponse
@@ -133,7 +133,7 @@ class UnaryAttempts(AioAttempts):
     def __init__(self, guard: Guard, inner: Any, request: Any, metadata: Any, options: tuple[Any, Any, Any]) -> None:
         # Not super().__init__(): each object and each function saved is 1 us of an RPC, with cold caches.
         self.guard = guard
-        self._continuation = inner
+        self._inner = inner
         self._message = request if request.__class__ is bytes else copied(request)
         self._metadata = metadata if metadata is None else tuple(metadata)
         self._options = options
@@ -149,7 +149,7 @@ class UnaryAttempts(AioAttempts):
         self._begun += 1
         disconnected = guard.connectivity.is_disconnected()
         try:
-            attempt = self._continuation(
+            attempt = self._inner(
                 self._message,
                 timeout=timeout_until(call.current_deadline()),
                 metadata=self._metadata if call.attempt == 1 and not guard.propagates else self._pairs(call),

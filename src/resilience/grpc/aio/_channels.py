@@ -28,7 +28,8 @@ def aio_client_interceptors(
     """Return the interceptors for `grpc.aio.insecure_channel(target, interceptors=..., options=channel_options())`.
 
     There is one for each arity. The rest is as in `client_interceptors`: the order of interceptors, and the RPCs that
-    are retried.
+    are retried. To cancel a task that waits for `code()`, `details()` or metadata of a call with one request and one
+    response cancels the call, too, unlike that of any other call.
 
     Args:
         pipeline: the pipeline, a single policy, or what `bind` of either returns (`bind(target="quotes")`).
@@ -60,9 +61,8 @@ def insecure_channel(
 
     Errors of the pipeline are also `grpc.aio.AioRpcError`s. If the request iterator of a caller raises an exception,
     the call raises an error with the code UNKNOWN, as the synchronous API does, and with that exception as its cause;
-    without the library it would raise a CancelledError. To cancel a task that waits for `code()`, `details()` or
-    metadata of a call with one request and one response cancels the call, too, unlike that of any other call. The rest
-    is as in `resilience.grpc.insecure_channel`: requests, deadlines, codes, and the RPCs that are retried.
+    without the library it would raise a CancelledError. The rest is as in `resilience.grpc.insecure_channel`: requests,
+    deadlines, codes, and the RPCs that are retried.
 
     Args:
         target: the address of the server, as for `grpc.aio.insecure_channel`.
@@ -74,7 +74,8 @@ def insecure_channel(
         options: channel options for grpc.
         compression: the compression, as for `grpc.aio.insecure_channel`.
         interceptors: further interceptors, inside the pipeline: they see every attempt. They may repeat a call, so with
-            any of them a failure never proves that the request was not sent. None for none.
+            any of them a failure never proves that the request was not sent. With one for unary RPCs, to cancel a task
+            that waits for `code()`, `details()` or metadata of such a call cancels the call, too. None for none.
 
     Raises:
         TypeError: an argument has the wrong type, such as a mapping or an async function as `idempotent`.
