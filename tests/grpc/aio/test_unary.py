@@ -11,7 +11,17 @@ import grpc
 import pytest
 
 import resilience.grpc
-from resilience import Bulkhead, CircuitBreaker, CircuitOpenError, Fallback, Pipeline, Retry, Timeout, backoff
+from resilience import (
+    Allowlist,
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpenError,
+    Fallback,
+    Pipeline,
+    Retry,
+    Timeout,
+    backoff,
+)
 from resilience.events import RetryScheduled
 from resilience.grpc.aio._callables import UnaryUnary
 from resilience.grpc.aio._unary import AioUnaryUnaryCall
@@ -356,6 +366,26 @@ def test_a_call_may_be_cancelled_by_a_listener_of_its_own_pipeline(server: Shop)
 
     run_clean(lambda target: resilience.grpc.aio.insecure_channel(target, pipeline, idempotent=True), server, body)
     assert len(server.rpcs) == 1
+
+
+def test_a_call_that_its_own_task_cancels_as_it_ends_cancels_nothing_else(server: Shop) -> None:
+    calls: list[Any] = []
+
+    def cancel(response: Any) -> bool:
+        assert calls[0].cancel()
+        return False
+
+    async def body(channel: Any) -> None:
+        calls.append(stub_of(channel)(b"x"))
+        assert await calls[0] == b"x"
+        task = asyncio.current_task()
+        assert task is not None
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (task.cancelling(), await calls[0].code()) == (0, Code.OK)
+
+    pipeline = Pipeline(Retry(), failures=Allowlist.of_results(cancel))
+    run_clean(lambda target: resilience.grpc.aio.insecure_channel(target, pipeline, idempotent=True), server, body)
 
 
 # What is left
