@@ -46,6 +46,8 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
         calls: the calls of the channel that have not ended; this one is among them until it has.
     """
 
+    _channel = None  # where older versions of grpc look at the calls of a channel that is closed
+
     # Attributes of the class cost nothing to set.
     _task: asyncio.Task[Any] | None = None
     _is_borrowed = False
