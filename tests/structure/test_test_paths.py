@@ -57,6 +57,7 @@ TESTED_WITH = {
     "grpc/aio/_attempts": "grpc/_attempts",
     "grpc/aio/_outcomes": "grpc/_outcomes",
     "grpc/aio/_channels": "grpc/_channels",
+    "grpc/aio/_callables": "grpc/aio/_unary",
     "_call/silences": "httpx/_body",
     "jobs/_batch_job": "jobs/_retry_failed",
     "jobs/_result": "jobs/_retry_failed",

@@ -142,7 +142,7 @@ class RunningCall(Call):
 
     def current_deadline(self) -> float:
         """Return `deadline`, or a later one if it was inherited from a call that has ended since."""
-        return self._unless_void(self.deadline, self.deadline_source)
+        return self.ambient.holding().at if self.deadline_source is INHERITED else self.deadline
 
     def refresh_deadline(self) -> float:
         """Set `deadline` to the `current_deadline`, after a wait, and return it."""
@@ -151,10 +151,7 @@ class RunningCall(Call):
 
     def current_total_deadline(self) -> float:
         """Return `total_deadline`, or a later one if it was inherited from a call that has ended since."""
-        return self._unless_void(self.total_deadline, self.total_deadline_source)
-
-    def _unless_void(self, deadline: float, source: DeadlineSource) -> float:
-        return self.ambient.holding().at if source is INHERITED else deadline
+        return self.ambient.holding().at if self.total_deadline_source is INHERITED else self.total_deadline
 
     def caused_by_deadline(self, error: Exception) -> bool:
         """Return whether an exception that was raised at the deadline or later was caused by the deadline."""

@@ -78,8 +78,8 @@ def standard(
         max_wait: the longest wait for a permit, in seconds, >= 0.
         idempotent: whether calls may safely be repeated; for gRPC also the names or patterns of the methods that may.
             None: a plain function counts as idempotent, HTTP and gRPC have their rules.
-        failures: which outcomes are failures of the dependency, such as HTTP_FAILURES for a function that calls a service
-            over HTTP; None for those of an integration, or NETWORK_ERRORS.
+        failures: which outcomes are failures of the dependency, such as HTTP_FAILURES for a function that calls a
+            service over HTTP; None for those of an integration, or NETWORK_ERRORS.
         mode: "enforce"; "shadow" to see first what it would do; or "off".
 
     Raises:

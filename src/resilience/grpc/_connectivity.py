@@ -85,8 +85,12 @@ def connectivity_of(channel: Any) -> Callable[[], object]:
 def aio_connectivity_of(channel: grpc.aio.Channel) -> Callable[[], object]:
     """Return a function that returns the present state of a channel of `grpc.aio`.
 
-    It holds a weak reference to the channel, which refers to it through the interceptors.
+    It does not refer to the channel, which refers to it through the interceptors. The private attribute is much quicker
+    than the public method, to which it holds a weak reference.
     """
+    check: Any = getattr(getattr(channel, "_channel", None), "check_connectivity_state", None)
+    if check is not None:
+        return partial(check, False)
     reference = weakref.ref(channel)
 
     def connectivity() -> object:

@@ -83,7 +83,7 @@ def server() -> Iterator[Shop]:
 
 
 @both
-@pytest.mark.parametrize("arity", ["unary_stream", "stream_unary", "stream_stream"])
+@pytest.mark.parametrize("arity", ARITIES)
 def test_who_waits_for_the_status_may_be_cancelled_without_the_rpc(server: Shop, make: Make, arity: str) -> None:
     server.handlers.update(HANGS)
 

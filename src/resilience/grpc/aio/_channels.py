@@ -14,6 +14,7 @@ from resilience.grpc._errors import AioResilienceRpcError
 from resilience.grpc._guard import Guard
 from resilience.grpc._methods import HEALTH_CHECKS, Idempotent
 from resilience.grpc._options import channel_options
+from resilience.grpc.aio._channel import AioGuardedChannel
 from resilience.grpc.aio._interceptors import aio_interceptors
 
 
@@ -27,7 +28,8 @@ def aio_client_interceptors(
     """Return the interceptors for `grpc.aio.insecure_channel(target, interceptors=..., options=channel_options())`.
 
     There is one for each arity. The rest is as in `client_interceptors`: the order of interceptors, and the RPCs that
-    are retried.
+    are retried. To cancel a task that waits for `code()`, `details()` or metadata of a call with one request and one
+    response cancels the call, too, unlike that of any other call.
 
     Args:
         pipeline: the pipeline, a single policy, or what `bind` of either returns (`bind(target="quotes")`).
@@ -59,9 +61,8 @@ def insecure_channel(
 
     Errors of the pipeline are also `grpc.aio.AioRpcError`s. If the request iterator of a caller raises an exception,
     the call raises an error with the code UNKNOWN, as the synchronous API does, and with that exception as its cause;
-    without the library it would raise a CancelledError. To cancel a task that waits for `code()`, `details()` or
-    metadata of a call with one request and one response cancels the call, too, unlike that of any other call. The rest
-    is as in `resilience.grpc.insecure_channel`: requests, deadlines, codes, and the RPCs that are retried.
+    without the library it would raise a CancelledError. The rest is as in `resilience.grpc.insecure_channel`: requests,
+    deadlines, codes, and the RPCs that are retried.
 
     Args:
         target: the address of the server, as for `grpc.aio.insecure_channel`.
@@ -73,7 +74,8 @@ def insecure_channel(
         options: channel options for grpc.
         compression: the compression, as for `grpc.aio.insecure_channel`.
         interceptors: further interceptors, inside the pipeline: they see every attempt. They may repeat a call, so with
-            any of them a failure never proves that the request was not sent. None for none.
+            any of them a failure never proves that the request was not sent. With one for unary RPCs, to cancel a task
+            that waits for `code()`, `details()` or metadata of such a call cancels the call, too. None for none.
 
     Raises:
         TypeError: an argument has the wrong type, such as a mapping or an async function as `idempotent`.
@@ -81,13 +83,14 @@ def insecure_channel(
             `options` is not the JSON of an object.
     """
     guard = _guard(target, pipeline, idempotent, propagate, unguarded, interceptors)
+    ours = aio_interceptors(guard)
     channel = grpc.aio.insecure_channel(
         target,
         options=channel_options(options),
         compression=compression,
-        interceptors=[*aio_interceptors(guard), *(interceptors or ())],
+        interceptors=[*ours, *(interceptors or ())],
     )
-    return _watched(guard, channel)
+    return _guarded(channel, guard, ours)
 
 
 def secure_channel(
@@ -121,14 +124,15 @@ def secure_channel(
             `options` is not the JSON of an object.
     """
     guard = _guard(target, pipeline, idempotent, propagate, unguarded, interceptors)
+    ours = aio_interceptors(guard)
     channel = grpc.aio.secure_channel(
         target,
         credentials,
         options=channel_options(options),
         compression=compression,
-        interceptors=[*aio_interceptors(guard), *(interceptors or ())],
+        interceptors=[*ours, *(interceptors or ())],
     )
-    return _watched(guard, channel)
+    return _guarded(channel, guard, ours)
 
 
 def _guard(
@@ -143,6 +147,6 @@ def _guard(
     return guard_of(target, pipeline, idempotent, AioResilienceRpcError, propagate, unguarded, single_attempt=single)
 
 
-def _watched(guard: Guard, channel: grpc.aio.Channel) -> grpc.aio.Channel:
+def _guarded(channel: grpc.aio.Channel, guard: Guard, ours: Sequence[Any]) -> grpc.aio.Channel:
     guard.connectivity.watch(aio_connectivity_of(channel))
-    return channel
+    return AioGuardedChannel(channel, guard, ours[0])
