@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import httpcore
+import httpx
 import pytest
 
 from resilience import Bulkhead, DeadlineExceededError, Pipeline, Timeout
-from resilience._util.clock import clock
+from resilience._util.clock import FOREVER, clock
 from resilience.httpx import attach
 from resilience.httpx._deadline import Timeouts
 from resilience.httpx._network import DeadlineBackend, attempt_timeouts, wrap_network
 from resilience.httpx._privates import backend_of
 from resilience.testing import FaultyServer, VirtualClock, virtual_time
-from tests.httpx.helpers import both_modules
+from tests.httpx.helpers import Pool, both_modules
 
 SECONDS = 0.4
 SLACK = 0.25
@@ -75,6 +77,24 @@ def test_the_pool_of_a_client_has_a_network_backend_and_it_is_wrapped_once(modul
         assert wrap_network(transport._pool, DeadlineBackend, http2=False)
         assert isinstance(first, DeadlineBackend)
         assert backend_of(transport._pool) is first
+
+
+def test_the_attempt_around_a_request_has_its_timeouts_back() -> None:
+    around = Timeouts({}, FOREVER)
+
+    async def main() -> None:
+        client = attach(httpx.AsyncClient(transport=Pool(200).below("asyncio")), Pipeline())
+        assert (await client.get("http://quotes.test")).status_code == 200
+        assert attempt_timeouts.get() is around
+
+    before = attempt_timeouts.set(around)
+    try:
+        client = attach(httpx.Client(transport=Pool(200).below("sync")), Pipeline())
+        assert client.get("http://quotes.test").status_code == 200
+        assert attempt_timeouts.get() is around
+        asyncio.run(main())
+    finally:
+        attempt_timeouts.reset(before)
 
 
 def test_other_pools_are_left_alone() -> None:
