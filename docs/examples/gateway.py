@@ -59,8 +59,8 @@ def price(request: bytes, context: grpc.ServicerContext) -> bytes:
 # The gateway.
 
 breaker = CircuitBreaker()
-prices = Pipeline(Timeout(5.0), Retry(3), breaker, name="prices")
-stocks = Pipeline(Timeout(5.0), Retry(3), CircuitBreaker(), name="stocks")
+prices = Pipeline(Timeout(10.0), Retry(3), breaker, name="prices")
+stocks = Pipeline(Timeout(10.0), Retry(3), CircuitBreaker(), name="stocks")
 
 
 def gateway(stock_url: str, price_address: str) -> FastAPI:
@@ -140,10 +140,10 @@ def main() -> None:
     with ExitStack() as stack:
         stock_url = stack.enter_context(http_server(stock_service))
         url = stack.enter_context(http_server(gateway(stock_url, stack.enter_context(grpc_server()))))
-        ask(url, "common", 3.0)
+        ask(url, "common", 5.0)
         ask(url, "rare", 0.4)
         breaker.isolate()
-        ask(url, "common", 3.0)
+        ask(url, "common", 5.0)
 
 
 if __name__ == "__main__":

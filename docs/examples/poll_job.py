@@ -1,6 +1,6 @@
 """A poll of a long-running job, through an outage of the service.
 
-    python docs/examples/poll_job.py      needs the extra httpx; takes about two seconds
+    python docs/examples/poll_job.py      needs the extra httpx; takes about four seconds
 
 A service renders a report: POST begins it, and GET says how far it is and when to ask again. In between, the service
 fails for a while, so that the circuit breaker of the client opens. One sees each answer; that the poll waits as long as
@@ -87,7 +87,7 @@ def listen(event: Event) -> None:
 async def main() -> None:
     """Begin a job, and poll until it is done; then poll one that is never done."""
     breaker = CircuitBreaker(consecutive_failures=4, open_for=0.4)
-    reports = Pipeline(breaker, Timeout(1.0), name="reports")
+    reports = Pipeline(breaker, Timeout(5.0), name="reports")
     reports.subscribe(listen, events=(BreakerChanged, Rejected))
     wait = backoff.proportional(0.1, cap=0.2)
     with service() as url:
@@ -100,7 +100,7 @@ async def main() -> None:
             done = await apoll(
                 lambda: client.get(location),
                 until=lambda answer: answer.status_code != 202,
-                timeout=10.0,
+                timeout=30.0,
                 pipeline=Pipeline(failures=resilience.httpx.HTTP_FAILURES),  # a 503 is no state, but a failure
                 wait=wait,
             )
@@ -111,7 +111,7 @@ async def main() -> None:
                 await apoll(
                     lambda: client.get("/reports/never"),
                     until=lambda answer: answer.status_code != 202,
-                    timeout=0.8,
+                    timeout=1.5,
                     wait=wait,
                 )
             except PollTimeoutError as error:
