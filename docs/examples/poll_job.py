@@ -63,10 +63,17 @@ class Reports(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """The server of the service."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing about a client that was cut at its deadline and has closed its connection."""
+
+
 @contextmanager
 def service() -> Generator[str]:
     """Run the service on a thread; yields its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Reports) as server:
+    with Server(("127.0.0.1", 0), Reports) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
