@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from resilience import Allowlist, DeadlineExceededError, Pipeline, RejectedError, Retry, backoff
+from resilience import (
+    Allowlist,
+    Bulkhead,
+    DeadlineExceededError,
+    Pipeline,
+    RejectedError,
+    Retry,
+    Timeout,
+    backoff,
+    deadline_after,
+)
 from resilience.events import AttemptEnded, CallEnded, Outcome, Rejected
 from resilience.testing import Recorder, virtual_time
 from tests.support.functions import Failing, Flaky, down, raising
@@ -51,6 +61,22 @@ class TestOutcomes:
         (event,) = recorder.of(CallEnded)
         assert (event.outcome, event.attempts) == ("ok", 2)
         assert event.elapsed == pytest.approx(2)
+
+    @pytest.mark.parametrize("expired", [True, False], ids=["at entry", "in a queue"])
+    def test_a_deadline_that_passes_before_the_call(self, expired: bool) -> None:
+        pipeline = Pipeline(Timeout(1.0), Bulkhead(1, queue=1, max_wait=10.0), name="late")
+        with (
+            virtual_time(),
+            Recorder(pipeline) as recorder,
+            pipeline.get(Bulkhead),
+            deadline_after(0.0 if expired else 5.0),
+        ):
+            with pytest.raises(DeadlineExceededError):
+                pipeline.call(int)
+            with pytest.raises(DeadlineExceededError):
+                asyncio.run(pipeline.acall(int))
+        assert recorder.of(AttemptEnded) == []
+        assert [(one.outcome, one.attempts) for one in recorder.of(CallEnded)] == [("timed_out", 0)] * 2
 
     def test_rejected(self) -> None:
         pipeline = Pipeline(Closed(), name="shut")

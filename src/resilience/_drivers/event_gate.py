@@ -9,7 +9,7 @@ from resilience._call.running_call import RunningCall
 from resilience._outcome.ending import Ending, EndingKind
 from resilience._policies.shapes import Gate
 from resilience._util.clock import clock
-from resilience.errors import RejectedError
+from resilience.errors import DeadlineExceededError, RejectedError
 from resilience.events._types import AttemptEnded, Event, Outcome
 
 
@@ -79,6 +79,9 @@ def outcome_of(ending: Ending) -> Outcome:
     """Return the outcome of a call."""
     if ending.replaced:
         return Outcome.FALLBACK
-    if ending.kind is EndingKind.ABANDONED and isinstance(ending.error, RejectedError):
-        return Outcome.REJECTED
+    if ending.kind is EndingKind.ABANDONED:
+        if isinstance(ending.error, RejectedError):
+            return Outcome.REJECTED
+        if isinstance(ending.error, DeadlineExceededError):  # it passed before the function was called
+            return Outcome.TIMED_OUT
     return Outcome(ending.kind)

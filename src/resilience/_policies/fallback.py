@@ -52,10 +52,10 @@ class Fallback(Substitute[D]):
     Raises:
         TypeError: both `compute` and `value` are given, or neither; or one is of the wrong type.
 
-    Usually it is the outermost policy. Other exceptions, such as those of a caller's mistake, are not replaced. A value
-    that was replaced is no success of the dependency: the policies inside have seen the failure. An awaitable that
-    `compute` returns is bounded by the deadline around the Fallback; with `Timeout(reserve=...)` inside, time is left
-    for it. The type of a decorated function includes the type of the value.
+    Usually it is the outermost policy. Other exceptions, such as those of a caller's mistake, are not replaced. The
+    policies inside have seen the failure; those outside see a good call. An awaitable that `compute` returns is bounded
+    by the deadline around the Fallback; with `Timeout(reserve=...)` inside, time is left for it. The type of a decorated
+    function includes the type of the value.
     """
 
     kind = "fallback"

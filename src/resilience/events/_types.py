@@ -41,7 +41,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     """A policy rejected it."""
     TIMED_OUT = "timed_out"
-    """It was cut at its deadline, or returned a value after it."""
+    """It was cut at its deadline, also while it waited for a policy, or returned a value after it."""
     ABANDONED = "abandoned"
     """It was cancelled, ended by another BaseException, or ended before the dependency was called."""
     FALLBACK = "fallback"
