@@ -54,8 +54,8 @@ class Fallback(Substitute[D]):
 
     Usually it is the outermost policy. Other exceptions, such as those of a caller's mistake, are not replaced. The
     policies inside have seen the failure; those outside see a good call. An awaitable that `compute` returns is bounded
-    by the deadline around the Fallback; with `Timeout(reserve=...)` inside, time is left for it. The type of a decorated
-    function includes the type of the value.
+    by the deadline around the Fallback; with `Timeout(reserve=...)` inside, time is left for it. The type of a
+    decorated function includes the type of the value.
     """
 
     kind = "fallback"
