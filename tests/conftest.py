@@ -1,8 +1,6 @@
 """What holds for every test; the rules themselves are in tests/guards."""
 
-import contextlib
 import gc
-import importlib
 import signal
 
 # The guards come first: they replace the functions that sleep before anybody can take a reference to them.
@@ -24,7 +22,5 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """Have the collector pass over what the imports have made: many tests collect, and would look at all of it."""
-    with contextlib.suppress(ImportError):  # it asks for those who refer to an object, which is not found after that
-        importlib.import_module("hypothesis")
     gc.collect()
     gc.freeze()
