@@ -38,7 +38,7 @@ def test_a_deadline_that_has_passed_calls_nothing(run: Run) -> None:
 
     assert calls == []
     assert gate.endings == ["abandoned"]
-    assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.ABANDONED, 0)]
+    assert [(event.outcome, event.attempts) for event in recorder.of(CallEnded)] == [(Outcome.TIMED_OUT, 0)]
 
 
 def test_a_deadline_that_has_passed_calls_nothing_plainly(virtual_clock: VirtualClock) -> None:

@@ -106,7 +106,7 @@ def test_after_them_the_connection_works(server: Http2Server, way: str, module: 
 @both_modules
 def test_bodies_that_are_not_read_do_not_use_up_the_window(server: Http2Server, way: str, module: Any) -> None:
     """The window is of 16 MiB."""
-    urls = [f"{server.url}/busy/500000", f"{server.url}/busy/10000"] * 300
+    urls = [f"{server.url}/busy/500000", f"{server.url}/busy/10000"] * 60
     client = Client(way, module, Pipeline())
 
     assert client.statuses([*urls, f"{server.url}/ok"], read=False) == [503] * len(urls) + [200]

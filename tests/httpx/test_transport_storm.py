@@ -1,4 +1,4 @@
-"""200 requests at random through a server that misbehaves: no place in the pool and no permit is lost."""
+"""100 requests at random through a server that misbehaves: no place in the pool and no permit is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.httpx.server import Server, at_random
 from tests.httpx.storm import SLOTS, Storm
 from tests.support.loops import LOOPS, run_trio
 
-REQUESTS = 200
+REQUESTS = 100
 pytestmark = [
     pytest.mark.slow,
     # httpx itself leaves the generator of a request's body to the garbage collector, and trio warns of that.

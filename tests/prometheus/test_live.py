@@ -187,6 +187,7 @@ class TestPartitions:
             assert found.all(LIMIT, pipeline="idle_keys") == {("bulkhead",): 2}
 
     @pytest.mark.slow
+    @pytest.mark.no_cover  # it takes three times as long with it
     def test_a_hundred_thousand_keys_make_a_hundred_values(self) -> None:
         breakers: Any = Partition(CircuitBreaker, by=lambda call: call.args[0], max_keys=100_000)
         pipeline = Pipeline(breakers, Partition(lambda: Bulkhead(2), by=lambda call: call.args[0]), name="very_many")

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from resilience import DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
+from resilience import CircuitBreaker, DeadlineExceededError, Pipeline, Retry, Timeout, deadline_after
 from resilience._call.ambient import Ambient
 from resilience._call.running_call import INHERITED
 from resilience._runtime import asyncio_timer
 from resilience._util.clock import clock
+from resilience.testing import VirtualClock
 
 
 def test_timers_keep_no_loop_alive() -> None:
@@ -102,3 +103,24 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
     asyncio.run(main())
 
     assert fired == ["first", "third"]
+
+
+@pytest.mark.parametrize(("seconds", "opens", "until"), [(0.01, 1, 0.52), (100.0, 0, 0.56)])
+def test_an_inner_call_has_some_time_to_end_before_the_one_around_it_is_cancelled(
+    virtual_clock: VirtualClock, seconds: float, opens: int, until: float
+) -> None:
+    breaker = CircuitBreaker(consecutive_failures=1)
+    inner, outer = Pipeline[Any](breaker, Timeout(0.6)), Pipeline[Any](Timeout(0.5))
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(200.0)
+        except asyncio.CancelledError:
+            await asyncio.sleep(seconds)
+            raise
+
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(outer.acall(inner.acall, slow_to_end))
+
+    assert breaker.snapshot()["opens"] == opens
+    assert 0.5 + min(seconds, 0.05) <= virtual_clock.elapsed < until

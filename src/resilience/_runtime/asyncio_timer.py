@@ -80,7 +80,7 @@ class DeadlineTimer:
     deadline, as most do, costs only an entry in a dict.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_last", "_ordered", "_waited", "busy_until", "loop")
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_last", "_ordered", "_waits_until", "ending", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
@@ -89,8 +89,8 @@ class DeadlineTimer:
         self._alarm: Callable[[], TimerHandle | None] = _nothing
         self._last = 0.0
         self._ordered = True
-        self._waited = False
-        self.busy_until = 0.0
+        self._waits_until = FOREVER
+        self.ending: set[DeadlineCancel] = set()  # due, and their attempts have not ended yet
 
     def add(self, cancel: DeadlineCancel, at: float) -> None:
         """Cancel an attempt at that time."""
@@ -104,12 +104,13 @@ class DeadlineTimer:
     def discard(self, cancel: DeadlineCancel) -> None:
         """Remove an attempt that has ended. Virtual time must not advance to a deadline without an attempt."""
         self._cancels.pop(cancel, None)
+        if self.ending:
+            self.ending.discard(cancel)
         if not self._cancels and not clock.real:
             self._disarm()
 
     def _arm(self, at: float) -> None:
         self._disarm()
-        self._waited = False
         self._armed = at
         alarm = clock.alarm(at, self._ring)
         if alarm is None:
@@ -125,22 +126,24 @@ class DeadlineTimer:
             alarm.cancel()
 
     def _ring(self) -> None:
-        """Cancel what is due: first inner calls with an inherited deadline, then, after MOMENT, the calls around them.
+        """Cancel what is due: first inner calls with an inherited deadline; when they have ended, those around them.
 
-        Without the delay, an inner call would take the cancellation of the outer one for one from outside.
+        Without the delay, an inner call would take the cancellation of the outer one for one from outside. It is at
+        most LONGEST_DELAY, since the function of an inner call may go on all the same.
         """
         self._armed = FOREVER
         self._alarm = _nothing
         now = clock.monotonic()
         inner = timer_of(INHERITED, asyncio.get_running_loop())
         inner.cancel_due(now)
-        if inner is not self and not self._waited and now < inner.busy_until:
-            self._arm(now + MOMENT)
-            self._waited = True
+        if inner is self:
             return
-        self._waited = False
-        if inner is not self:
-            self.cancel_due(now)
+        if inner.ending and now < self._waits_until:
+            self._waits_until = min(self._waits_until, now + LONGEST_DELAY)
+            self._arm(now + MOMENT)
+            return
+        self._waits_until = FOREVER
+        self.cancel_due(now)
 
     def cancel_due(self, now: float) -> None:
         """Cancel what is due, and arm the timer for the next deadline."""
@@ -159,16 +162,17 @@ class DeadlineTimer:
                     if left != FOREVER:
                         self.add(cancel, left)
                     continue
-                if cancel.fire():
-                    self.busy_until = now + MOMENT
-                else:
+                self.ending.add(cancel)
+                if not cancel.fire():
                     self.add(cancel, now + LOOKS_AGAIN)
 
 
 LOOKS_AGAIN = 0.002
 """Seconds after which a cancellation looks again whether its task is still in a shielded scope."""
 MOMENT = 0.001
-"""Seconds that inner calls get to unwind."""
+"""Seconds after which an outer call looks again whether inner calls have ended."""
+LONGEST_DELAY = 0.05
+"""The most seconds that an outer call waits for inner calls to end."""
 
 
 def _nothing() -> None:
