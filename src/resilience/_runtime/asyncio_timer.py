@@ -121,7 +121,7 @@ class DeadlineTimer:
     def _disarm(self) -> None:
         alarm = self._alarm()
         self._alarm = _nothing
-        self._armed = FOREVER
+        self._armed = self._waits_until = FOREVER
         if alarm is not None:
             alarm.cancel()
 
@@ -139,8 +139,9 @@ class DeadlineTimer:
         if inner is self:
             return
         if inner.ending and now < self._waits_until:
-            self._waits_until = min(self._waits_until, now + LONGEST_DELAY)
+            until = min(self._waits_until, now + LONGEST_DELAY)
             self._arm(now + MOMENT)
+            self._waits_until = until
             return
         self._waits_until = FOREVER
         self.cancel_due(now)
