@@ -42,7 +42,7 @@ def run_clean(make: Callable[[str], Any], server: Shop, body: Callable[[Any], Aw
 
     result = asyncio.run(main())
     gc.collect()
-    assert told == []
+    assert told == [], [str(one) for one in told]
     return result
 
 
