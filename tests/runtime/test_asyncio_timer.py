@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from typing import Any
@@ -94,15 +95,17 @@ def test_a_cut_that_is_gone_by_the_time_it_is_due_does_not_keep_the_others() -> 
         task = asyncio.current_task()
         assert task is not None
         timer = asyncio_timer.timer_of(INHERITED, asyncio.get_running_loop())
+        now = clock.monotonic()
         cuts = [Cut(task, timer, name) for name in ("first", "second", "third")]
         for cut in cuts:
-            timer.add(cut, clock.monotonic())
-        cuts[0].victim = cuts[1]
-        timer.cancel_due(clock.monotonic() + 1)
+            timer.add(cut, now)
+        cuts[2].victim = cuts[1]
+        timer._cancel_due(now, timer)
+        timer._cancel_due(now + 1, timer)
 
     asyncio.run(main())
 
-    assert fired == ["first", "third"]
+    assert fired == ["third", "first"]
 
 
 @pytest.mark.parametrize(("seconds", "opens", "until"), [(0.01, 1, 0.52), (100.0, 0, 0.56)])
@@ -124,3 +127,60 @@ def test_an_inner_call_has_some_time_to_end_before_the_one_around_it_is_cancelle
 
     assert breaker.snapshot()["opens"] == opens
     assert 0.5 + min(seconds, 0.05) <= virtual_clock.elapsed < until
+
+
+def test_of_calls_with_one_deadline_the_innermost_is_cancelled_and_all_count_it(virtual_clock: VirtualClock) -> None:
+    breakers = [CircuitBreaker(consecutive_failures=None) for _ in range(3)]
+    inner, middle, outer = (Pipeline[Any](breaker, Timeout(0.3)) for breaker in breakers)
+    cancelled: list[str] = []
+
+    async def hang(name: str) -> None:
+        try:
+            await asyncio.sleep(100.0)
+        except asyncio.CancelledError:
+            cancelled.append(name)
+            raise
+
+    async def main() -> int:
+        with pytest.raises(DeadlineExceededError):
+            await Pipeline[Any](Timeout(0.2)).acall(
+                lambda: outer.acall(lambda: middle.acall(inner.acall, hang, "once"))
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    assert asyncio.run(main()) == 0
+    assert [breaker.snapshot()["failures"] for breaker in breakers] == [1, 1, 1]
+    assert cancelled == ["once"]
+    assert virtual_clock.elapsed == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_call_that_does_not_end_delays_no_other_deadline(virtual_clock: VirtualClock) -> None:
+    """It is cancelled at 0.5 s, and goes on; a call of another task is cut at its own deadline."""
+    ended: list[float] = []
+
+    async def goes_on() -> None:
+        for _ in range(100):
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+
+    async def stubborn() -> None:
+        with contextlib.suppress(DeadlineExceededError):
+            await Pipeline[Any](Timeout(0.5)).acall(Pipeline[Any](Timeout(9.0)).acall, goes_on)
+
+    async def other() -> None:
+        start = virtual_clock.elapsed
+        for _ in range(10):
+            with pytest.raises(DeadlineExceededError):
+                await Pipeline[Any](Timeout(0.123)).acall(asyncio.sleep, 10.0)
+        ended.append(virtual_clock.elapsed - start)
+
+    async def main() -> None:
+        await asyncio.gather(stubborn(), other())
+
+    asyncio.run(main())
+
+    assert ended == [pytest.approx(1.23, abs=0.001)]

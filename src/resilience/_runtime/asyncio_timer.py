@@ -34,6 +34,11 @@ class DeadlineCancel:
         self.before = task.cancelling()
         self.fired = False
 
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task; None if it is gone."""
+        return self._task()
+
     def fire(self) -> bool:
         """Cancel the task; return False if it is to be tried again later.
 
@@ -80,7 +85,7 @@ class DeadlineTimer:
     deadline, as most do, costs only an entry in a dict.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_last", "_ordered", "_waits_until", "ending", "loop")
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_ending", "_last", "_ordered", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
@@ -89,8 +94,7 @@ class DeadlineTimer:
         self._alarm: Callable[[], TimerHandle | None] = _nothing
         self._last = 0.0
         self._ordered = True
-        self._waits_until = FOREVER
-        self.ending: set[DeadlineCancel] = set()  # due, and their attempts have not ended yet
+        self._ending: dict[DeadlineCancel, tuple[float, float]] = {}  # cancelled: their deadlines, and since when
 
     def add(self, cancel: DeadlineCancel, at: float) -> None:
         """Cancel an attempt at that time."""
@@ -104,8 +108,8 @@ class DeadlineTimer:
     def discard(self, cancel: DeadlineCancel) -> None:
         """Remove an attempt that has ended. Virtual time must not advance to a deadline without an attempt."""
         self._cancels.pop(cancel, None)
-        if self.ending:
-            self.ending.discard(cancel)
+        if self._ending:
+            self._ending.pop(cancel, None)
         if not self._cancels and not clock.real:
             self._disarm()
 
@@ -121,59 +125,76 @@ class DeadlineTimer:
     def _disarm(self) -> None:
         alarm = self._alarm()
         self._alarm = _nothing
-        self._armed = self._waits_until = FOREVER
+        self._armed = FOREVER
         if alarm is not None:
             alarm.cancel()
 
     def _ring(self) -> None:
-        """Cancel what is due: first inner calls with an inherited deadline; when they have ended, those around them.
-
-        Without the delay, an inner call would take the cancellation of the outer one for one from outside. It is at
-        most LONGEST_DELAY, since the function of an inner call may go on all the same.
-        """
+        """Cancel what is due: calls with an inherited deadline, and when they have ended, the call that has set it."""
         self._armed = FOREVER
         self._alarm = _nothing
         now = clock.monotonic()
-        inner = timer_of(INHERITED, asyncio.get_running_loop())
-        inner.cancel_due(now)
-        if inner is self:
-            return
-        if inner.ending and now < self._waits_until:
-            until = min(self._waits_until, now + LONGEST_DELAY)
-            self._arm(now + MOMENT)
-            self._waits_until = until
-            return
-        self._waits_until = FOREVER
-        self.cancel_due(now)
+        inherited = timer_of(INHERITED, asyncio.get_running_loop())
+        inherited._cancel_due(now, inherited)
+        if inherited is not self:
+            self._cancel_due(now, inherited)
 
-    def cancel_due(self, now: float) -> None:
-        """Cancel what is due, and arm the timer for the next deadline."""
+    def _cancel_due(self, now: float, inherited: DeadlineTimer) -> None:
+        """Cancel what is due, the innermost calls first, and arm the timer for the next deadline.
+
+        A call waits until the calls inside of it have ended that have the same deadline, or they would take its
+        cancellation for one from outside. It waits for each of them for at most LONGEST_DELAY, since a function may go
+        on after a cancellation.
+        """
         if not self._ordered:
             self._cancels = dict(sorted(members(self._cancels.items()), key=_when))
             self._ordered = True
             self._last = max(self._cancels.values(), default=0.0)
-        for cancel, at in members(self._cancels.items()):
-            if at > now:
-                self._arm(at)
-                break
+        entries = members(self._cancels.items())
+        due = [entry for entry in reversed(entries) if entry[1] <= now]
+        due.sort(key=_when)  # of those with one deadline, the innermost stays the first
+        if len(due) < len(entries):
+            self._arm_by(entries[len(due)][1])
+        for cancel, at in due:
+            if inherited._has_inner(cancel, at, now, in_any_task=inherited is not self):
+                self._arm_by(now + MOMENT)
             # Cancelling one task may finalize another one, whose entry is removed then.
-            if self._cancels.pop(cancel, None) is not None:
+            elif self._cancels.pop(cancel, None) is not None:
                 left = cancel.ambient.holding().at
                 if left > now:  # inherited from a call that has ended since
                     if left != FOREVER:
                         self.add(cancel, left)
                     continue
-                self.ending.add(cancel)
+                self._ending.setdefault(cancel, (at, now))
                 if not cancel.fire():
                     self.add(cancel, now + LOOKS_AGAIN)
+
+    def _has_inner(self, outer: DeadlineCancel, at: float, now: float, *, in_any_task: bool) -> bool:
+        """Return whether a call with the same deadline was cancelled a moment ago, and has not ended.
+
+        Args:
+            outer: the call around it.
+            at: the deadline.
+            now: the present time.
+            in_any_task: whether it may be in another task than `outer`, which may wait for it.
+        """
+        return any(
+            one is not outer and due == at and now < since + LONGEST_DELAY and (in_any_task or one.task is outer.task)
+            for one, (due, since) in members(self._ending.items())
+        )
+
+    def _arm_by(self, at: float) -> None:
+        """Arm the timer for that time, unless it is armed for an earlier one."""
+        if at < self._armed:
+            self._arm(at)
 
 
 LOOKS_AGAIN = 0.002
 """Seconds after which a cancellation looks again whether its task is still in a shielded scope."""
 MOMENT = 0.001
-"""Seconds after which an outer call looks again whether inner calls have ended."""
+"""Seconds after which a call looks again whether the calls inside of it have ended."""
 LONGEST_DELAY = 0.05
-"""The most seconds that an outer call waits for inner calls to end."""
+"""The most seconds that a call waits for one inside of it to end."""
 
 
 def _nothing() -> None:
