@@ -121,10 +121,7 @@ def is_cancellation(error: BaseException) -> bool:
 
 def call_with_deadline(call: RunningCall, value: Awaitable[Any] | None = None) -> Awaitable[Any]:
     """Call and await the user's function, or await `value` instead, and cancel it at the call's deadline."""
-    sniffio, backend = sys.modules.get("sniffio"), _Loops.asyncio  # here, not by `current_backend`: each call needs it
-    if backend is None or (sniffio is not None and sniffio.thread_local.name == "trio"):
-        backend = current_backend()
-    attempt: Awaitable[Any] = backend.call_with_deadline(call, value)
+    attempt: Awaitable[Any] = current_backend().call_with_deadline(call, value)
     return attempt
 
 

@@ -11,14 +11,13 @@ from grpc import StatusCode
 
 from resilience._call.ambient import inbound_attempt
 from resilience._call.caller import Caller, options_of
-from resilience._call.entry import execute
+from resilience._call.entry import aexecute, execute
 from resilience._call.propagation import ATTEMPT_COUNT
 from resilience._call.running_call import GIVEN, RunningCall
 from resilience._outcome.unlisted import KNOWN
 from resilience._util import validation
 from resilience._util.clock import FOREVER, clock
-from resilience._util.finalizers import pending, run_pending
-from resilience.errors import CarriedResult, ResilienceError
+from resilience.errors import ResilienceError
 from resilience.grpc._call import BaseRpcCall, SendsRequest
 from resilience.grpc._connectivity import Connectivity
 from resilience.grpc._errors import ChannelClosed, make_rpc_error
@@ -182,24 +181,12 @@ class Guard:
 
     async def arun(self, call: BaseRpcCall) -> Any:
         """Make an RPC and return its result. Errors of the pipeline are made errors of gRPC."""
-        entry = self._entry
-        in_flight = entry.in_flight
-        if pending:
-            run_pending()
         try:
-            in_flight.calls.add(call)
-            return await entry.achain(call)
-        except CarriedResult as carried:
-            return carried.result
+            return await aexecute(self._entry, call)
         except ResilienceError as error:
             self.translate(error)
             raise
         finally:
-            call.ending = None
-            if call.deferred is None:
-                in_flight.calls.discard(call)
-            if call.deferred is not None or in_flight.waiting:  # in this order: a drain checks them in the reverse one
-                in_flight.leave(call)
             call.end()
 
     def translate(self, error: ResilienceError) -> None:
