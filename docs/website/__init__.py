@@ -1,1 +1,1 @@
-"""What the documentation site is made of, besides its pages; `conf.py` puts it together."""
+"""What the documentation site is made of, in addition to its pages; `conf.py` puts it together."""

@@ -13,7 +13,7 @@ def test_five_sentences() -> None:
         "Of 40 calls each, standard served 24, tenacity served 22 and bare served 20.",
         "While the services were sick, they counted these requests: 12 from standard, 56 from tenacity and 20 from "
         "bare.",
-        "To hear that a call had failed, its caller waited on average 0.50 s with standard, 0.50 s with tenacity and "
+        "The caller of a call that failed waited on average 0.50 s with standard, 0.50 s with tenacity and "
         "0.50 s with bare.",
         "Healthy again, the services served nine of ten calls at once with standard, at once with tenacity and at once "
         "with bare.",

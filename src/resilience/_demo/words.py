@@ -28,7 +28,7 @@ def sentences(result: Result) -> list[str]:
     else:
         head = "While the services were sick, they counted these requests:"
         lines.append(_sentence(found, lambda one: f"{one.load:,} from {one.arm}", head))
-    lines.append(_sentence(found, _no_after, "To hear that a call had failed, its caller waited on average"))
+    lines.append(_sentence(found, _no_after, "The caller of a call that failed waited on average"))
     if first.recovered is not None:
         lines.append(_sentence(found, _recovered, "Healthy again, the services served nine of ten calls"))
     if first.doubled is not None:

@@ -24,7 +24,7 @@ _PREFIX: Final = 5
 
 
 class RpcEndedError(ConnectionAbortedError):
-    """The client has cancelled the RPC or left, or the server stops: there is nobody to answer."""
+    """The client has cancelled the RPC or left, or the server stops."""
 
 
 class Rpc:

@@ -19,7 +19,7 @@ from resilience.grpc._requests import UnaryRequest, copied
 from resilience.grpc.aio._outcomes import AioLocalResponse
 
 ANY_MESSAGE: Final = UnaryRequest(None)
-"""What the pipeline is told of the request: it is a single message, which can be sent again."""
+"""The request as the pipeline knows it: a single message, which can be sent again."""
 
 
 def _ignored(attempt: object) -> None:
