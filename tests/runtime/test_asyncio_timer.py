@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -129,30 +130,38 @@ def test_an_inner_call_has_some_time_to_end_before_the_one_around_it_is_cancelle
     assert 0.5 + min(seconds, 0.05) <= virtual_clock.elapsed < until
 
 
-def test_of_calls_with_one_deadline_the_innermost_is_cancelled_and_all_count_it(virtual_clock: VirtualClock) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_of_calls_with_one_deadline_the_innermost_is_cancelled_and_all_count_it(
+    virtual_clock: VirtualClock, times: int
+) -> None:
+    """Also where the innermost ones are in tasks of their own."""
     breakers = [CircuitBreaker(consecutive_failures=None) for _ in range(3)]
     inner, middle, outer = (Pipeline[Any](breaker, Timeout(0.3)) for breaker in breakers)
-    cancelled: list[str] = []
+    cancelled: list[int] = []
 
-    async def hang(name: str) -> None:
+    async def hang(number: int) -> None:
         try:
             await asyncio.sleep(100.0)
         except asyncio.CancelledError:
-            cancelled.append(name)
+            cancelled.append(number)
             raise
+
+    async def calls() -> None:
+        if times == 1:
+            await inner.acall(hang, 0)
+        else:
+            await asyncio.gather(*(inner.acall(hang, number) for number in range(times)))
 
     async def main() -> int:
         with pytest.raises(DeadlineExceededError):
-            await Pipeline[Any](Timeout(0.2)).acall(
-                lambda: outer.acall(lambda: middle.acall(inner.acall, hang, "once"))
-            )
+            await Pipeline[Any](Timeout(0.2)).acall(lambda: outer.acall(lambda: middle.acall(calls)))
         task = asyncio.current_task()
         assert task is not None
         return task.cancelling()
 
     assert asyncio.run(main()) == 0
-    assert [breaker.snapshot()["failures"] for breaker in breakers] == [1, 1, 1]
-    assert cancelled == ["once"]
+    assert [breaker.snapshot()["failures"] for breaker in breakers] == [times, 1, 1]
+    assert sorted(cancelled) == list(range(times))
     assert virtual_clock.elapsed == pytest.approx(0.2, abs=0.01)
 
 
@@ -184,3 +193,21 @@ def test_a_call_that_does_not_end_delays_no_other_deadline(virtual_clock: Virtua
     asyncio.run(main())
 
     assert ended == [pytest.approx(1.23, abs=0.001)]
+
+
+def test_a_call_of_another_task_with_the_same_deadline_is_not_delayed(virtual_clock: VirtualClock) -> None:
+    async def goes_on() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(100.0)
+        await asyncio.sleep(1.0)
+
+    async def cut(call: Callable[[], Awaitable[Any]]) -> float:
+        with contextlib.suppress(DeadlineExceededError):
+            await Pipeline[Any](Timeout(0.5)).acall(call)
+        return virtual_clock.elapsed
+
+    async def main() -> list[float]:
+        inner = Pipeline[Any](Timeout(9.0))
+        return list(await asyncio.gather(cut(lambda: inner.acall(goes_on)), cut(lambda: asyncio.sleep(9.0))))
+
+    assert asyncio.run(main())[1] == pytest.approx(0.5, abs=0.001)

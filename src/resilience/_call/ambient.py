@@ -63,6 +63,13 @@ class Ambient:
             one = one.outer if one.passes_deadlines else NOTHING
         return one
 
+    def inherits_from(self) -> Iterator[Ambient]:
+        """Yield those from which this one inherits its deadline, from the innermost to that which has set it."""
+        one = self
+        while one.at == FOREVER and one.outer is not None:
+            one = one.outer if one.passes_deadlines else NOTHING
+            yield one
+
     def around(self) -> Iterator[Ambient]:
         """Yield the attempts and blocks that have not ended, from this one outwards."""
         one: Ambient | None = self

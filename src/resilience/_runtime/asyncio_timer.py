@@ -34,11 +34,6 @@ class DeadlineCancel:
         self.before = task.cancelling()
         self.fired = False
 
-    @property
-    def task(self) -> asyncio.Task[Any] | None:
-        """The task; None if it is gone."""
-        return self._task()
-
     def fire(self) -> bool:
         """Cancel the task; return False if it is to be tried again later.
 
@@ -85,7 +80,7 @@ class DeadlineTimer:
     deadline, as most do, costs only an entry in a dict.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_ending", "_last", "_ordered", "loop")
+    __slots__ = ("__weakref__", "_alarm", "_armed", "_cancels", "_ending", "_inside", "_last", "_ordered", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: ReferenceType[asyncio.AbstractEventLoop] = ref(loop)
@@ -94,7 +89,9 @@ class DeadlineTimer:
         self._alarm: Callable[[], TimerHandle | None] = _nothing
         self._last = 0.0
         self._ordered = True
-        self._ending: dict[DeadlineCancel, tuple[float, float]] = {}  # cancelled: their deadlines, and since when
+        # What the cancelled attempts that go on are inside of; and how many are inside of each, and since when.
+        self._ending: dict[DeadlineCancel, list[Ambient]] = {}
+        self._inside: dict[Ambient, tuple[int, float]] = {}
 
     def add(self, cancel: DeadlineCancel, at: float) -> None:
         """Cancel an attempt at that time."""
@@ -109,7 +106,7 @@ class DeadlineTimer:
         """Remove an attempt that has ended. Virtual time must not advance to a deadline without an attempt."""
         self._cancels.pop(cancel, None)
         if self._ending:
-            self._ending.pop(cancel, None)
+            self._note_end(cancel)
         if not self._cancels and not clock.real:
             self._disarm()
 
@@ -142,9 +139,9 @@ class DeadlineTimer:
     def _cancel_due(self, now: float, inherited: DeadlineTimer) -> None:
         """Cancel what is due, the innermost calls first, and arm the timer for the next deadline.
 
-        A call waits until the calls inside of it have ended that have the same deadline, or they would take its
-        cancellation for one from outside. It waits for each of them for at most LONGEST_DELAY, since a function may go
-        on after a cancellation.
+        A call waits until the calls inside of it that have inherited its deadline have ended: they would take its
+        cancellation for one from outside. It waits for at most LONGEST_DELAY after they were cancelled, since a
+        function may go on after a cancellation.
         """
         if not self._ordered:
             self._cancels = dict(sorted(members(self._cancels.items()), key=_when))
@@ -155,8 +152,9 @@ class DeadlineTimer:
         due.sort(key=_when)  # of those with one deadline, the innermost stays the first
         if len(due) < len(entries):
             self._arm_by(entries[len(due)][1])
-        for cancel, at in due:
-            if inherited._has_inner(cancel, at, now, in_any_task=inherited is not self):
+        for cancel, _ in due:
+            _, since = inherited._inside.get(cancel.ambient, (0, -FOREVER))
+            if now < since + LONGEST_DELAY:
                 self._arm_by(now + MOMENT)
             # Cancelling one task may finalize another one, whose entry is removed then.
             elif self._cancels.pop(cancel, None) is not None:
@@ -165,23 +163,24 @@ class DeadlineTimer:
                     if left != FOREVER:
                         self.add(cancel, left)
                     continue
-                self._ending.setdefault(cancel, (at, now))
+                if self is inherited and cancel not in self._ending:
+                    self._note_begin(cancel, now)
                 if not cancel.fire():
                     self.add(cancel, now + LOOKS_AGAIN)
 
-    def _has_inner(self, outer: DeadlineCancel, at: float, now: float, *, in_any_task: bool) -> bool:
-        """Return whether a call with the same deadline was cancelled a moment ago, and has not ended.
+    def _note_begin(self, cancel: DeadlineCancel, now: float) -> None:
+        """Note that an attempt is cancelled now, and which calls it is inside of, in whichever task they are."""
+        around = self._ending[cancel] = list(cancel.ambient.inherits_from())
+        for one in around:
+            count, _ = self._inside.get(one, (0, now))
+            self._inside[one] = count + 1, now
 
-        Args:
-            outer: the call around it.
-            at: the deadline.
-            now: the present time.
-            in_any_task: whether it may be in another task than `outer`, which may wait for it.
-        """
-        return any(
-            one is not outer and due == at and now < since + LONGEST_DELAY and (in_any_task or one.task is outer.task)
-            for one, (due, since) in members(self._ending.items())
-        )
+    def _note_end(self, cancel: DeadlineCancel) -> None:
+        """Note that an attempt has ended."""
+        for one in self._ending.pop(cancel, ()):
+            count, since = self._inside.pop(one)
+            if count > 1:
+                self._inside[one] = count - 1, since
 
     def _arm_by(self, at: float) -> None:
         """Arm the timer for that time, unless it is armed for an earlier one."""
