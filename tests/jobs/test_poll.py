@@ -14,6 +14,7 @@ import pytest
 
 from resilience import (
     HTTP_FAILURES,
+    Bulkhead,
     CircuitBreaker,
     CircuitOpenError,
     DeadlineExceededError,
@@ -118,6 +119,25 @@ def test_a_hint_may_be_in_the_state(way: Way, hint: float | None) -> None:
 
     (wait,) = job.waits
     assert (5.0 <= wait <= 6.0) if hint == 5.0 else wait == 1.0
+
+
+@each_poll
+def test_the_least_hint_is_a_hundredth_of_a_second(way: Way) -> None:
+    job = Job("busy", "busy", "done")
+
+    way(job, until=done, timeout=60.0, hint=lambda state: 1e-9)
+
+    assert all(0.01 <= wait <= 0.0121 for wait in job.waits)
+
+
+@each_poll
+def test_calls_that_were_rejected_are_no_polls(way: Way) -> None:
+    with Bulkhead(1) as bulkhead, pytest.raises(PollTimeoutError, match="was called 0 times") as caught:
+        way(Job("busy"), until=done, timeout=10.0, wait=SECOND, pipeline=bulkhead)
+    assert caught.value.polls == 0
+
+    with pytest.raises(PollTimeoutError, match="was called 0 times"):
+        way(Job("busy"), until=done, timeout=0.0)
 
 
 @each_poll
@@ -302,6 +322,7 @@ def test_a_cancellation_that_the_call_turns_into_a_failure_ends_the_poll() -> No
         ({"timeout": -1}, ValueError, "timeout must be a number >= 0"),
         ({"timeout": None}, TypeError, "timeout must be a number >= 0 and <= 1e"),
         ({"timeout": float("inf")}, ValueError, "timeout must be a number >= 0"),
+        ({"timeout": 1.0, "pipeline": 5}, TypeError, "pipeline must be a Pipeline or a policy, not 5"),
         ({"timeout": 1.0, "wait": 3}, TypeError, "wait must be a backoff"),
         ({"timeout": 1.0, "wait": lambda state: 1.0}, TypeError, "wait must be a backoff"),
         ({"timeout": 1.0, "until": "done"}, TypeError, "until must be a function"),

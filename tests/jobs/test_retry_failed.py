@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -465,7 +465,7 @@ def test_events_tell_of_the_rounds(way: Way) -> None:
 
 
 @each_batch
-@pytest.mark.parametrize("outcomes", [[], ["A"], ["A", "B", "C"], {"a": 1, "b": 2}, "AB", None])
+@pytest.mark.parametrize("outcomes", [[], ["A"], ["A", "B", "C"], {"a": 1, "b": 2}, "AB", {"A", "B"}, None])
 def test_outcomes_that_fit_no_batch_are_refused(way: Way, outcomes: Any) -> None:
     result: BatchResult[str, str] = BatchResult()
     with pytest.raises(UsageError, match="must return one outcome for each of the 2 items"):
@@ -474,9 +474,29 @@ def test_outcomes_that_fit_no_batch_are_refused(way: Way, outcomes: Any) -> None
     assert [one.status for one in result.items] == [ItemStatus.UNKNOWN] * 2
 
 
+@each_batch
+def test_outcomes_that_would_be_evaluated_after_the_call_are_refused(way: Way) -> None:
+    with pytest.raises(UsageError, match="returned an object of type map; make it a list within the function"):
+        way("ab", lambda batch: map(str.upper, batch))
+
+
+def test_items_that_cannot_be_read_leave_the_result_empty() -> None:
+    def items() -> Iterator[str]:
+        yield "a"
+        raise AppError
+
+    result: BatchResult[str, Any] = BatchResult()
+    with pytest.raises(AppError):
+        retry_failed(items(), Server(), result=result)
+
+    assert retry_failed("a", Server(), result=result).failed == []
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
+        ({"pipeline": 5}, TypeError, "pipeline must be a Pipeline or a policy, not 5"),
+        ({"result": []}, TypeError, "result must be an empty BatchResult, not "),
         ({"attempts": 0}, ValueError, "attempts must be an integer >= 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer >= 1"),
         ({"idempotent": 1}, TypeError, "idempotent must be True or False"),

@@ -60,6 +60,7 @@ TESTED_WITH = {
     "grpc/aio/_callables": "grpc/aio/_unary",
     "_call/silences": "httpx/_body",
     "jobs/_batch_job": "jobs/_retry_failed",
+    "jobs/_guard": "jobs/_poll",
     "jobs/_result": "jobs/_retry_failed",
     "_demo/arms": "_demo/command",
     "_demo/records": "_demo/load",

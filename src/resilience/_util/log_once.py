@@ -32,7 +32,7 @@ def first_time(*subject: str) -> bool:
     return True
 
 
-def hook_failed(what: str, hook: object, error: Exception) -> None:
+def hook_failed(what: str, hook: object, error: BaseException) -> None:
     """Log that `hook` raised `error`, once for each hook (by its name) and type of error.
 
     Args:

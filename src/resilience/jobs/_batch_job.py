@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from typing import Any, Generic, Never
 
 from resilience import (
@@ -14,7 +14,6 @@ from resilience import (
     Failure,
     FailureKind,
     Mode,
-    Pipeline,
     RejectedError,
     RejectReason,
     Retry,
@@ -37,6 +36,7 @@ from resilience._util import validation
 from resilience._util.log_once import hook_failed
 from resilience.backoff import Backoff
 from resilience.events import GiveUpReason
+from resilience.jobs._guard import caller_of
 from resilience.jobs._result import BatchItem, BatchResult, Failed, ItemT, ResultT
 
 
@@ -107,9 +107,12 @@ class BatchJob(Generic[ItemT, ResultT]):
             validation.integer("batch_size", batch_size, low=1)
         if idempotent is not None:
             validation.flag("idempotent", idempotent)
+        given: Any = result
+        if not isinstance(given, BatchResult):
+            raise TypeError(f"result must be an empty BatchResult, not {result!r}")
         if result.items:
             raise ValueError("result= must be an empty BatchResult; this one is of another job")
-        caller: Caller[Never] = Pipeline() if pipeline is None else pipeline
+        caller = caller_of(pipeline)
         entry, old = caller.entry()
         self._idempotent = old.idempotent is True if idempotent is None else idempotent
         operation = old.operation or name_of(call)
@@ -125,7 +128,7 @@ class BatchJob(Generic[ItemT, ResultT]):
         inner = isinstance(entry, Engine) and entry.composer.has_loop(Mode.ENFORCE)
         self._deposits = not inner
         self._result = result
-        result.items.extend(BatchItem[ItemT, ResultT](position, item) for position, item in enumerate(items))
+        result.items.extend([BatchItem[ItemT, ResultT](position, item) for position, item in enumerate(items)])
         self._size = batch_size or max(1, len(result.items))
         self._pending = list(result.items)
         self._inside = NOTHING
@@ -175,9 +178,11 @@ class BatchJob(Generic[ItemT, ResultT]):
     def answered(self, batch: list[BatchItem[ItemT, ResultT]], outcomes: Any) -> None:
         """Take what the call has returned for a batch."""
         self._landed()
-        found = list(outcomes) if _is_sequence(outcomes) else []
+        found = list(outcomes) if _is_list(outcomes) else []
         if len(found) != len(batch):
             what = f"{len(found)} outcomes" if found else f"an object of type {type(outcomes).__name__}"
+            if isinstance(outcomes, Iterator):
+                what += "; make it a list within the function, so that what it raises is an exception of that"
             raise UsageError(
                 f"{name_of(self._call)} must return one outcome for each of the {len(batch)} items, in their order; it "
                 f"returned {what}"
@@ -260,9 +265,12 @@ def _leave_out(items: Iterable[BatchItem[Any, Any]], reason: GiveUpReason | Reje
         one.gave_up = reason
 
 
-def _is_sequence(outcomes: object) -> bool:
-    """Return whether an object may be the outcomes of a batch; a dict, such as a whole response, is none."""
-    return isinstance(outcomes, Iterable) and not isinstance(outcomes, str | bytes | Mapping)
+def _is_list(outcomes: object) -> bool:
+    """Return whether an object may be the outcomes of a batch.
+
+    A dict, such as a whole response, is none, a set has no order, and an iterator would be evaluated after the call.
+    """
+    return isinstance(outcomes, Collection) and not isinstance(outcomes, str | bytes | Mapping | Set)
 
 
 def _budget_of(budget: RetryBudget | Keyed[RetryBudget] | None, call: Call) -> RetryBudget | None:

@@ -12,7 +12,6 @@ from resilience import (
     Caller,
     DeadlineExceededError,
     Failure,
-    Pipeline,
     RejectedError,
     RejectReason,
     Retry,
@@ -30,12 +29,15 @@ from resilience._util import validation
 from resilience._util.clock import clock
 from resilience._util.log_once import hook_failed
 from resilience.backoff import Backoff
+from resilience.jobs._guard import caller_of
 
 StateT = TypeVar("StateT")
 
 _LONGEST_SHOWN = 100
 _LONGEST_HINT = 1e9
 _LONGEST_TIMEOUT = 1e8
+_SHORTEST_HINT = 0.01
+"""The least seconds that a hint other than 0 stands for: to ask again sooner would be a load test."""
 
 
 class PollTimeoutError(DeadlineExceededError):
@@ -44,7 +46,7 @@ class PollTimeoutError(DeadlineExceededError):
     Args:
         message: how long it has polled.
         last_state: the last state that the call returned; None if it has returned none.
-        polls: how often the state was asked for.
+        polls: how often the state was asked for, without calls that a policy has rejected.
 
     If the last call failed, its exception is the cause.
     """
@@ -76,7 +78,8 @@ def poll(
             failures.
         wait: the wait between two calls; None for 1 s at first, growing by half up to 30 s, with a quarter of jitter.
         hint: called with the state; returns the seconds to wait that the server asks for, or None for none. By default
-            that is the Retry-After (RFC 9110 10.2.3) of an object that has `headers`, such as a response.
+            that is the Retry-After (RFC 9110 10.2.3) of an object that has `headers`, such as a response. 0 is none,
+            and less than 0.01 s is 0.01 s.
 
     Returns:
         The first state for which `until` is true.
@@ -152,7 +155,7 @@ class _Poller(Generic[StateT]):
         for name, function in (("call", call), ("until", until), ("hint", hint)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be a function, not {function!r}")
-        caller: Caller[Never] = Pipeline() if pipeline is None else pipeline
+        caller = caller_of(pipeline)
         self._entry, self._options = caller.entry()
         operation = self._options.operation or name_of(call)
         self.guard = caller.bind(operation=operation)
@@ -169,6 +172,7 @@ class _Poller(Generic[StateT]):
         self._started = clock.monotonic()
         self._cancellations = cancellations()
         self._polls = 0
+        self._rounds = 0  # polls, and those that a policy has rejected
         self._last_wait: float | None = None
         self._last_state: Any = None
 
@@ -183,6 +187,7 @@ class _Poller(Generic[StateT]):
 
     def is_done(self, state: StateT) -> bool:
         """Return whether a state is final. What the pipeline lists as a failure is no state."""
+        self._rounds += 1
         self._polls += 1
         if self._classified(state) is not None:
             return False
@@ -197,14 +202,16 @@ class _Poller(Generic[StateT]):
     def next_wait(self, state: StateT) -> float:
         """Return the seconds to wait after a state that is not final."""
         failure = self._classified(state)
-        hint = self._hint(state) if failure is None else failure.retry_after
-        asked = Failure(retry_after=hint)
-        # A hint of 0 is none: to ask without any wait would be a load test.
-        return self._seconds(0.0 if asked.retry_after else self._backoff(), asked)
+        hint = Failure(retry_after=self._hint(state) if failure is None else failure.retry_after).retry_after
+        if not hint:  # one of 0 is none
+            return self._seconds(self._backoff(), Failure())
+        return self._seconds(0.0, Failure(retry_after=max(hint, _SHORTEST_HINT)))
 
     def failed(self, error: Exception) -> float:
         """Return the seconds to wait after an exception, or raise it if it ends the poll."""
-        self._polls += 1
+        self._rounds += 1
+        if not (isinstance(error, RejectedError) or (isinstance(error, DeadlineExceededError) and error.unprocessed)):
+            self._polls += 1
         if cancellations() > self._cancellations:
             raise error
         if isinstance(error, RejectedError):
@@ -228,7 +235,7 @@ class _Poller(Generic[StateT]):
             return None
 
     def _backoff(self) -> float:
-        return self._wait.seconds(self._polls, self._last_wait)
+        return self._wait.seconds(self._rounds, self._last_wait)
 
     def _seconds(self, own: float, failure: Failure, error: Exception | None = None) -> float:
         """Return the seconds to wait, or raise the error of a poll that must end."""

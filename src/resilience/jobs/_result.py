@@ -34,7 +34,8 @@ class Failed:
     Args:
         reason: why, in the words of the dependency, such as an error code or the entry of its response.
         kind: the kind of the failure, which events show.
-        retry_after: the shortest wait in seconds before the item may be sent again; None for no such hint.
+        retry_after: the shortest wait in seconds before the item may be sent again; None for no such hint, and so is
+            what is not a number >= 0, as in hints of servers.
         retryable: False if it would fail again, such as an item that is not valid.
         unprocessed: False if the dependency may have processed the item all the same. Then it is sent again only if
             the job is idempotent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Never
 
 from resilience import Caller, Partition, RetryBudget, deadline_after
@@ -15,7 +15,7 @@ from resilience.jobs._result import BatchResult, Failed, ItemT, ResultT
 
 def retry_failed(
     items: Iterable[ItemT],
-    call: Callable[[list[ItemT]], Iterable[ResultT | Failed]],
+    call: Callable[[list[ItemT]], Collection[ResultT | Failed]],
     *,
     pipeline: Caller[Never] | None = None,
     attempts: int = 3,
@@ -31,8 +31,8 @@ def retry_failed(
 
     Args:
         items: the items.
-        call: sends a batch, which it gets as a list. It returns one outcome for each item, in the order of the batch: a
-            `Failed`, or any other value for an item that has succeeded.
+        call: sends a batch, which it gets as a list. It returns a list, or another ordered collection, of one outcome
+            for each item, in the order of the batch: a `Failed`, or any other value for an item that has succeeded.
         pipeline: what each batch is sent through; None for no policies. Its failures decide which exceptions of `call`
             are failures.
         attempts: in how many rounds an item is sent at most, >= 1.
@@ -84,7 +84,7 @@ def retry_failed(
 
 async def aretry_failed(
     items: Iterable[ItemT],
-    call: Callable[[list[ItemT]], Awaitable[Iterable[ResultT | Failed]]],
+    call: Callable[[list[ItemT]], Awaitable[Collection[ResultT | Failed]]],
     *,
     pipeline: Caller[Never] | None = None,
     attempts: int = 3,

@@ -415,6 +415,37 @@ def test_a_thousand_calls_leave_nothing(server: Shop) -> None:
     run_clean(through(Bulkhead(1000)), server, body)
 
 
+@both
+def test_the_traceback_of_a_failed_call_does_not_grow(server: Shop, make: Make) -> None:
+    async def depth(call: Any) -> int:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        return len(caught.traceback)
+
+    async def body(channel: Any) -> None:
+        call = stub_of(channel)(b"fail")
+        await depth(call)
+        assert await depth(call) == await depth(call)
+
+    run_clean(make, server, body)
+
+
+def test_a_callback_that_raises_a_cancellation_cancels_nothing(server: Shop) -> None:
+    ended: list[Any] = []
+
+    def cancel(call: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def body(channel: Any) -> None:
+        call = stub_of(channel)(b"x")
+        call.add_done_callback(cancel)
+        call.add_done_callback(ended.append)
+        assert await call == b"x"
+        assert ended == [call]
+
+    run_clean(guarded, server, body)
+
+
 def test_a_call_that_has_failed_leaves_no_cycle(server: Shop) -> None:
     async def fail(stub: Any) -> None:
         with pytest.raises(grpc.aio.AioRpcError):

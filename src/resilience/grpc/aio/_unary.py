@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Generator
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -55,6 +56,7 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
     _is_done = False
     _response: Any = None
     _error: BaseException | None = None
+    _traceback: TracebackType | None = None
     _waiting: tuple[asyncio.Future[None], ...] = ()
     _callbacks: tuple[Callable[[Any], object], ...] = ()
 
@@ -131,7 +133,7 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
                 return self._response
             if isinstance(self._error, asyncio.CancelledError):
                 raise asyncio.CancelledError
-            raise self._error
+            raise self._error.with_traceback(self._traceback)  # not that of an earlier await, which it would add to
         finally:
             del self  # as above
 
@@ -150,6 +152,7 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             error = asyncio.CancelledError()  # without a traceback
         self._response, self._error = response, error
+        self._traceback = None if error is None else error.__traceback__
         self._is_done = True
         self._calls.discard(self)
         self._call.end()  # also of a task that was cancelled before it began
@@ -168,7 +171,7 @@ class AioUnaryUnaryCall(grpc.aio.UnaryUnaryCall[Any, Any]):
         for callback in callbacks:
             try:
                 callback(self)
-            except Exception as failed:
+            except (Exception, asyncio.CancelledError) as failed:
                 hook_failed("callback of an RPC", callback, failed)
 
     def cancel(self) -> bool:
